@@ -1,0 +1,37 @@
+"""The border between the codec and whatever runs the networks (numpy in, numpy out)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+
+
+class Backend(Protocol):
+    """The four networks of one model."""
+
+    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+        """Pixels to latents.
+
+        rgb: uint8 (H, W, 3), H and W multiples of 32.  quality: 0..100.
+        """
+        ...
+
+    def prior(self, rows: int, cols: int, quality: int) -> Prior:
+        """Integer parameters that depend on the grid size and the quality only; exact everywhere."""
+        ...
+
+    def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
+        """Integer parameters of step 1, 2 or 3 from what is decoded so far; exact everywhere.
+
+        y_hat: int32 (channels, rows, cols) in units of 1/16, zero where not yet decoded.
+        """
+        ...
+
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+        """Latents to pixels: uint8 (32 * rows, 32 * cols, 3).
+
+        tokens: int32 (windows, tokens a window), -1 where not sent.
+        y_hat: float32 (channels, rows, cols), dequantised (times the step).
+        """
+        ...

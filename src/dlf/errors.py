@@ -1,0 +1,37 @@
+"""Errors that a user can meet; each message is one sentence that says what to do or what is wrong."""
+
+
+class DlfError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class FormatError(DlfError):
+    """The data is not a valid ``.dlf`` stream (wrong magic, truncated, trailing bytes, ...)."""
+
+
+class ChecksumError(FormatError):
+    """The stream has the right form but its CRC-32 does not match: it was damaged."""
+
+
+class UnsupportedVersion(FormatError):
+    """The stream was written by a newer format version than this package reads."""
+
+
+class UnknownModel(DlfError):
+    """The stream or the caller names a model that is not installed."""
+
+
+class BundleError(DlfError):
+    """A model bundle is incomplete, damaged or of a form that this package does not read."""
+
+
+class LimitExceeded(DlfError):
+    """The image is larger than the configured limit."""
+
+
+class ImageError(DlfError):
+    """The input is not an image that can be read."""
+
+
+class MissingExtra(DlfError):
+    """An optional dependency is not installed; the message holds the pip line to type."""

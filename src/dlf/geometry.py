@@ -1,0 +1,162 @@
+"""All shape arithmetic: padding, patches, windows, latent grid, attention plans, tiles.
+
+A *patch* is 16x16 pixels, a *latent cell* 32x32 pixels, a *window* 16x16 patches (256x256 pixels).
+Windows are taken row by row from the top left; the last ones may lie partly outside the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+PATCH = 16
+CELL = 32
+WINDOW = 16
+WINDOW_PIXELS = WINDOW * PATCH
+WINDOW_PATCHES = WINDOW * WINDOW
+
+Int64 = NDArray[np.int64]
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Return a / b rounded up, for a >= 0 and b > 0."""
+    return -(-a // b)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Grids of an image of `height` x `width` pixels (both at least 1)."""
+
+    height: int
+    width: int
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the latent grid."""
+        return ceil_div(self.height, CELL), ceil_div(self.width, CELL)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width in pixels after padding right and bottom to whole latent cells."""
+        rows, cols = self.cells
+        return rows * CELL, cols * CELL
+
+    @property
+    def patches(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid of the padded image."""
+        rows, cols = self.cells
+        return rows * CELL // PATCH, cols * CELL // PATCH
+
+    @property
+    def windows(self) -> tuple[int, int]:
+        """Rows and columns of windows."""
+        rows, cols = self.patches
+        return ceil_div(rows, WINDOW), ceil_div(cols, WINDOW)
+
+    def window_patches(self) -> Int64:
+        """Patches of the padded image inside each window: int64 (windows,), each in 4..256."""
+        rows, cols = (np.minimum(WINDOW, n - np.arange(0, n, WINDOW)) for n in self.patches)
+        return np.outer(rows, cols).reshape(-1)
+
+    def token_counts(self, tokens: int) -> Int64:
+        """Tokens each window sends when a full one sends `tokens`: int64 (windows,).
+
+        A window partly outside sends its share of patches, rounded up.
+        """
+        return -(-self.window_patches() * tokens // WINDOW_PATCHES)
+
+    def pad(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Replicate the last row and column of uint8 (height, width, 3) up to `padded`."""
+        height, width = self.padded
+        return np.pad(rgb, ((0, height - self.height), (0, width - self.width), (0, 0)), mode="edge")
+
+    def crop(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Cut the padding off again."""
+        return rgb[: self.height, : self.width]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowPlan:
+    """Index maps that cut a grid into attention windows and put it together again.
+
+    A cyclic shift puts parts of the grid that are not neighbours into one window; places outside the
+    grid fill windows up.  Both are told apart by `region`: two places may attend to each other exactly
+    where their regions are equal.
+
+    gather: int64 (windows, n), flat grid index of each place (0 where outside the grid).
+    region: int64 (windows, n), region number, -1 where outside the grid.
+    slot: int64 (n,), row * window + column of the place within a full window, for position tables.
+    scatter: int64 (rows, cols), flat index into (windows, n) where each grid place went.
+    """
+
+    gather: Int64
+    region: Int64
+    slot: Int64
+    scatter: Int64
+
+
+@lru_cache(maxsize=64)
+def window_plan(
+    rows: int, cols: int, window: int, shift: int = 0, origin: tuple[int, int] = (0, 0)
+) -> WindowPlan:
+    """Plan windows of `window` x `window` over a grid, cyclically shifted up and left by `shift`.
+
+    A grid smaller than a window in one direction gives windows of just that size (unshifted, since
+    nothing lies beyond); `origin` says where in a full window such a small window's places lie.
+    """
+    r, r_region, r_slot = _axis(rows, window, shift, origin[0])
+    c, c_region, c_slot = _axis(cols, window, shift, origin[1])
+    inside = (r_region >= 0)[:, None, :, None] & (c_region >= 0)[None, :, None, :]
+    gather = r[:, None, :, None] * cols + c[None, :, None, :]
+    region = r_region[:, None, :, None] * 2 + c_region[None, :, None, :]
+    slot = r_slot[:, None] * window + c_slot[None, :]
+    windows, n = inside.shape[0] * inside.shape[1], inside.shape[2] * inside.shape[3]
+    inside = inside.reshape(-1)
+    flat = np.where(inside, gather.reshape(-1), 0)
+    scatter = np.empty(rows * cols, np.int64)
+    scatter[flat[inside]] = np.flatnonzero(inside)
+    return WindowPlan(
+        gather=flat.reshape(windows, n),
+        region=np.where(inside, region.reshape(-1), -1).reshape(windows, n),
+        slot=slot.reshape(-1),
+        scatter=scatter.reshape(rows, cols),
+    )
+
+
+def _axis(size: int, window: int, shift: int, origin: int) -> tuple[Int64, Int64, Int64]:
+    """One axis of a window plan: grid index and region, both (windows, length), and slot (length,)."""
+    length = min(size, window)
+    count = ceil_div(size, length)
+    shift = 0 if count == 1 and size < window else shift
+    place = np.arange(count * length)
+    index = (place + shift) % (count * length)
+    # places that the shift carried round the edge are not neighbours of the rest
+    region = np.where(index >= size, -1, (place >= count * length - shift).astype(np.int64))
+    slot = np.arange(length) + (origin if length < window else 0)
+    index = np.where(index >= size, 0, index)
+    return index.reshape(count, length), region.reshape(count, length), slot
+
+
+@dataclass(frozen=True)
+class Span:
+    """Half-open ranges along one axis, in pixels: what a tile keeps and what it must see."""
+
+    core: tuple[int, int]
+    seen: tuple[int, int]
+
+
+def tile_spans(size: int, core: int, halo: int) -> list[Span]:
+    """Cut `size` padded pixels into cores of `core` pixels that see `halo` more on either side.
+
+    A size of at most core + 2 * halo is one tile.  `core` and `halo` are multiples of a window, so
+    that every tile starts at a window.
+    """
+    if size <= core + 2 * halo:
+        return [Span((0, size), (0, size))]
+    starts = range(0, size, core)
+    return [
+        Span((a, min(a + core, size)), (max(0, a - halo), min(size, a + core + halo))) for a in starts
+    ]

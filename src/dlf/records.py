@@ -1,0 +1,50 @@
+"""Frozen records that cross the borders between the container, the codec and its backends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+UInt8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What the encoder network says about an image, before anything is quantised by rate.
+
+    tokens: int32 (windows, tokens a window), codebook indices in [0, codes).
+    y: float32 (channels, rows, cols) on the latent grid (1/32 of the image), not divided by the step.
+    """
+
+    tokens: Int32
+    y: Float32
+
+
+@dataclass(frozen=True)
+class StepParams:
+    """Integer output of the context network for one of the four steps, for the whole grid.
+
+    scale: int32 (channels, rows, cols), fixed-point log-scale; compared with the bundle's integer bounds.
+    mean: int32 (channels, rows, cols), in units of 1/16.
+    """
+
+    scale: Int32
+    mean: Int32
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the context network knows before any symbol is coded.
+
+    first: parameters of step 0.
+    common: float32 (channels, rows, cols), integer-valued features that steps 1 to 3 see.
+    step: int32 (channels, rows, cols), quantisation step in units of 1/64.
+    """
+
+    first: StepParams
+    common: Float32
+    step: Int32
