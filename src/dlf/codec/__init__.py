@@ -1,0 +1,1 @@
+"""Between pixels and symbols: model bundles, backends, the one coding loop."""

@@ -1,0 +1,1 @@
+"""Range coding with integer probability tables and the four-step schedule."""

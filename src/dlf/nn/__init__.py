@@ -1,0 +1,1 @@
+"""The networks, in torch; one set of modules for every size."""
