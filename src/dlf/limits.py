@@ -1,0 +1,25 @@
+"""How large an image may be; checked from a header, before memory is spent on pixels."""
+
+from __future__ import annotations
+
+from dlf.errors import LimitExceeded
+
+MAX_PIXELS = 2**26
+"""Default limit of width * height: 67,108,864 pixels (64 megapixels)."""
+
+MAX_SIDE = 2**16
+"""Limit of either side.  A picture of few pixels but one very long side would be padded to many more."""
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse a picture that is larger than the limits.
+
+    Raises:
+        LimitExceeded: a side is above `MAX_SIDE`, or width * height is above `max_pixels`.
+    """
+    if max(width, height) > MAX_SIDE:
+        msg = f"the picture is {width}x{height}, but a side may have at most {MAX_SIDE:,} pixels"
+        raise LimitExceeded(msg)
+    if width * height > max_pixels:
+        msg = f"the picture is {width}x{height}, above the limit of {max_pixels:,} pixels"
+        raise LimitExceeded(msg)
