@@ -48,3 +48,15 @@ class Prior:
     first: StepParams
     common: Float32
     step: Int32
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What came with the source image besides its pixels, verbatim; None where absent, never empty.
+
+    icc: colour profile.  exif: the EXIF block as Pillow hands it out.  xmp: the XMP packet.
+    """
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
