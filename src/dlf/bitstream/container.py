@@ -5,8 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from dlf.bitstream import metadata as blob
-from dlf.bitstream import varint
+from dlf.bitstream import metadata, varint
 from dlf.bitstream.header import Header
 from dlf.bitstream.spec import CHECKSUM_BYTES
 from dlf.errors import ChecksumError, FormatError
@@ -19,17 +18,23 @@ class Stream:
     """One parsed ``.dlf`` file.
 
     payload: the range-coded symbols; may be empty.
-    metadata: None exactly where the header says that there is none.
+    blob: the metadata as packed in the file (kept as it is, so that sizes and bytes stay true); empty
+    exactly where the header says that there is none.
     """
 
     header: Header
     payload: bytes
-    metadata: Metadata | None = None
+    blob: bytes = b""
 
     def __post_init__(self) -> None:
-        if self.header.has_metadata != (self.metadata is not None):
+        if self.header.has_metadata != bool(self.blob):
             msg = "the header and the metadata of a stream disagree"
             raise ValueError(msg)
+
+    @property
+    def metadata(self) -> Metadata | None:
+        """The unpacked metadata, or None; raises as `load` does if the blob is malformed."""
+        return metadata.unpack(self.blob) if self.blob else None
 
 
 def parts(stream: Stream) -> tuple[tuple[str, bytes], ...]:
@@ -39,9 +44,8 @@ def parts(stream: Stream) -> tuple[tuple[str, bytes], ...]:
     present), payload, checksum.
     """
     found = list(stream.header.fields())
-    if stream.metadata is not None:
-        packed = blob.pack(stream.metadata)
-        found.append(("metadata", varint.pack(len(packed)) + packed))
+    if stream.blob:
+        found.append(("metadata", varint.pack(len(stream.blob)) + stream.blob))
     found.append(("payload", stream.payload))
     checksum = zlib.crc32(b"".join(data for _, data in found))
     found.append(("checksum", checksum.to_bytes(CHECKSUM_BYTES, "little")))
@@ -70,11 +74,12 @@ def load(data: bytes, max_pixels: int = MAX_PIXELS) -> Stream:
     if zlib.crc32(data[:end]) != int.from_bytes(data[end:], "little"):
         msg = "the checksum does not match: the file is damaged or cut off"
         raise ChecksumError(msg)
-    metadata = None
+    blob = b""
     if header.has_metadata:
         size, start = varint.unpack(data[:end], start)
         if size > end - start:
             msg = "the metadata reaches beyond the end of the file"
             raise FormatError(msg)
-        metadata, start = blob.unpack(data[start : start + size]), start + size
-    return Stream(header, data[start:end], metadata)
+        blob, start = data[start : start + size], start + size
+        metadata.unpack(blob)  # refuses what is malformed
+    return Stream(header, data[start:end], blob)
