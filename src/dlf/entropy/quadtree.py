@@ -33,7 +33,7 @@ POSITION = (
 )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)  # the masks of a very large image take tens of megabytes
 def step_masks(channels: int, rows: int, cols: int) -> NDArray[np.bool_]:
     """Which symbols each step codes: bool (4, channels, rows, cols), a partition of all places.
 

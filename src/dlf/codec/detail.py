@@ -1,0 +1,82 @@
+"""Detail symbols: the one four-step loop that encoder and decoder share.
+
+prior ------> scale, mean of step 0      coded places ----.
+  |                                          ^            v
+  |                                          |   y_hat (known so far)
+  '---> common --> context(step, y_hat) -> scale, mean of the next step
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlf.codec.backend import Backend
+from dlf.entropy.coder import SymbolReader, SymbolWriter
+from dlf.entropy.gaussian import MAX_SYMBOL, exchange_symbols, table_index
+from dlf.entropy.quadtree import step_masks
+from dlf.entropy.tables import Tables
+from dlf.errors import BundleError
+from dlf.records import Float32, Int32
+
+MEAN_UNIT = 16  # means and y_hat count sixteenths of a quantisation step
+STEP_UNIT = 64  # quantisation steps count 64ths
+
+
+class Side(Protocol):
+    """The sender or the receiver of detail symbols."""
+
+    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+        """Bring the symbols of one of the four steps from one side to the other.
+
+        mask: bool (channels, rows, cols), the n places of the step; the other arrays have its order.
+        index: int16 (n,), probability table.  mean: int32 (n,), in 1/16.
+        step: int32 (n,), quantisation step in 1/64.  Returns the symbols, int32 (n,).
+        """
+        ...
+
+
+class Sender:
+    """Rounds y, float32 (channels, rows, cols), and writes it."""
+
+    def __init__(self, y: Float32, writer: SymbolWriter, tables: Tables) -> None:
+        if not np.isfinite(y).all():
+            msg = "the model's analysis network gave a value that is not finite"
+            raise BundleError(msg)
+        self._y, self._writer, self._tables = y, writer, tables
+
+    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+        """Write the symbols of one step."""
+        wanted = np.rint(self._y[mask] * (STEP_UNIT / step) - mean / MEAN_UNIT)
+        symbols = np.clip(wanted, -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32)
+        return exchange_symbols(self._writer, symbols, index, self._tables)
+
+
+class Receiver:
+    """Reads what a Sender wrote."""
+
+    def __init__(self, reader: SymbolReader, tables: Tables) -> None:
+        self._reader, self._tables = reader, tables
+
+    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+        """Read the symbols of one step."""
+        return exchange_symbols(self._reader, np.zeros(len(index), np.int32), index, self._tables)
+
+
+def walk(backend: Backend, tables: Tables, grid: tuple[int, int], quality: int, side: Side) -> Float32:
+    """Exchange all detail symbols of a latent grid of (rows, cols), in four steps.
+
+    Returns y_hat, what the receiver knows of y: float32 (channels, rows, cols).
+    """
+    prior = backend.prior(*grid, quality)
+    y_hat = np.zeros(prior.step.shape, np.int32)
+    params = prior.first
+    for step, mask in enumerate(step_masks(*prior.step.shape)):
+        if step > 0:
+            params = backend.context(step, y_hat, prior.common)
+        mean = params.mean[mask]
+        symbols = side.exchange(mask, table_index(params.scale[mask], tables), mean, prior.step[mask])
+        y_hat[mask] = symbols * MEAN_UNIT + mean
+    return (y_hat * (prior.step / (MEAN_UNIT * STEP_UNIT))).astype(np.float32)

@@ -1,0 +1,143 @@
+"""Range coder for integer symbols under integer frequencies; the only import of constriction.
+
+Writer and reader have the same method, `exchange`: the writer takes symbols, writes them and returns
+them, the reader takes an array of the same length, ignores its values and returns what it reads.  So
+code that codes something is written once and works in both directions.
+
+The stored form is canonical.  After the last symbol the coder holds an interval of numbers that all
+decode to the same symbols; what is stored is the shortest byte string that, followed by endless zero
+bytes, lies in that interval (the lowest if there are several).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any, Protocol
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from dlf.errors import FormatError
+from dlf.records import Int32
+
+FREQUENCY_BITS = 16
+
+UInt32 = NDArray[np.uint32]
+
+# constriction works with 24-bit probabilities
+_MODEL_SCALE = 1 << (24 - FREQUENCY_BITS)
+_WORD = 32
+_STATE = 64
+_BIT = np.full(2, 1 << (FREQUENCY_BITS - 1), np.uint32)
+
+
+class SymbolCoder(Protocol):
+    """What `SymbolWriter` and `SymbolReader` have in common."""
+
+    @property
+    def bits(self) -> float:
+        """Information content of all symbols so far, in bits: the sum of -log2(frequency / 2**16)."""
+        ...
+
+    def exchange(self, symbols: Int32, frequency: UInt32) -> Int32:
+        """Write or read len(symbols) symbols that share one frequency table.
+
+        symbols: int32 (n,), each in [0, len(frequency)); a reader uses only the length.
+        frequency: uint32 (at least 2,), each at least 1, with sum 2**16.
+        Returns the symbols written or read: int32 (n,).
+        """
+        ...
+
+
+def exchange_bit(coder: SymbolCoder, bit: int) -> int:
+    """Write or read one bit with equal odds for 0 and 1."""
+    return int(coder.exchange(np.array([bit], np.int32), _BIT)[0])
+
+
+class SymbolWriter:
+    """Range encoder."""
+
+    def __init__(self) -> None:
+        self._encoder = constriction.stream.queue.RangeEncoder()
+        self._bits = 0.0
+
+    @property
+    def bits(self) -> float:
+        """Information content of all symbols so far, in bits."""
+        return self._bits
+
+    def exchange(self, symbols: Int32, frequency: UInt32) -> Int32:
+        """Write `symbols` and return them."""
+        if len(symbols):
+            self._encoder.encode(symbols, _model(frequency))
+            self._bits += FREQUENCY_BITS * len(symbols) - float(np.log2(frequency[symbols]).sum())
+        return symbols
+
+    def finish(self) -> bytes:
+        """Return the canonical bytes of everything written so far."""
+        position, (lower, width) = self._encoder.pos()
+        # The encoder's own ending begins with the words of low + 2**32 - 1, carries resolved; `lower`
+        # has the last 64 bits of low, so both together give low in full.
+        above = (1 << _WORD) - 1
+        words = self._encoder.get_compressed()[: position + 1].astype(">u4").tobytes()
+        low = (int.from_bytes(words, "big") << _WORD | (lower + above) & above) - above
+        size = _WORD // 8 * position + _STATE // 8
+
+        def first(kept: int) -> int:
+            """Return the lowest number of `kept` bytes that is at least low."""
+            return -(-low >> 8 * (size - kept))
+
+        def fits(kept: int) -> bool:
+            return first(kept) << 8 * (size - kept) < low + width
+
+        # with one more byte one can always say the same number, so `fits` is monotone
+        kept = bisect_left(range(size), True, key=fits)
+        return first(kept).to_bytes(kept, "big")
+
+
+class SymbolReader:
+    """Range decoder of bytes that `SymbolWriter.finish` made; endless zeros follow the data.
+
+    Any data can be read for any number of symbols: what was not written under the same tables gives
+    either arbitrary symbols or a `FormatError`, at the latest from `finish`.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        padded = data + bytes(-len(data) % (_WORD // 8))
+        self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
+        self._data = data
+        # writing again what was read is cheap and tells whether the data are canonical
+        self._echo = SymbolWriter()
+
+    @property
+    def bits(self) -> float:
+        """Information content of all symbols so far, in bits."""
+        return self._echo.bits
+
+    def exchange(self, symbols: Int32, frequency: UInt32) -> Int32:
+        """Read and return len(symbols) symbols; raises FormatError on data that nothing encodes to."""
+        if not len(symbols):
+            return symbols
+        try:
+            found: Int32 = self._decoder.decode(_model(frequency), len(symbols))
+        except AssertionError as error:  # constriction's way to say "invalid data"
+            msg = "the coded data are damaged"
+            raise FormatError(msg) from error
+        return self._echo.exchange(found, frequency)
+
+    def finish(self) -> None:
+        """Check after the last symbol that the data were exactly these symbols and nothing else."""
+        if self._echo.finish() != self._data:
+            msg = "the coded data are damaged, cut off or followed by something else"
+            raise FormatError(msg)
+
+
+def _model(frequency: UInt32) -> Any:
+    """Return a model whose 24-bit probabilities are exactly 256 times the frequencies.
+
+    constriction gives every symbol a weight of 1 and shares out the rest in proportion to the numbers
+    it gets.  These numbers sum to just that rest, so its factor is 1 and no rounding takes place.
+    """
+    weights = frequency.astype(np.float64) * _MODEL_SCALE - 1
+    return constriction.stream.model.Categorical(weights, perfect=False)

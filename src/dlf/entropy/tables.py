@@ -1,0 +1,127 @@
+"""Probability tables of a model: integers only, so that every machine codes the same."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dlf.entropy.coder import FREQUENCY_BITS, UInt32
+from dlf.errors import BundleError
+from dlf.records import Int32, UInt8
+
+QUALITIES = 101  # 0..100
+TOTAL = 1 << FREQUENCY_BITS
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Everything the entropy coder of one model needs besides its networks.
+
+    gaussian_frequency: uint32 (scales, 2 * limit + 2), frequencies of the symbols -limit..limit and of
+        the escape; every row sums to 2**16 and has no zero.
+    scale_bounds: int32 (scales - 1,), ascending; the table of a scale is the number of bounds <= scale.
+    token_frequency: uint32 (tokens, codes), frequencies of the codes at each place of a window.
+    token_count: uint8 (101,), tokens that a full window sends at each quality, not decreasing.
+    prior: int16 (101, inputs), input of the prior network at each quality.
+    skip_below: symbols of the first `skip_below` tables are always 0 and not sent.
+    """
+
+    gaussian_frequency: UInt32
+    scale_bounds: Int32
+    token_frequency: UInt32
+    token_count: UInt8
+    prior: NDArray[np.int16]
+    skip_below: int
+
+    def __post_init__(self) -> None:
+        """Raise BundleError unless all promises of the class hold."""
+        scales, columns = _shape(self.gaussian_frequency, np.uint32, "gaussian_frequency", 2)
+        _check(columns >= 4 and columns % 2 == 0, "gaussian_frequency has an odd number of columns")
+        _check_frequencies(self.gaussian_frequency, "gaussian_frequency")
+        (bounds,) = _shape(self.scale_bounds, np.int32, "scale_bounds", 1)
+        _check(bounds == scales - 1, "scale_bounds does not fit gaussian_frequency")
+        _check(bool((self.scale_bounds[1:] > self.scale_bounds[:-1]).all()), "scale_bounds does not ascend")
+        tokens, codes = _shape(self.token_frequency, np.uint32, "token_frequency", 2)
+        _check(tokens >= 1 and codes >= 2, "token_frequency is empty")
+        _check_frequencies(self.token_frequency, "token_frequency")
+        _check(
+            _shape(self.token_count, np.uint8, "token_count", 1) == (QUALITIES,),
+            "token_count has a wrong length",
+        )
+        count = self.token_count.astype(np.int64)
+        _check(
+            count[0] >= 1 and count[-1] <= tokens and bool((np.diff(count) >= 0).all()),
+            "token_count does not ascend from 1 to the number of tokens",
+        )
+        _check(_shape(self.prior, np.int16, "prior", 2)[0] == QUALITIES, "prior has a wrong length")
+        _check(0 <= self.skip_below <= scales, "skip_below is out of range")
+
+    @property
+    def limit(self) -> int:
+        """Largest magnitude of a detail symbol that needs no escape."""
+        return self.gaussian_frequency.shape[1] // 2 - 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a window at most."""
+        return self.token_frequency.shape[0]
+
+    @property
+    def codes(self) -> int:
+        """Size of the token codebook."""
+        return self.token_frequency.shape[1]
+
+    @classmethod
+    def load(cls, data: bytes, skip_below: int) -> Tables:
+        """Read the arrays from the bytes of an ``.npz`` file; raises BundleError."""
+        names = ("gaussian_frequency", "scale_bounds", "token_frequency", "token_count", "prior")
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                _check(set(file.files) == set(names), f"the arrays must be {', '.join(names)}")
+                arrays = {name: file[name] for name in names}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            msg = "the model's probability tables cannot be read"
+            raise BundleError(msg) from error
+        for array in arrays.values():
+            array.flags.writeable = False
+        return cls(skip_below=skip_below, **arrays)
+
+
+def gaussian_frequencies(scales: NDArray[np.float64], limit: int) -> UInt32:
+    """Return integer frequencies of a rounded zero-mean Gaussian for each standard deviation.
+
+    scales: float64 (n,), each above 0.  limit: largest symbol with a place of its own, at least 1.
+    Returns uint32 (n, 2 * limit + 2): symbols -limit..limit, then the escape, which has both tails.
+    Every row is symmetric, has no zero and sums to 2**16.
+    """
+    spare = TOTAL - (2 * limit + 2)
+    rows = np.empty((len(scales), 2 * limit + 2), np.uint32)
+    for row, scale in zip(rows, scales.tolist(), strict=True):
+        # mass beyond k - 1/2, on one side
+        tails = [math.erfc((k - 0.5) / scale / math.sqrt(2)) / 2 for k in range(1, limit + 2)]
+        side = [1 + round((a - b) * spare) for a, b in zip(tails[:-1], tails[1:], strict=True)]
+        escape = 1 + round(2 * tails[-1] * spare)
+        # the centre is the likeliest symbol: what rounding leaves over changes it least
+        row[:] = [*side[::-1], TOTAL - 2 * sum(side) - escape, *side, escape]
+    return rows
+
+
+def _shape(array: NDArray[np.generic], dtype: DTypeLike, name: str, axes: int) -> tuple[int, ...]:
+    _check(array.dtype == np.dtype(dtype) and array.ndim == axes, f"{name} has a wrong type or shape")
+    return array.shape
+
+
+def _check_frequencies(rows: UInt32, name: str) -> None:
+    good = rows.size > 0 and rows.min() >= 1 and (rows.sum(axis=1, dtype=np.int64) == TOTAL).all()
+    _check(bool(good), f"a row of {name} has a zero or does not sum to {TOTAL}")
+
+
+def _check(condition: bool, what: str) -> None:
+    if not condition:
+        msg = f"the model's probability tables are wrong: {what}"
+        raise BundleError(msg)
