@@ -60,3 +60,38 @@ class Metadata:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What a ``.dlf`` file says about itself.
+
+    version: of the format.  model: id; model_name: None if the model is not installed.
+    quality: 0..100.  width, height: pixels.
+    header_bytes, metadata_bytes, payload_bytes, checksum_bytes: together they are file_bytes.
+    token_bits, detail_bits: information content of the two parts of the payload, in bits; None if the
+        model is not installed.  Their sum is at most one byte less than the payload.
+    """
+
+    version: int
+    model: int
+    model_name: str | None
+    quality: int
+    width: int
+    height: int
+    header_bytes: int
+    metadata_bytes: int
+    payload_bytes: int
+    checksum_bytes: int
+    file_bytes: int
+    token_bits: float | None
+    detail_bits: float | None
+
+    @property
+    def bpp(self) -> float:
+        """Bits of the whole file for each pixel."""
+        return self.bits_per_pixel(8 * self.file_bytes)
+
+    def bits_per_pixel(self, bits: float) -> float:
+        """Bits of some part for each pixel."""
+        return bits / (self.width * self.height)

@@ -76,7 +76,8 @@ class SymbolWriter:
 
     def finish(self) -> bytes:
         """Return the canonical bytes of everything written so far."""
-        position, (lower, width) = self._encoder.pos()
+        state: tuple[int, tuple[int, int]] = self._encoder.pos()
+        position, (lower, width) = state
         # The encoder's own ending begins with the words of low + 2**32 - 1, carries resolved; `lower`
         # has the last 64 bits of low, so both together give low in full.
         above = (1 << _WORD) - 1

@@ -6,6 +6,7 @@ import io
 import math
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -64,17 +65,17 @@ class Tables:
     @property
     def limit(self) -> int:
         """Largest magnitude of a detail symbol that needs no escape."""
-        return self.gaussian_frequency.shape[1] // 2 - 1
+        return int(self.gaussian_frequency.shape[1]) // 2 - 1
 
     @property
     def tokens(self) -> int:
         """Tokens of a window at most."""
-        return self.token_frequency.shape[0]
+        return int(self.token_frequency.shape[0])
 
     @property
     def codes(self) -> int:
         """Size of the token codebook."""
-        return self.token_frequency.shape[1]
+        return int(self.token_frequency.shape[1])
 
     @classmethod
     def load(cls, data: bytes, skip_below: int) -> Tables:
@@ -104,7 +105,7 @@ def gaussian_frequencies(scales: NDArray[np.float64], limit: int) -> UInt32:
     for row, scale in zip(rows, scales.tolist(), strict=True):
         # mass beyond k - 1/2, on one side
         tails = [math.erfc((k - 0.5) / scale / math.sqrt(2)) / 2 for k in range(1, limit + 2)]
-        side = [1 + round((a - b) * spare) for a, b in zip(tails[:-1], tails[1:], strict=True)]
+        side = [1 + round((a - b) * spare) for a, b in pairwise(tails)]
         escape = 1 + round(2 * tails[-1] * spare)
         # the centre is the likeliest symbol: what rounding leaves over changes it least
         row[:] = [*side[::-1], TOTAL - 2 * sum(side) - escape, *side, escape]

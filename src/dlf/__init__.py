@@ -1,0 +1,68 @@
+"""Image compression below 0.03 bits per pixel.
+
+>>> data = dlf.encode("photo.jpg", quality=50)  # bytes of a .dlf file, about a kilobyte
+>>> dlf.decode(data).save("photo.png")
+>>> dlf.info(data).bpp
+
+`Codec` keeps its own model and settings.  The codec is loaded when first used, so that importing this
+package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dlf.errors import (
+    BundleError,
+    ChecksumError,
+    DlfError,
+    FormatError,
+    ImageError,
+    LimitExceeded,
+    MissingExtra,
+    UnknownModel,
+    UnsupportedVersion,
+)
+
+if TYPE_CHECKING:
+    from dlf.api import Codec, decode, encode, info
+    from dlf.records import StreamInfo
+
+    __version__: str
+
+__all__ = [
+    "BundleError",
+    "ChecksumError",
+    "Codec",
+    "DlfError",
+    "FormatError",
+    "ImageError",
+    "LimitExceeded",
+    "MissingExtra",
+    "StreamInfo",
+    "UnknownModel",
+    "UnsupportedVersion",
+    "__version__",
+    "decode",
+    "encode",
+    "info",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is not loaded yet."""
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("dlf-codec")
+        except PackageNotFoundError:  # run from a source folder
+            return "0+unknown"
+    if name not in __all__:
+        msg = f"module 'dlf' has no attribute '{name}'"
+        raise AttributeError(msg)
+    from dlf import api
+
+    value = getattr(api, name)
+    globals()[name] = value
+    return value

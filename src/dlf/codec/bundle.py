@@ -1,0 +1,206 @@
+"""Model bundles: a folder with a manifest, probability tables and four ONNX graphs; finding and checking.
+
+Every file is hashed when it is read, so that loading a model never runs or trusts a damaged file, and
+decoding does not pay for files that only encoding needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from dlf.entropy.coder import FREQUENCY_BITS
+from dlf.entropy.tables import Tables
+from dlf.errors import BundleError, UnknownModel
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+TABLES = "tables.npz"
+GRAPHS = ("analysis.onnx", "prior.onnx", "context.onnx", "synthesis.onnx")
+FILES = (*GRAPHS, TABLES)
+
+# what decides the symbols: two bundles of equal numerics read each other's payloads
+NUMERICS = ("context.onnx", "prior.onnx", TABLES)
+
+FORMAT = 1
+ASSETS = Path(__file__).parent.parent / "assets"
+DEFAULT = "default"  # folder of the shipped model that is used when none is named
+
+
+def numerics_id(hashes: Mapping[str, str]) -> str:
+    """Return the hex SHA-256 of the joined hex hashes of context.onnx, prior.onnx and tables.npz."""
+    return hashlib.sha256("".join(hashes[name] for name in NUMERICS).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Contents of manifest.json; the field names are its keys.
+
+    format: version of the bundle format, 1.
+    name, id: how people and streams name the model; id is 0..2**35-1, below 128 a single byte.
+    numerics: `numerics_id` of the files.
+    files: hex SHA-256 of each file but the manifest.
+    tokens, codes: tokens of a window at most, size of their codebook.
+    channels: channels of the detail latent, a multiple of 4.
+    skip_below: detail symbols of the first so many tables are 0 and not sent.
+    frequency_bits: every row of the tables sums to 2**frequency_bits; 16.
+    swin_window: side of the detail branch's attention windows, in patches.
+    default_quality: 0..100.
+    card: what people should know about the model, free-form.
+    """
+
+    format: int
+    name: str
+    id: int
+    numerics: str
+    files: dict[str, str]
+    tokens: int
+    codes: int
+    channels: int
+    skip_below: int
+    frequency_bits: int
+    swin_window: int
+    default_quality: int
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise BundleError where a value has a wrong type or range."""
+        ranges = {
+            "format": (FORMAT, FORMAT),
+            "id": (0, 2**35 - 1),
+            "tokens": (1, 255),
+            "codes": (2, 2**FREQUENCY_BITS),
+            "channels": (4, 4096),
+            "skip_below": (0, 2**15 - 1),
+            "frequency_bits": (FREQUENCY_BITS, FREQUENCY_BITS),
+            "swin_window": (1, 256),
+            "default_quality": (0, 100),
+        }
+        for key, (least, most) in ranges.items():
+            value = getattr(self, key)
+            if type(value) is not int or not least <= value <= most:
+                msg = f"the model's manifest has {key} = {value!r}, which this package does not read"
+                raise BundleError(msg)
+        types = {"name": str, "numerics": str, "files": dict, "card": dict}
+        if wrong := [key for key, kind in types.items() if not isinstance(getattr(self, key), kind)]:
+            msg = f"the model's manifest has a value of a wrong type: {', '.join(wrong)}"
+            raise BundleError(msg)
+        hashed = set(self.files) == set(FILES) and all(type(value) is str for value in self.files.values())
+        if not hashed or self.numerics != numerics_id(self.files):
+            msg = "the model's manifest does not list its files and their hashes as it must"
+            raise BundleError(msg)
+        if self.channels % 4:
+            msg = f"the model has {self.channels} detail channels, but the number must be a multiple of 4"
+            raise BundleError(msg)
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Manifest:
+        """Read JSON; unknown and missing keys are errors (BundleError), except inside `card`."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            msg = "the model's manifest is not JSON"
+            raise BundleError(msg) from error
+        names = {f.name for f in fields(cls)}
+        if not isinstance(values, dict) or not names - {"card"} <= set(values) <= names:
+            wrong = sorted(set(values) ^ names) if isinstance(values, dict) else [type(values).__name__]
+            msg = f"the model's manifest has wrong or missing keys: {', '.join(wrong)}"
+            raise BundleError(msg)
+        return cls(**values)
+
+    def dump(self) -> str:
+        """Return the JSON text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """One model on disk."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> ModelBundle:
+        """Read the manifest of a folder; raises BundleError."""
+        try:
+            text = (folder / MANIFEST).read_bytes()
+        except OSError as error:
+            msg = f"the model folder '{folder}' has no readable {MANIFEST}"
+            raise BundleError(msg) from error
+        return cls(folder, Manifest.parse(text))
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one of the files after checking their hash; raises BundleError."""
+        try:
+            data = (self.folder / name).read_bytes()
+        except OSError as error:
+            msg = f"the model '{self.manifest.name}' lacks its file {name}"
+            raise BundleError(msg) from error
+        if hashlib.sha256(data).hexdigest() != self.manifest.files[name]:
+            msg = f"the file {name} of the model '{self.manifest.name}' is damaged: its hash is wrong"
+            raise BundleError(msg)
+        return data
+
+    def tables(self) -> Tables:
+        """Load the probability tables; raises BundleError."""
+        tables = Tables.load(self.read(TABLES), self.manifest.skip_below)
+        if (tables.tokens, tables.codes) != (self.manifest.tokens, self.manifest.codes):
+            msg = f"the tables of the model '{self.manifest.name}' do not fit its manifest"
+            raise BundleError(msg)
+        return tables
+
+
+def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
+    """Return the bundle of a folder, a model name or a model id; None means the shipped default.
+
+    Shipped models go before those in the user's model folder.
+
+    Raises:
+        UnknownModel: no such model is installed.
+        BundleError: it is, but its manifest cannot be used.
+    """
+    if model is None:
+        return ModelBundle.open(ASSETS / DEFAULT)
+    if not isinstance(model, int) and (Path(model) / MANIFEST).is_file():
+        return ModelBundle.open(Path(model))
+    for bundle in installed():
+        if model in (bundle.manifest.id, bundle.manifest.name):
+            return bundle
+    what = f"number {model}" if isinstance(model, int) else f"'{model}'"
+    msg = f"model {what} is not installed: put its folder into '{user_folder()}'"
+    raise UnknownModel(msg)
+
+
+def installed() -> Iterator[ModelBundle]:
+    """Yield every usable bundle, shipped ones first; broken ones are logged and left out."""
+    for root in (ASSETS, user_folder()):
+        for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+            if bundle := _open_if_usable(manifest.parent):
+                yield bundle
+
+
+def _open_if_usable(folder: Path) -> ModelBundle | None:
+    try:
+        return ModelBundle.open(folder)
+    except BundleError as error:
+        log.warning("left out the model in '%s': %s", folder, error)
+        return None
+
+
+def user_folder() -> Path:
+    """Return where the user's own models are looked for: $DLF_MODELS, or the user's data folder."""
+    if named := os.environ.get("DLF_MODELS"):
+        return Path(named)
+    if os.name == "nt":
+        data = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
+    else:
+        data = os.environ.get("XDG_DATA_HOME", "~/.local/share")
+    return Path(data).expanduser() / "dlf" / "models"

@@ -1,0 +1,144 @@
+"""The networks of a bundle in ONNX Runtime; the only import of onnxruntime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import DTypeLike, NDArray
+
+from dlf.codec.bundle import ModelBundle
+from dlf.entropy.tables import Tables
+from dlf.errors import BundleError
+from dlf.geometry import PATCH, WINDOW, Plan, WindowPlan, window_plan
+from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+
+# below this every integer has its own float32
+_EXACT = 1 << 24
+_FATAL_ONLY = 4
+
+
+class OnnxBackend:
+    """Runs the four graphs on the CPU; each is read and built when first needed.
+
+    threads: threads within one operation; None leaves the choice to ONNX Runtime.
+    """
+
+    def __init__(self, bundle: ModelBundle, tables: Tables, threads: int | None = None) -> None:
+        self._bundle, self._tables, self._threads = bundle, tables, threads
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+        """Pixels to latents; see `Backend`."""
+        plan = Plan(*rgb.shape[:2])
+        plans = self._plans(plan)
+        quality_input = np.array([quality], np.float32)
+        tokens, y = self._run("analysis", ("indices", "y"), rgb=rgb, quality=quality_input, **plans)
+        manifest = self._bundle.manifest
+        windows = plan.windows[0] * plan.windows[1]
+        _check(tokens, (windows, manifest.tokens), np.int64, "analysis")
+        _check(y, (manifest.channels, *plan.cells), np.float32, "analysis")
+        if tokens.min() < 0 or tokens.max() >= manifest.codes:
+            msg = "the model's analysis network gave a token outside its codebook"
+            raise BundleError(msg)
+        return Latents(tokens.astype(np.int32), y)
+
+    def prior(self, rows: int, cols: int, quality: int) -> Prior:
+        """Parameters of the first step; see `Backend`."""
+        vector = self._tables.prior[quality].astype(np.float32)[None, :, None, None]
+        inputs = np.broadcast_to(vector, (1, vector.shape[1], rows, cols))
+        outputs = ("scale", "mean", "step", "common")
+        scale, mean, step, common = self._run("prior", outputs, prior=inputs)
+        shape = (1, self._bundle.manifest.channels, rows, cols)
+        prior = Prior(
+            first=StepParams(_integers(scale, shape, "prior"), _integers(mean, shape, "prior")),
+            common=_integers(common, shape, "prior").astype(np.float32),
+            step=_integers(step, shape, "prior"),
+        )
+        if prior.step.min() < 1:
+            msg = "the model's prior network gave a quantisation step below 1/64"
+            raise BundleError(msg)
+        return prior
+
+    def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
+        """Parameters of step 1, 2 or 3; see `Backend`."""
+        scale, mean = self._run(
+            "context",
+            ("scale", "mean"),
+            y_hat=y_hat[None].astype(np.float32),
+            common=common[None],
+            index=np.array(step - 1, np.int64),
+        )
+        shape = (1, *y_hat.shape)
+        return StepParams(_integers(scale, shape, "context"), _integers(mean, shape, "context"))
+
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+        """Latents to pixels; see `Backend`."""
+        plan = Plan(y_hat.shape[1] * 2 * PATCH, y_hat.shape[2] * 2 * PATCH)
+        (rgb,) = self._run(
+            "synthesis",
+            ("rgb",),
+            tokens=tokens.astype(np.int64),
+            y_hat=y_hat[None],
+            quality=np.array([quality], np.float32),
+            **self._plans(plan),
+        )
+        _check(rgb, (*plan.padded, 3), np.uint8, "synthesis")
+        found: UInt8 = rgb
+        return found
+
+    def _plans(self, plan: Plan) -> dict[str, NDArray[Any]]:
+        """Inputs that cut the patch grid into attention windows and put it together again."""
+        swin = self._bundle.manifest.swin_window
+        plans = {
+            "token": window_plan(*plan.patches, WINDOW),
+            "swin": window_plan(*plan.patches, swin),
+            "shift": window_plan(*plan.patches, swin, swin // 2),
+        }
+        parts = tuple(WindowPlan.__dataclass_fields__)
+        return {f"{name}_{part}": getattr(found, part) for name, found in plans.items() for part in parts}
+
+    def _run(self, graph: str, outputs: tuple[str, ...], **inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run a graph on those of the inputs that it has; return the named outputs."""
+        session = self._session(graph)
+        wanted = [node.name for node in session.get_inputs()]
+        feeds = {name: np.ascontiguousarray(inputs[name]) for name in wanted if name in inputs}
+        try:
+            found: list[NDArray[Any]] = session.run(outputs, feeds)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            msg = f"the model's {graph} network cannot be run on this picture ({error})"
+            raise BundleError(msg) from error
+        return found
+
+    def _session(self, graph: str) -> onnxruntime.InferenceSession:
+        if graph not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = _FATAL_ONLY
+            options.intra_op_num_threads = self._threads or 0
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+            data = self._bundle.read(f"{graph}.onnx")
+            try:
+                self._sessions[graph] = onnxruntime.InferenceSession(
+                    data, options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # as in _run
+                msg = f"the model's {graph} network cannot be loaded ({error})"
+                raise BundleError(msg) from error
+        return self._sessions[graph]
+
+
+def _check(array: NDArray[Any], shape: tuple[int, ...], dtype: DTypeLike, graph: str) -> None:
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        msg = f"the model's {graph} network gave {array.dtype} {array.shape} instead of {dtype} {shape}"
+        raise BundleError(msg)
+
+
+def _integers(array: NDArray[Any], shape: tuple[int, ...], graph: str) -> Int32:
+    """Check float32 (1, ...) for exact integers and return int32 (...)."""
+    _check(array, shape, np.float32, graph)
+    if not (np.abs(array) < _EXACT).all() or not np.array_equal(np.floor(array), array):
+        msg = f"the model's {graph} network gave a number that is not an integer"
+        raise BundleError(msg)
+    found: Int32 = array[0].astype(np.int32)
+    return found

@@ -1,0 +1,108 @@
+"""Running the networks of pixels over images of any size in bounded memory.
+
+Tokens and latent belong to the whole image; only the analysis and synthesis networks work on tiles.
+Each tile has a core that it is responsible for and sees a halo of pixels around it::
+
+        seen 0          core 0 | core 1           seen 1
+    |--------------------------|~~~~~~~~|
+                      |~~~~~~~~|---------------------|
+                             fade
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dlf.codec.backend import Backend
+from dlf.geometry import CELL, WINDOW_PIXELS, Plan, Span, ceil_div, tile_spans
+from dlf.records import Float32, Int32, Latents, UInt8
+
+CORE = 4 * WINDOW_PIXELS  # pixels of a side
+HALO = WINDOW_PIXELS  # pixels on every side
+FADE = 2 * CELL  # pixels over which one tile fades into the next, centred on the border of their cores
+
+
+def analyse(backend: Backend, plan: Plan, padded: UInt8, quality: int) -> Latents:
+    """Run the analysis on uint8 (padded height, padded width, 3); each tile gives what its core holds."""
+    rows, cols = (tile_spans(size, CORE, HALO) for size in plan.padded)
+    if len(rows) == len(cols) == 1:
+        return backend.analyse(padded, quality)
+    tokens: Int32 = np.empty(0, np.int32)
+    y: Float32 = np.empty(0, np.float32)
+    for row in rows:
+        for col in cols:
+            tile = backend.analyse(padded[slice(*row.seen), slice(*col.seen)], quality)
+            if not y.size:
+                tokens = np.empty((*plan.windows, tile.tokens.shape[1]), np.int32)
+                y = np.empty((len(tile.y), *plan.cells), np.float32)
+            seen = tile.tokens.reshape(*_size(row, col, WINDOW_PIXELS), -1)
+            here, there = _core(row, col, WINDOW_PIXELS), _core_in_seen(row, col, WINDOW_PIXELS)
+            tokens[here] = seen[there]
+            here, there = _core(row, col, CELL), _core_in_seen(row, col, CELL)
+            y[(slice(None), *here)] = tile.y[(slice(None), *there)]
+    return Latents(tokens.reshape(-1, tokens.shape[2]), y)
+
+
+def synthesise(backend: Backend, plan: Plan, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    """Run the synthesis; returns uint8 (padded height, padded width, 3).
+
+    A row of tiles is joined before it goes below the rows above it.
+    """
+    rows, cols = (tile_spans(size, CORE, HALO) for size in plan.padded)
+    grid = tokens.reshape(*plan.windows, -1)
+
+    def paint(row: Span, col: Span) -> UInt8:
+        seen = grid[_cut(row.seen, WINDOW_PIXELS), _cut(col.seen, WINDOW_PIXELS)]
+        cells = y_hat[:, _cut(row.seen, CELL), _cut(col.seen, CELL)]
+        return backend.synthesise(seen.reshape(-1, seen.shape[2]), cells, quality)
+
+    def paint_row(row: Span) -> UInt8:
+        return _join(cols, 1, lambda col: paint(row, col))
+
+    return _join(rows, 0, paint_row)
+
+
+def _join(spans: list[Span], axis: int, paint: Callable[[Span], UInt8]) -> UInt8:
+    """Paint the tiles along one axis and fade each into the one before."""
+    joined = paint(spans[0])
+    if len(spans) == 1:
+        return joined
+    shape = list(joined.shape)
+    shape[axis] = spans[-1].seen[1]
+    canvas = np.empty(shape, np.uint8)
+    canvas.swapaxes(0, axis)[: spans[0].seen[1]] = joined.swapaxes(0, axis)
+    del joined
+    weight = ((np.arange(FADE) + 0.5) / FADE)[:, None, None]
+    for span in spans[1:]:
+        start = span.core[0] - FADE // 2
+        tile = paint(span).swapaxes(0, axis)[start - span.seen[0] :]
+        # what the tile before painted beyond the fade is overwritten
+        below = canvas.swapaxes(0, axis)[start : span.seen[1]]
+        below[FADE:] = tile[FADE:]
+        below[:FADE] = np.rint(below[:FADE] * (1 - weight) + tile[:FADE] * weight)
+    return canvas
+
+
+def _cut(pixels: tuple[int, int], unit: int) -> slice:
+    """The windows or cells that a range of pixels covers."""
+    return slice(pixels[0] // unit, ceil_div(pixels[1], unit))
+
+
+def _size(row: Span, col: Span, unit: int) -> tuple[int, int]:
+    height, width = (ceil_div(span.seen[1] - span.seen[0], unit) for span in (row, col))
+    return height, width
+
+
+def _core(row: Span, col: Span, unit: int) -> tuple[slice, slice]:
+    """Where a tile's core lies in the whole grid."""
+    return _cut(row.core, unit), _cut(col.core, unit)
+
+
+def _core_in_seen(row: Span, col: Span, unit: int) -> tuple[slice, slice]:
+    """Where a tile's core lies in what the tile saw."""
+    low, high = (
+        _cut((span.core[0] - span.seen[0], span.core[1] - span.seen[0]), unit) for span in (row, col)
+    )
+    return low, high
