@@ -1,0 +1,7 @@
+"""``python -m dlf`` is the command ``dlf``."""
+
+import sys
+
+from dlf.cli.main import main
+
+sys.exit(main())

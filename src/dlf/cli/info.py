@@ -1,0 +1,83 @@
+"""Show what .dlf files hold: every field, with bytes and bits per pixel of each part."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass
+
+import dlf
+from dlf.cli import jobs
+from dlf.cli.jobs import Job, Report
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of a file; its size is in bits, because tokens and details share bytes."""
+
+    name: str
+    value: str
+    bits: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dlf info``."""
+    jobs.add_common_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Describe every input; returns the exit code."""
+    codec = dlf.Codec(args.model)
+
+    def work(job: Job) -> Report:
+        data = jobs.read(job.source)
+        info = codec.info(data)
+        rows = _rows(data, info)
+        text = "" if args.json else _table(job.source, rows, info)
+        parts = {row.name: {"bytes": row.bits / 8, "bpp": info.bits_per_pixel(row.bits)} for row in rows}
+        return Report(text, {**asdict(info), "bpp": info.bpp, "parts": parts})
+
+    return jobs.run(args, [Job(source) for source in args.inputs], work)
+
+
+def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:
+    """Parts of the file in their order, tokens and details after the payload that holds them."""
+    from dlf.bitstream import container
+
+    model = "not installed" if info.model_name is None else info.model_name
+    values = {
+        "magic": "DLF",
+        "version_flags": f"version {info.version}, {'metadata' if info.metadata_bytes else 'no metadata'}",
+        "model": f"{info.model} ({model})",
+        "quality": str(info.quality),
+        "width": str(info.width),
+        "height": str(info.height),
+        "checksum": f"{data[-4:][::-1].hex()} (good)",
+    }
+    rows = []
+    for name, part in container.parts(container.load(data)):
+        rows.append(Row(name, values.get(name, ""), 8 * len(part)))
+        if name == "payload" and info.token_bits is not None and info.detail_bits is not None:
+            rows += [Row("tokens", "in the payload", info.token_bits)]
+            rows += [Row("details", "in the payload", info.detail_bits)]
+    return rows
+
+
+def _table(source: str, rows: list[Row], info: dlf.StreamInfo) -> str:
+    """Lay the rows out in columns."""
+    lines = [(row.name, row.value, _bytes(row.bits), f"{info.bits_per_pixel(row.bits):.5f}") for row in rows]
+    lines = [
+        ("part", "value", "bytes", "bpp"),
+        *lines,
+        ("file", f"{info.width}x{info.height}", f"{info.file_bytes:,}", f"{info.bpp:.5f}"),
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    body = "\n".join(
+        f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {size:>{widths[2]}}  {bpp:>{widths[3]}}"
+        for name, value, size, bpp in lines
+    )
+    return f"{source}\n{body}"
+
+
+def _bytes(bits: float) -> str:
+    return f"{bits / 8:,.1f}" if bits % 8 else f"{bits / 8:,.0f}"
