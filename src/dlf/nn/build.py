@@ -1,0 +1,89 @@
+"""Presets: the only place with numbers.
+
+`dlf-l` is the published model (1.27 G parameters); `compact` is the one that the package ships;
+`tiny` is for tests.
+"""
+
+from __future__ import annotations
+
+from dlf.nn.config import (
+    DetailConfig,
+    FusionConfig,
+    InteractConfig,
+    ModelConfig,
+    QuantConfig,
+    StemConfig,
+    TokenConfig,
+    VqganConfig,
+)
+
+DLF_L = ModelConfig(
+    name="dlf-l",
+    stem=StemConfig(),
+    tokens=TokenConfig(
+        count=32, codes=4096, code_dim=12, width=1024, heads=16, encoder_layers=24, decoder_layers=24,
+        mlp_ratio=4, legacy_reshape=True, tail_drop=False,
+    ),
+    detail=DetailConfig(
+        width=768, head_width=64, swin_window=16, encoder_in_swin=4, encoder_out_swin=2, decoder_in_swin=4,
+        mix=(2, 2), convnext_ratio=2, absolute_tables=True, input_scale=True,
+    ),
+    interact=InteractConfig(
+        encoder_layers=(3, 7, 11, 15, 19), decoder_layers=(3, 7, 11, 15, 19), width=768, heads=12, depth=2,
+        mlp_ratio=4,
+    ),
+    quant=QuantConfig(channels=64, hidden=768, blocks=1, qualities=1, integer=False, spatial_blocks=3),
+    fusion=FusionConfig(width=1024, hidden=2048, detail_swin=2, token_swin=2, swin=4),
+    vqgan=VqganConfig(
+        channels=(128, 128, 256, 256, 512), encoder_blocks=(2,) * 5, decoder_blocks=(3,) * 5, mid_blocks=2,
+        attention=True, norm="group", activation="silu", resample="conv", codes=256, code_dim=256,
+    ),
+)  # fmt: skip
+
+COMPACT = ModelConfig(
+    name="compact",
+    stem=StemConfig(channels=(24, 48, 96, 128), blocks=(0, 1, 2, 1)),
+    tokens=TokenConfig(
+        count=24, codes=1024, code_dim=12, width=96, heads=3, encoder_layers=4, decoder_layers=2,
+        mlp_ratio=4, legacy_reshape=False, tail_drop=True,
+    ),
+    detail=DetailConfig(
+        width=128, head_width=32, swin_window=8, encoder_in_swin=1, encoder_out_swin=0, decoder_in_swin=0,
+        mix=(1, 1), convnext_ratio=2, absolute_tables=False, input_scale=False,
+    ),
+    interact=InteractConfig(
+        encoder_layers=(1, 2), decoder_layers=(0, 1), width=64, heads=2, depth=1, mlp_ratio=2,
+    ),
+    quant=QuantConfig(channels=48, hidden=256, blocks=1, qualities=5, integer=True, spatial_blocks=2),
+    fusion=FusionConfig(width=128, hidden=176, detail_swin=0, token_swin=0, swin=0),
+    vqgan=VqganConfig(
+        channels=(16, 24, 48, 96, 160), encoder_blocks=(0, 1, 1, 1, 1), decoder_blocks=(0, 1, 1, 1, 1),
+        mid_blocks=0, attention=False, norm="none", activation="leaky", resample="shuffle", codes=512,
+        code_dim=64,
+    ),
+)  # fmt: skip
+
+TINY = ModelConfig(
+    name="tiny",
+    stem=StemConfig(channels=(8, 8, 8, 16), blocks=(0, 0, 0, 1)),
+    tokens=TokenConfig(
+        count=4, codes=16, code_dim=4, width=16, heads=2, encoder_layers=2, decoder_layers=2,
+        mlp_ratio=2, legacy_reshape=False, tail_drop=True,
+    ),
+    detail=DetailConfig(
+        width=16, head_width=8, swin_window=8, encoder_in_swin=1, encoder_out_swin=1, decoder_in_swin=1,
+        mix=(2, 1), convnext_ratio=2, absolute_tables=False, input_scale=False,
+    ),
+    interact=InteractConfig(
+        encoder_layers=(0,), decoder_layers=(0,), width=16, heads=2, depth=1, mlp_ratio=2,
+    ),
+    quant=QuantConfig(channels=8, hidden=16, blocks=1, qualities=3, integer=True, spatial_blocks=1),
+    fusion=FusionConfig(width=16, hidden=16, detail_swin=1, token_swin=1, swin=1),
+    vqgan=VqganConfig(
+        channels=(8, 8, 8, 8, 16), encoder_blocks=(0, 0, 0, 0, 1), decoder_blocks=(0, 0, 0, 0, 1),
+        mid_blocks=0, attention=False, norm="none", activation="leaky", resample="shuffle", codes=16,
+        code_dim=8,
+    ),
+)  # fmt: skip
+
+PRESETS = {config.name: config for config in (DLF_L, COMPACT, TINY)}

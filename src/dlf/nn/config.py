@@ -1,0 +1,175 @@
+"""Frozen specifications of every network part; the numbers themselves are in `dlf.nn.build`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class VqganConfig:
+    """VQGAN tokenizer with 16x downsampling (Esser et al. 2021); levels go from full size to 1/16.
+
+    channels: width of each of the five levels.
+    encoder_blocks, decoder_blocks: residual blocks of each level.
+    mid_blocks: residual blocks at 1/16 beside the level's own (the paper: 2, with attention between).
+    attention: self-attention after each block at 1/16.
+    resample: "conv" is nearest upsampling with a 3x3 convolution at the larger size, "shuffle" a 1x1
+        convolution with PixelShuffle (a sixth of the work; the 3x3 blocks that follow smooth it).
+    """
+
+    channels: tuple[int, ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
+    mid_blocks: int
+    attention: bool
+    norm: Literal["group", "none"]
+    activation: Literal["silu", "leaky"]
+    resample: Literal["conv", "shuffle"]
+    codes: int
+    code_dim: int
+
+
+@dataclass(frozen=True)
+class StemConfig:
+    """From pixels to the patch grid: a conv 16x16 of stride 16 if `channels` is empty, else strided
+    3x3 convolutions with `blocks` residual blocks a level (sizes 1/2, 1/4, 1/8, 1/16)."""
+
+    channels: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """1-D tokens of a window (TiTok, Yu et al. 2024).
+
+    count: tokens a window.  legacy_reshape: the released weights reshape (tokens, width) to
+    (width, tokens) without a transpose before the output projection.  tail_drop: the model was trained
+    with fewer tokens than `count`, missing ones replaced by a learned vector.
+    """
+
+    count: int
+    codes: int
+    code_dim: int
+    width: int
+    heads: int
+    encoder_layers: int
+    decoder_layers: int
+    mlp_ratio: int
+    legacy_reshape: bool
+    tail_drop: bool
+
+
+@dataclass(frozen=True)
+class DetailConfig:
+    """Detail branch: Swin and ConvNeXt blocks at 1/16, scalar-quantised latent at 1/32.
+
+    *_swin: Swin blocks of the stack of that name.  mix: (Swin, ConvNeXt) blocks after each IT block.
+    absolute_tables: Swin blocks after the first of a stack use a full slot-by-slot position table
+    instead of a relative one.  input_scale: the ConvNeXt layer scale multiplies the block's input.
+    """
+
+    width: int
+    head_width: int
+    swin_window: int
+    encoder_in_swin: int
+    encoder_out_swin: int
+    decoder_in_swin: int
+    mix: tuple[int, int]
+    convnext_ratio: int
+    absolute_tables: bool
+    input_scale: bool
+
+
+@dataclass(frozen=True)
+class InteractConfig:
+    """Interactive transform between the branches: after which layers, how deep, how wide."""
+
+    encoder_layers: tuple[int, ...]
+    decoder_layers: tuple[int, ...]
+    width: int
+    heads: int
+    depth: int
+    mlp_ratio: int
+
+
+@dataclass(frozen=True)
+class QuantConfig:
+    """Scalar quantiser of the details and its four-step context network.
+
+    hidden: width of the transform between detail features and latent; blocks: depth blocks on each
+    side of the quality gain.  qualities: anchors of the quality gain (1: fixed rate).
+    integer: the context network computes in exact integers (see `dlf.nn.context`).
+    """
+
+    channels: int
+    hidden: int
+    blocks: int
+    qualities: int
+    integer: bool
+    spatial_blocks: int
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Fusion of both branches into a mixture over the VQGAN codebook."""
+
+    width: int
+    hidden: int
+    detail_swin: int
+    token_swin: int
+    swin: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One whole model."""
+
+    name: str
+    stem: StemConfig
+    tokens: TokenConfig
+    detail: DetailConfig
+    interact: InteractConfig
+    quant: QuantConfig
+    fusion: FusionConfig
+    vqgan: VqganConfig
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain dict (lists, numbers, strings) of a config dataclass, for checkpoints and manifests."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[T], data: dict[str, Any]) -> T:
+    """Build a config dataclass from a plain dict; unknown and missing keys raise ValueError."""
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        msg = f"unknown key(s) {', '.join(unknown)} in {cls.__name__}; known: {', '.join(fields)}"
+        raise ValueError(msg)
+    try:
+        return cls(**{key: _convert(hints[key], value) for key, value in data.items()})
+    except TypeError as error:
+        msg = f"{cls.__name__}: {error}"
+        raise ValueError(msg) from error
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_dict(typing.cast("type[Any]", hint), value)
+    origin = typing.get_origin(hint)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(tuple(v) if isinstance(v, list) else v for v in value)
+    if origin in (typing.Union, types.UnionType):
+        for option in typing.get_args(hint):
+            if dataclasses.is_dataclass(option) and isinstance(value, dict):
+                return from_dict(typing.cast("type[Any]", option), value)
+    if hint is float and isinstance(value, int):
+        return float(value)
+    return value

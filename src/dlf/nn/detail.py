@@ -1,0 +1,85 @@
+"""Scalar-quantised detail branch: transforms with a quality gain, and the four-step walk in torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dlf.entropy.quadtree import STEPS, step_masks
+from dlf.nn.config import QuantConfig
+from dlf.nn.context import STEP_UNIT, ContextModel, interpolate_anchors
+from dlf.nn.depth import depth_stack
+from dlf.nn.exact import ACTIVATION_UNIT, Arithmetic
+from dlf.nn.rate import gaussian_bits, round_ste
+
+
+class Quantised(NamedTuple):
+    """y_hat: dequantised latent (B, C, h, w).  bits: estimated bits of each sample (B,).
+    active: fraction of symbols that are not skipped."""
+
+    y_hat: Tensor
+    bits: Tensor
+    active: float
+
+
+class DetailQuantizer(nn.Module):
+    """Features (B, hidden, h, w) to y and back, and the rate of y."""
+
+    def __init__(self, config: QuantConfig) -> None:
+        super().__init__()
+        hidden, channels, blocks = config.hidden, config.channels, config.blocks
+        plain = Arithmetic(integer=False)
+        self.enc_trans_0 = depth_stack([hidden] * (blocks + 1), plain)
+        self.enc_trans_1 = depth_stack([hidden] * blocks + [channels], plain)
+        self.dec_trans_0 = depth_stack([channels] + [hidden] * blocks, plain)
+        self.dec_trans_1 = depth_stack([hidden] * (blocks + 1), plain)
+        # start with a latent of deviation 1 or more: one that rounds to zero everywhere never learns
+        nn.init.normal_(self.enc_trans_1[-1][0].adaptor.weight, std=2 * hidden**-0.5)
+        gain = torch.logspace(-0.3, 0.3, config.qualities) if config.qualities > 1 else torch.ones(1)
+        self.enc_q = nn.Parameter(gain[:, None].repeat(1, hidden))
+        self.dec_q = nn.Parameter(1 / gain[:, None].repeat(1, hidden))
+        self.context = ContextModel(config)
+
+    def analyse(self, feature: Tensor, quality: Tensor) -> Tensor:
+        """Features to y, not divided by the step.  quality: (B,) in [0, 100]."""
+        gain = interpolate_anchors(self.enc_q, quality)[..., None, None]
+        return self.enc_trans_1(self.enc_trans_0(feature) * gain)
+
+    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        """y_hat to features."""
+        gain = interpolate_anchors(self.dec_q, quality)[..., None, None]
+        return self.dec_trans_1(self.dec_trans_0(y_hat) * gain)
+
+    def quantise(self, y: Tensor, quality: Tensor) -> Quantised:
+        """Walk the four steps: noise for the rate in training, rounding for what is decoded.
+
+        In evaluation symbols are whole numbers and skipped where the codec skips them.
+        """
+        mean_unit, step_unit = (ACTIVATION_UNIT, STEP_UNIT) if self.context.integer else (1, 1)
+        vector = self.context.prior_vector(quality).expand(-1, -1, *y.shape[2:])
+        params, step, common = self.context.prior(vector)
+        scaled = y / (step / step_unit)
+        masks = torch.from_numpy(np.array(step_masks(*y.shape[1:])))
+        y_hat = torch.zeros_like(y)
+        bits = torch.zeros_like(y)
+        active = 0.0
+        for index in range(STEPS):
+            if index:
+                params = self.context.context(index - 1, y_hat, common)
+            residual = scaled - params.mean / mean_unit
+            sigma = self.context.sigma(params.scale)
+            if self.training:
+                symbol = round_ste(residual)
+                noisy = residual + torch.rand_like(residual) - 0.5
+                spent = gaussian_bits(noisy, sigma)
+            else:
+                sent = params.scale >= 1 if self.context.integer else params.scale >= 0.12
+                symbol = torch.where(sent, residual.round(), 0.0)
+                spent = torch.where(sent, gaussian_bits(symbol, sigma), 0.0)
+                active += float((sent & masks[index]).float().mean())
+            y_hat = torch.where(masks[index], symbol * mean_unit + params.mean, y_hat)
+            bits = torch.where(masks[index], spent, bits)
+        return Quantised(y_hat / mean_unit * (step / step_unit), bits.sum((1, 2, 3)), active)

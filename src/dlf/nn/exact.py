@@ -1,0 +1,84 @@
+"""Arithmetic of the context network: ordinary floats, or integers kept in float tensors.
+
+Integer mode: activations are whole numbers in units of 1/16, clamped to +-255; weights are whole
+numbers in units of 1/64, clamped to +-127; products are summed, rescaled by a power of two and floored.
+With at most 512 inputs to a sum every partial sum stays below 2**24 (512 * 127 * 255 = 16.6 M), so
+float32 represents each one exactly and the result is the same on any machine in any order of
+summation.  Training sees the same numbers through straight-through gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATION_UNIT = 16
+ACTIVATION_LIMIT = 255
+FAN_IN_LIMIT = 512
+WEIGHT_UNIT = 64
+WEIGHT_LIMIT = 127
+BIAS_LIMIT = 2**19
+
+
+def floor_ste(x: Tensor) -> Tensor:
+    """floor with the gradient of the identity."""
+    return x + (x.floor() - x).detach() if torch.is_grad_enabled() else x.floor()
+
+
+def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
+    """clamp with the gradient of the identity, so that a saturated value can come back."""
+    return x + (x.clamp(low, high) - x).detach() if torch.is_grad_enabled() else x.clamp(low, high)
+
+
+def round_half_up(x: Tensor) -> Tensor:
+    """Nearest integer, halves upwards, straight-through."""
+    return floor_ste(x + 0.5)
+
+
+class IntegerConv2d(nn.Conv2d):
+    """A convolution of whole numbers by whole numbers; parameters are trained as real numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, h, w), whole numbers within the activation limit; so is the result."""
+        weight, bias = self.integers()
+        total = F.conv2d(x, weight, bias, padding=self.padding, groups=self.groups)
+        return settle(round_half_up(total / WEIGHT_UNIT))
+
+    def integers(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias as the whole numbers that count."""
+        assert self.bias is not None
+        weight = clamp_ste(round_half_up(self.weight * WEIGHT_UNIT), -WEIGHT_LIMIT, WEIGHT_LIMIT)
+        unit = WEIGHT_UNIT * ACTIVATION_UNIT
+        return weight, clamp_ste(round_half_up(self.bias * unit), -BIAS_LIMIT, BIAS_LIMIT)
+
+
+def settle(x: Tensor) -> Tensor:
+    """Clamp whole numbers to the activation limit."""
+    return clamp_ste(x, -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+
+
+class Arithmetic:
+    """Chooses the operations of a network part; one body of the part serves both kinds."""
+
+    def __init__(self, *, integer: bool) -> None:
+        self.integer = integer
+
+    def conv(self, c_in: int, c_out: int, kernel: int = 1, groups: int = 1) -> nn.Conv2d:
+        """A convolution of stride 1 that keeps the size."""
+        if self.integer and (c_in // groups) * kernel * kernel > FAN_IN_LIMIT:
+            msg = f"{c_in // groups}x{kernel}x{kernel} inputs to a sum do not stay exact; at most {FAN_IN_LIMIT}"
+            raise ValueError(msg)
+        cls = IntegerConv2d if self.integer else nn.Conv2d
+        return cls(c_in, c_out, kernel, padding=kernel // 2, groups=groups)
+
+    def leaky(self, x: Tensor, slope: float) -> Tensor:
+        """LeakyReLU; in integers the slope is the nearest power of two, floored."""
+        if not self.integer:
+            return F.leaky_relu(x, slope)
+        power = 2.0 ** round(torch.log2(torch.tensor(slope)).item())
+        return torch.where(x >= 0, x, floor_ste(x * power))
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + y."""
+        return settle(x + y) if self.integer else x + y

@@ -1,0 +1,162 @@
+"""Both branches side by side: pixels to (tokens, details) and back to two feature maps.
+
+Layer i of the ViT works on each window's sequence of class token, patches and 1-D latent tokens; after
+some layers the branches interact and the detail path takes its own steps (DLF, figure 2).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlf.geometry import WINDOW_PATCHES
+from dlf.nn.config import DetailConfig, InteractConfig, ModelConfig, StemConfig, TokenConfig
+from dlf.nn.interact import interact_blocks
+from dlf.nn.layers import ConvNextBlock, DetailMix, SwinStack, TransformerBlock
+from dlf.nn.vqgan import ResBlock
+from dlf.nn.windows import Grid, cut, key_bias, paste
+
+
+def swin_stack(count: int, width: int, config: DetailConfig) -> SwinStack:
+    """A Swin stack with the detail branch's window and heads."""
+    return SwinStack(count, width, config.head_width, config.swin_window, absolute=config.absolute_tables)
+
+
+def _mixes(layers: tuple[int, ...], config: DetailConfig) -> nn.ModuleDict:
+    swins, convnexts = config.mix
+    return nn.ModuleDict(
+        {
+            str(i): DetailMix(
+                swin_stack(swins, config.width, config),
+                [
+                    ConvNextBlock(config.width, config.convnext_ratio, input_scale=config.input_scale)
+                    for _ in range(convnexts)
+                ],
+            )
+            for i in layers
+        }
+    )
+
+
+def make_stem(config: StemConfig, width: int) -> nn.Module:
+    """RGB (B, 3, H, W) in [0, 1] to (B, width, H/16, W/16)."""
+    if not config.channels:
+        return nn.Conv2d(3, width, 16, stride=16)
+    layers: list[nn.Module] = []
+    before = 3
+    for channels, blocks in zip(config.channels, config.blocks, strict=True):
+        conv = nn.Conv2d(before, channels, 3, stride=2, padding=1)
+        # unit gain, or a deep plain network shrinks until every latent rounds to zero
+        nn.init.normal_(conv.weight, std=(9 * before) ** -0.5 * (3.0 if before == 3 else 1.0))
+        layers += [conv, *(ResBlock(channels, channels, "none", "leaky") for _ in range(blocks))]
+        before = channels
+    return nn.Sequential(*layers, nn.Conv2d(before, width, 1) if before != width else nn.Identity())
+
+
+class TokenPath(nn.Module):
+    """What the ViT of both directions shares: sequence, position tables, layers, interaction."""
+
+    def __init__(self, tokens: TokenConfig, detail: DetailConfig, interact: InteractConfig, *, encoder: bool):
+        super().__init__()
+        width = tokens.width
+        self.tokens = tokens.count
+        scale = width**-0.5
+        self.class_embedding = nn.Parameter(scale * torch.randn(1, width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(1 + WINDOW_PATCHES, width))
+        self.latent_token_positional_embedding = nn.Parameter(scale * torch.randn(tokens.count, width))
+        self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+        layers = tokens.encoder_layers if encoder else tokens.decoder_layers
+        meet = interact.encoder_layers if encoder else interact.decoder_layers
+        self.transformer = nn.ModuleList(
+            TransformerBlock(width, tokens.heads, tokens.mlp_ratio) for _ in range(layers)
+        )
+        self.inter_blocks = interact_blocks(interact, meet, tokens.count, width, detail.width)
+        self.feat_blocks = _mixes(meet, detail)
+
+    def forward(self, patches: Tensor, latents: Tensor, detail: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """patches: (B * windows, n, width).  latents: (B * windows, tokens, width), both without
+        positions.  detail: (B, rows, cols, detail width).  Returns the whole sequence and the details.
+        """
+        win = grid.token
+        place = self.positional_embedding[1:][win.slot]
+        first = (self.class_embedding + self.positional_embedding[:1]).expand(len(patches), 1, -1)
+        x = torch.cat([first, patches + place, latents + self.latent_token_positional_embedding], 1)
+        x = self.ln_pre(x)
+        bias = key_bias(win, 1, self.tokens, detail.shape[0])
+        for i, layer in enumerate(self.transformer):
+            x = layer(x, bias)
+            key = str(i)
+            if key in self.inter_blocks:
+                x, detail = self.inter_blocks[key](x, detail, win, bias)
+            if key in self.feat_blocks:
+                detail = self.feat_blocks[key](detail, grid)
+        return x, detail
+
+
+class HybridEncoder(nn.Module):
+    """RGB to token vectors and detail features."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        tokens, detail = config.tokens, config.detail
+        self.legacy_reshape = tokens.legacy_reshape
+        self.patch_embed = make_stem(config.stem, detail.width if config.stem.channels else tokens.width)
+        stem_width = detail.width if config.stem.channels else tokens.width
+        self.token_proj = nn.Linear(stem_width, tokens.width) if stem_width != tokens.width else nn.Identity()
+        self.pix_emb_proj = nn.Linear(stem_width, detail.width)
+        self.latent_tokens = nn.Parameter(tokens.width**-0.5 * torch.randn(tokens.count, tokens.width))
+        self.feat_in = swin_stack(detail.encoder_in_swin, detail.width, detail)
+        self.path = TokenPath(tokens, detail, config.interact, encoder=True)
+        self.conv_out = nn.Linear(tokens.width, tokens.code_dim)
+        self.feat_out = swin_stack(detail.encoder_out_swin, detail.width, detail)
+        self.down = nn.Conv2d(detail.width, config.quant.hidden, 2, stride=2)
+        self.down_norm = nn.LayerNorm(config.quant.hidden)
+        self.down_proj = nn.Linear(config.quant.hidden, config.quant.hidden)
+
+    def forward(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """pixels: (B, 3, H, W) in [0, 1].
+
+        Returns token vectors (B * windows, tokens, code dim) and features (B, hidden, H/32, W/32).
+        """
+        x = self.patch_embed(pixels).permute(0, 2, 3, 1)
+        detail = self.feat_in(self.pix_emb_proj(x), grid)
+        patches = cut(self.token_proj(x), grid.token)
+        latents = self.latent_tokens.expand(len(patches), -1, -1)
+        x, detail = self.path(patches, latents, detail, grid)
+        z = self.path.ln_post(x[:, -self.path.tokens :])
+        if self.legacy_reshape:
+            z = z.reshape(len(z), z.shape[2], z.shape[1]).transpose(1, 2)
+        z = self.conv_out(z)
+        feature = self.down(self.feat_out(detail, grid).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return z, self.down_proj(self.down_norm(feature)).permute(0, 3, 1, 2)
+
+
+class HybridDecoder(nn.Module):
+    """Token codes and detail features to two maps at 1/16."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        tokens, detail = config.tokens, config.detail
+        self.decoder_embed = nn.Linear(tokens.code_dim, tokens.width)
+        self.mask_token = nn.Parameter(tokens.width**-0.5 * torch.randn(1, 1, tokens.width))
+        self.missing = nn.Parameter(torch.zeros(tokens.width)) if tokens.tail_drop else None
+        self.init_feat_up = nn.Conv2d(config.quant.hidden, 4 * detail.width, 1)
+        self.feat_in = swin_stack(detail.decoder_in_swin, detail.width, detail)
+        self.path = TokenPath(tokens, detail, config.interact, encoder=False)
+
+    def forward(self, codes: Tensor, sent: Tensor, feature: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """codes: (B * windows, tokens, code dim).  sent: bool (B * windows, tokens).
+        feature: (B, hidden, H/32, W/32).
+
+        Returns the token map (B, h, w, token width) and the detail map (B, h, w, detail width).
+        """
+        latents = self.decoder_embed(codes)
+        if self.missing is not None:
+            latents = torch.where(sent[..., None], latents, self.missing.to(latents.dtype))
+        detail = F.pixel_shuffle(self.init_feat_up(feature), 2).permute(0, 2, 3, 1)
+        detail = self.feat_in(detail, grid)
+        patches = self.mask_token.expand(len(codes), grid.token.gather.shape[1], -1)
+        x, detail = self.path(patches, latents, detail, grid)
+        tokens = self.path.ln_post(x[:, 1 : -self.path.tokens])
+        return paste(tokens, grid.token, detail.shape[0]), detail

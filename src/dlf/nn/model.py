@@ -1,0 +1,77 @@
+"""The paper's figure: two branches, two quantisers, fusion, VQGAN decoder."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dlf.nn.config import ModelConfig
+from dlf.nn.detail import DetailQuantizer, Quantised
+from dlf.nn.fusion import Fusion
+from dlf.nn.hybrid import HybridDecoder, HybridEncoder
+from dlf.nn.vq import VectorQuantizer, VqResult
+from dlf.nn.vqgan import Vqgan
+from dlf.nn.windows import Grid, make_grid
+
+
+class Bottleneck(NamedTuple):
+    """What would be sent.  z: token vectors before quantisation (N, dim).  tokens: their codes, with
+    indices (N,).  details: quantised latent and its bits."""
+
+    z: Tensor
+    tokens: VqResult
+    details: Quantised
+
+
+class Fused(NamedTuple):
+    """logits: (B, h, w, codes).  latent: mixture of codes (B, h, w, code dim)."""
+
+    logits: Tensor
+    latent: Tensor
+
+
+class Dlf(nn.Module):
+    """Dual-generative Latent Fusion codec (https://arxiv.org/abs/2503.01428)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = HybridEncoder(config)
+        self.quantize = VectorQuantizer(config.tokens.codes, config.tokens.code_dim, normalise=True)
+        self.details = DetailQuantizer(config.quant)
+        self.decoder = HybridDecoder(config)
+        self.fusion = Fusion(config)
+        self.vqgan = Vqgan(config.vqgan)
+
+    def grid(self, height: int, width: int) -> Grid:
+        """Window plans for pixels of this size (multiples of 32)."""
+        return make_grid(height // 16, width // 16, self.config.detail.swin_window)
+
+    def compress(self, pixels: Tensor, quality: Tensor, grid: Grid) -> Bottleneck:
+        """pixels: (B, 3, H, W) in [0, 1].  quality: (B,) in [0, 100]."""
+        z, feature = self.encoder(pixels, grid)
+        y = self.details.analyse(feature, quality)
+        # the context network's exactness needs float32, whatever runs around it
+        with torch.autocast(pixels.device.type, enabled=False):
+            z = z.float().flatten(0, 1)
+            return Bottleneck(z, self.quantize(z), self.details.quantise(y.float(), quality))
+
+    def fuse(self, codes: Tensor, sent: Tensor, y_hat: Tensor, quality: Tensor, grid: Grid) -> Fused:
+        """codes: (B * windows, tokens, code dim).  sent: bool (B * windows, tokens).
+        y_hat: (B, C, H/32, W/32)."""
+        feature = self.details.synthesise(y_hat, quality)
+        logits = self.fusion(*self.decoder(codes, sent, feature, grid), grid)
+        return Fused(logits, logits.softmax(-1) @ self.vqgan.quantize.codebook().to(logits.dtype))
+
+    def forward(self, pixels: Tensor, quality: Tensor, sent: Tensor) -> tuple[Bottleneck, Fused, Tensor]:
+        """All of it: returns the bottleneck, the fused latent and the picture (B, 3, H, W) in [-1, 1].
+
+        sent: bool (B * windows, tokens), which tokens are sent.
+        """
+        grid = self.grid(*pixels.shape[2:])
+        bottleneck = self.compress(pixels, quality, grid)
+        codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
+        fused = self.fuse(codes, sent, bottleneck.details.y_hat, quality, grid)
+        return bottleneck, fused, self.vqgan.decode(fused.latent)

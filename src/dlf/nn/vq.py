@@ -1,0 +1,85 @@
+"""Vector quantiser: nearest code, straight-through gradient, codebook and commitment loss."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class VqResult(NamedTuple):
+    """quantised: (N, dim), straight-through.  indices: int64 (N,).  loss: scalar."""
+
+    quantised: Tensor
+    indices: Tensor
+    loss: Tensor
+
+
+class VectorQuantizer(nn.Module):
+    """Nearest of `codes` vectors (van den Oord et al. 2017), on the unit sphere if `normalise`.
+
+    An unused code never gets a gradient, so `revive` moves codes that were idle for long to vectors
+    that the encoder does produce; without it a small codebook collapses to a handful of codes.
+    """
+
+    idle: Tensor
+
+    def __init__(self, codes: int, dim: int, *, normalise: bool, commitment: float = 0.25) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(codes, dim)
+        self.normalise = normalise
+        self.commitment = commitment
+        self.register_buffer("idle", torch.zeros(codes), persistent=False)
+
+    def codebook(self) -> Tensor:
+        """All codes, (codes, dim), as the decoder sees them."""
+        weight = self.embedding.weight
+        return F.normalize(weight, dim=-1) if self.normalise else weight
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """Index of the nearest code of each row of z (..., dim): int64 (...)."""
+        if self.normalise:
+            z = F.normalize(z, dim=-1)
+        codes = self.codebook()
+        # |z|^2 is the same for all codes
+        return (codes.square().sum(-1) - 2 * z @ codes.t()).argmin(-1)
+
+    def forward(self, z: Tensor) -> VqResult:
+        """Quantise z (N, dim)."""
+        if self.normalise:
+            z = F.normalize(z, dim=-1)
+        indices = self.nearest(z.detach())
+        codes = self.codebook()[indices]
+        loss = (codes - z.detach()).square().mean() + self.commitment * (codes.detach() - z).square().mean()
+        return VqResult(z + (codes - z).detach(), indices, loss)
+
+    @torch.no_grad()
+    def revive(self, z: Tensor, indices: Tensor, patience: int) -> int:
+        """Count idle steps and move codes idle for more than `patience` to random rows of z.
+
+        Returns how many codes were moved.
+        """
+        self.idle += 1
+        self.idle[indices.unique()] = 0
+        dead = (self.idle > patience).nonzero().flatten()
+        dead = dead[: len(z)]
+        if len(dead):
+            picks = z[torch.randperm(len(z))[: len(dead)]]
+            self.embedding.weight[dead] = F.normalize(picks, dim=-1) if self.normalise else picks
+            self.idle[dead] = 0
+        return len(dead)
+
+    @torch.no_grad()
+    def seed(self, z: Tensor, iterations: int = 10) -> None:
+        """Initialise the codes by k-means over rows of z (N, dim), N at least the number of codes."""
+        if self.normalise:
+            z = F.normalize(z, dim=-1)
+        weight = self.embedding.weight
+        weight.copy_(z[torch.randperm(len(z))[: len(weight)]])
+        for _ in range(iterations):
+            indices = self.nearest(z)
+            sums = torch.zeros_like(weight).index_add_(0, indices, z)
+            counts = torch.bincount(indices, minlength=len(weight)).unsqueeze(1)
+            weight.copy_(torch.where(counts > 0, sums / counts.clamp(min=1), weight))

@@ -1,0 +1,221 @@
+"""VQGAN tokenizer (Esser et al. 2021, https://arxiv.org/abs/2012.09841): encoder, codebook, decoder.
+
+Only the codebook, `post_quant_conv` and the decoder are needed to decode a DLF stream; the encoder
+serves training.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlf.nn.config import VqganConfig
+from dlf.nn.vq import VectorQuantizer
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    return nn.GroupNorm(32, channels, eps=1e-6) if kind == "group" else nn.Identity()
+
+
+def _activate(kind: str, x: Tensor) -> Tensor:
+    return F.silu(x) if kind == "silu" else F.leaky_relu(x, 0.125)
+
+
+def _conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1)
+
+
+class ResBlock(nn.Module):
+    """Pre-activation residual block: twice (norm, activation, conv 3x3)."""
+
+    def __init__(self, c_in: int, c_out: int, norm: str, activation: str) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = _norm(norm, c_in), _norm(norm, c_out)
+        self.conv1, self.conv2 = _conv3(c_in, c_out), _conv3(c_out, c_out)
+        self.nin_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.activation = activation
+        if norm == "none":
+            # without a norm a deep plain network shrinks (default init) or explodes (unit gain
+            # everywhere): keep the variance in the first conv, start the branch small
+            nn.init.kaiming_normal_(self.conv1.weight, a=0.125)
+            nn.init.zeros_(self.conv1.bias)  # type: ignore[arg-type]
+            nn.init.normal_(self.conv2.weight, std=0.1 * (9 * c_out) ** -0.5)
+            nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(_activate(self.activation, self.norm1(x)))
+        h = self.conv2(_activate(self.activation, self.norm2(h)))
+        return self.nin_shortcut(x) + h
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over all positions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _norm("group", channels)
+        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        return x + self.proj_out(out)
+
+
+class Downsample(nn.Module):
+    """Stride-2 conv 3x3, padded right and bottom only, as in taming."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the size: nearest + conv 3x3 ("conv"), or conv 1x1 + PixelShuffle ("shuffle")."""
+
+    def __init__(self, c_in: int, c_out: int, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv = _conv3(c_in, c_out) if kind == "conv" else nn.Conv2d(c_in, 4 * c_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "conv":
+            return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return F.pixel_shuffle(self.conv(x), 2)
+
+
+class Level(nn.Module):
+    """Residual blocks (with attention after each, at 1/16) and the resampling of one level."""
+
+    def __init__(self, c_in: int, c_out: int, blocks: int, config: VqganConfig, *, attention: bool) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(
+            ResBlock(c_in if i == 0 else c_out, c_out, config.norm, config.activation) for i in range(blocks)
+        )
+        self.attn = nn.ModuleList(AttnBlock(c_out) for _ in range(blocks if attention else 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, block in enumerate(self.block):
+            x = block(x)
+            if self.attn:
+                x = self.attn[i](x)
+        return x
+
+
+class Middle(nn.Module):
+    """Two residual blocks with attention between, or nothing."""
+
+    def __init__(self, channels: int, config: VqganConfig) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict()
+        if config.mid_blocks:
+            self.stages["block_1"] = ResBlock(channels, channels, config.norm, config.activation)
+            if config.attention:
+                self.stages["attn_1"] = AttnBlock(channels)
+            self.stages["block_2"] = ResBlock(channels, channels, config.norm, config.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.stages.values():
+            x = stage(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """RGB (B, 3, H, W) in [-1, 1] to (B, code_dim, H/16, W/16)."""
+
+    def __init__(self, config: VqganConfig) -> None:
+        super().__init__()
+        widths = config.channels
+        last = len(widths) - 1
+        self.conv_in = _conv3(3, widths[0])
+        self.down = nn.ModuleList()
+        for i, blocks in enumerate(config.encoder_blocks):
+            before = widths[max(i - 1, 0)] if config.resample == "conv" else widths[i]
+            level = Level(before, widths[i], blocks, config, attention=config.attention and i == last)
+            if i < last:
+                after = widths[i] if config.resample == "conv" else widths[i + 1]
+                level.downsample = Downsample(widths[i], after)
+            self.down.append(level)
+        self.mid = Middle(widths[-1], config)
+        self.norm_out = _norm(config.norm, widths[-1])
+        self.conv_out = _conv3(widths[-1], config.code_dim)
+        self.activation = config.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for level in self.down:
+            x = level(x)
+            if hasattr(level, "downsample"):
+                x = level.downsample(x)
+        return self.conv_out(_activate(self.activation, self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    """(B, code_dim, h, w) to RGB (B, 3, 16h, 16w) in about [-1, 1]."""
+
+    def __init__(self, config: VqganConfig) -> None:
+        super().__init__()
+        widths = config.channels
+        last = len(widths) - 1
+        self.conv_in = _conv3(config.code_dim, widths[-1])
+        self.mid = Middle(widths[-1], config)
+        levels: list[Level] = []
+        for i in range(last, -1, -1):
+            before = widths[min(i + 1, last)] if config.resample == "conv" else widths[i]
+            level = Level(
+                before, widths[i], config.decoder_blocks[i], config, attention=config.attention and i == last
+            )
+            if i > 0:
+                after = widths[i] if config.resample == "conv" else widths[i - 1]
+                level.upsample = Upsample(widths[i], after, config.resample)
+            levels.append(level)
+        self.up = nn.ModuleList(reversed(levels))
+        self.norm_out = _norm(config.norm, widths[0])
+        self.conv_out = _conv3(widths[0], 3)
+        self.activation = config.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mid(self.conv_in(x))
+        for level in reversed(self.up):
+            x = level(x)
+            if hasattr(level, "upsample"):
+                x = level.upsample(x)
+        return self.conv_out(_activate(self.activation, self.norm_out(x)))
+
+
+class Vqgan(nn.Module):
+    """The tokenizer: `encode` to continuous latents, `quantize`, `decode` to pixels."""
+
+    def __init__(self, config: VqganConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.quant_conv = nn.Conv2d(config.code_dim, config.code_dim, 1)
+        self.quantize = VectorQuantizer(config.codes, config.code_dim, normalise=False)
+        self.post_quant_conv = nn.Conv2d(config.code_dim, config.code_dim, 1)
+        self.decoder = Decoder(config)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """RGB in [-1, 1] to unquantised latents (B, h, w, code_dim)."""
+        return self.quant_conv(self.encoder(x)).permute(0, 2, 3, 1)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(Mixtures of) codes (B, h, w, code_dim) to RGB in about [-1, 1]."""
+        return self.decoder(self.post_quant_conv(latent.permute(0, 3, 1, 2)))
+
+
+def quantise_grid(quantize: VectorQuantizer, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantise (B, h, w, dim): (quantised of the same shape, indices (B, h, w), loss)."""
+    result = quantize(z.reshape(-1, z.shape[-1]))
+    return result.quantised.reshape(z.shape), result.indices.reshape(z.shape[:-1]), result.loss
+
+
+def last_decoder_weight(vqgan: Vqgan) -> Tensor:
+    """The weight at which gradient norms are compared for the adaptive adversarial term."""
+    weight = vqgan.decoder.conv_out.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight

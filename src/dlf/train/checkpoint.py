@@ -1,0 +1,48 @@
+"""Save and resume a run: one file, written atomically, loaded without unpickling code."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a run after `step` steps.
+
+    config: the TrainConfig as a plain dict.  model, ema: state dicts of the trained and the averaged
+    weights.  optimisers: state dicts by name.
+    """
+
+    step: int
+    config: dict[str, Any]
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    optimisers: dict[str, Any]
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write to a temporary file beside `path`, then replace it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        torch.save({"format": FORMAT, **vars(checkpoint)}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint; ValueError if it is not one of ours."""
+    data = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+        msg = f"{path} is not a training checkpoint of format {FORMAT}"
+        raise ValueError(msg)
+    return Checkpoint(**data)

@@ -1,0 +1,195 @@
+"""Stages 1 and 2: alignment to the tokenizer's latents, then pixels end to end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlf.losses.objective import pixel_terms, weighted_sum
+from dlf.losses.perceptual import StemDistance
+from dlf.nn.build import PRESETS
+from dlf.nn.model import Bottleneck, Dlf
+from dlf.nn.semantic import sent_mask, token_schedule
+from dlf.train.config import Rate, TrainConfig
+from dlf.train.data import ALIGN, Batch, Crop, to_float
+from dlf.train.loop import LossReport, Validation
+from dlf.train.pictures import rows_of_pairs
+
+CODE_PATIENCE = 600  # a step uses a few dozen of about a thousand codes
+SEED_VECTORS = 8192
+VALIDATION_QUALITIES = (10, 50, 90)
+
+
+def rate_weight(rate: Rate, quality: Tensor, progress: float) -> Tensor:
+    """Weight of bits per pixel for each sample's quality (B,) at `progress` in [0, 1] of the run."""
+    span = max(rate.ramp_to - rate.ramp_from, 1e-9)
+    ramp = min(1.0, max(0.0, (progress - rate.ramp_from) / span))
+    factor = rate.initial ** (1 - ramp)
+    log_low, log_high = math.log(rate.at_low), math.log(rate.at_high)
+    return factor * torch.exp(log_low + (log_high - log_low) * quality / 100)
+
+
+class LatentCache:
+    """Tokenizer indices of whole training pictures, plain and mirrored: uint16 (h, w) each."""
+
+    def __init__(self, model: Dlf, images: Sequence[NDArray[np.uint8]], *, bf16: bool) -> None:
+        self.maps = [
+            tuple(self._encode(model, view, bf16) for view in (image, image[:, ::-1])) for image in map(_trim, images)
+        ]
+
+    @torch.no_grad()
+    def _encode(self, model: Dlf, image: NDArray[np.uint8], bf16: bool) -> NDArray[np.uint16]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            z = model.vqgan.encode(to_float([np.ascontiguousarray(image)]) * 2 - 1)
+        return model.vqgan.quantize.nearest(z.float())[0].numpy().astype(np.uint16)
+
+    def __call__(self, crops: Sequence[Crop]) -> Tensor:
+        """Indices of a batch: int64 (B, h, w)."""
+        return torch.from_numpy(np.stack([self._cut(crop) for crop in crops]).astype(np.int64))
+
+    def _cut(self, crop: Crop) -> NDArray[np.uint16]:
+        cells = ALIGN // 16
+        rows, cols = crop.height // 16, crop.width // 16
+        plain, mirrored = self.maps[crop.image]
+        top, left = crop.top * cells, crop.left * cells
+        if not crop.mirrored:
+            return plain[top : top + rows, left : left + cols]
+        right = mirrored.shape[1] - left
+        return mirrored[top : top + rows, right - cols : right]
+
+
+def _trim(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = (side // ALIGN * ALIGN for side in image.shape[:2])
+    return image[:height, :width]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random choices of a step: quality (B,) in [0, 100], tokens a full window sends (B,)."""
+
+    quality: Tensor
+    keep: Tensor
+
+
+class CodecStage:
+    """Alignment (`stage: align`) or end-to-end training (`joint`); see `dlf.train.loop.Stage`."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Dlf,
+        perceptual: StemDistance | None,
+        train: Sequence[NDArray[np.uint8]],
+        val: Sequence[NDArray[np.uint8]],
+    ) -> None:
+        self.config, self.perceptual, self.val = config, perceptual, val
+        self.module = model
+        frozen = ("vqgan.encoder", "vqgan.quant_conv", *config.freeze)
+        if config.stage == "align":
+            frozen = ("vqgan", *config.freeze)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.startswith(frozen))
+        self.bf16 = config.precision == "bf16"
+        self.cache = LatentCache(model, train, bf16=self.bf16) if config.stage == "align" else None
+        tokens = model.config.tokens
+        self.schedule = token_schedule(tokens.count, tail_drop=tokens.tail_drop)
+        self.token_bits = math.log2(tokens.codes)
+        self.last: Bottleneck | None = None
+        self.pending: list[Tensor] | None = [] if config.stage == "align" else None
+
+    def draw(self, batch: Batch) -> Draw:
+        """Quality uniform, once in four steps fewer tokens than it asks for."""
+        quality = batch.rng.uniform(0, 100, len(batch.crops)).astype(np.float32)
+        keep = self.schedule[np.rint(quality).astype(int)].astype(np.int64)
+        if batch.rng.random() < 0.25:
+            keep = batch.rng.integers(1, keep + 1)
+        return Draw(torch.from_numpy(quality), torch.from_numpy(keep))
+
+    def loss(self, batch: Batch, progress: float) -> LossReport:
+        draw = self.draw(batch)
+        model, pixels = self.module, batch.pixels
+        grid = model.grid(*pixels.shape[2:])
+        sent = sent_mask(draw.keep, model.config.tokens.count, grid.token)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            bottleneck = model.compress(pixels, draw.quality, grid)
+            codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
+            fused = model.fuse(codes, sent, bottleneck.details.y_hat, draw.quality, grid)
+            if self.cache is not None:
+                terms = self._latent_terms(fused.logits.float(), fused.latent.float(), self.cache(batch.crops))
+            else:
+                picture = model.vqgan.decode(fused.latent).float()
+                terms = pixel_terms(picture, pixels * 2 - 1, self.config.weights, self.perceptual)
+        terms["vq"] = bottleneck.tokens.loss
+        bpp = bottleneck.details.bits / pixels[0, 0].numel()
+        rate = (rate_weight(self.config.rate, draw.quality, progress) * bpp).mean()
+        total = weighted_sum(terms, self.config.weights) + rate
+        self.last = bottleneck
+        shown = {k: v.item() for k, v in terms.items()}
+        return LossReport(total, {**shown, "bpp": bpp.mean().item(), "rate": rate.item()})
+
+    def _latent_terms(self, logits: Tensor, latent: Tensor, indices: Tensor) -> dict[str, Tensor]:
+        wanted = self.module.vqgan.quantize.codebook()[indices]
+        return {
+            "latent": F.mse_loss(latent, wanted),
+            "code": F.cross_entropy(logits.flatten(0, -2), indices.flatten()),
+        }
+
+    def after_step(self) -> dict[str, float]:
+        assert self.last is not None
+        z, indices = self.last.z.detach(), self.last.tokens.indices
+        if self.pending is not None:
+            # the codebook starts from vectors that the encoder produces once it has found its feet
+            self.pending.append(z)
+            if sum(map(len, self.pending)) >= SEED_VECTORS:
+                self.module.quantize.seed(torch.cat(self.pending))
+                self.pending = None
+            return {}
+        return {"moved": float(self.module.quantize.revive(z, indices, CODE_PATIENCE))}
+
+    def validate(self) -> Validation:
+        terms: dict[str, float] = {}
+        pairs: list[tuple[Tensor, Tensor]] = []
+        used: set[int] = set()
+        for quality in VALIDATION_QUALITIES:
+            for image in self.val:
+                pixels = to_float([image])
+                picture, bottleneck, sent = self._code(pixels, quality)
+                used.update(bottleneck.tokens.indices.tolist())
+                bits = bottleneck.details.bits.item()
+                row = {
+                    "detail_bpp": bits / pixels[0, 0].numel(),
+                    "bpp": (bits + int(sent.sum()) * self.token_bits) / pixels[0, 0].numel(),
+                    "psnr": -10 * math.log10(F.mse_loss((picture.clamp(-1, 1) + 1) / 2, pixels).item()),
+                    **{
+                        k: v.item()
+                        for k, v in pixel_terms(picture, pixels * 2 - 1, self.config.weights, self.perceptual).items()
+                    },
+                    "active": bottleneck.details.active,
+                }
+                for key, value in row.items():
+                    name = f"{key}_{quality}"
+                    terms[name] = terms.get(name, 0.0) + value / len(self.val)
+                if quality == 50:
+                    pairs.append((pixels * 2 - 1, picture))
+        return Validation({**terms, "codes": float(len(used))}, rows_of_pairs(pairs[:6]))
+
+    def _code(self, pixels: Tensor, quality: int) -> tuple[Tensor, Bottleneck, Tensor]:
+        grid = self.module.grid(*pixels.shape[2:])
+        keep = torch.tensor([int(self.schedule[quality])])
+        sent = sent_mask(keep, self.module.config.tokens.count, grid.token)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            bottleneck, _, picture = self.module(pixels, torch.tensor([float(quality)]), sent)
+        return picture.float(), bottleneck, sent
+
+
+def new_model(preset: str) -> Dlf:
+    """An untrained model in channels_last."""
+    model: Dlf = Dlf(PRESETS[preset]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model

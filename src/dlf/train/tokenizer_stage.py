@@ -1,0 +1,80 @@
+"""Stage 0: the VQGAN tokenizer on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlf.losses.objective import pixel_terms, weighted_sum
+from dlf.losses.perceptual import StemDistance
+from dlf.nn.build import PRESETS
+from dlf.nn.vqgan import Vqgan, quantise_grid
+from dlf.train.config import TrainConfig
+from dlf.train.data import Batch, to_float
+from dlf.train.loop import LossReport, Validation
+from dlf.train.pictures import rows_of_pairs
+
+CODE_PATIENCE = 100  # steps without use after which a code is moved
+SEED_FROM_STEP = 20  # the encoder's outputs are shapeless before
+
+
+class TokenizerStage:
+    """L1, low-frequency, perceptual and VQ loss; see `dlf.train.loop.Stage`."""
+
+    def __init__(
+        self, config: TrainConfig, perceptual: StemDistance | None, val: Sequence[NDArray[np.uint8]]
+    ) -> None:
+        self.config, self.perceptual, self.val = config, perceptual, val
+        self.module = Vqgan(PRESETS[config.preset].vqgan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.latents = torch.empty(0)
+        self.indices = torch.empty(0, dtype=torch.int64)
+        self.seen = 0
+
+    def reconstruct(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pixels in [-1, 1] to (picture, latents, indices, vq loss)."""
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            z = self.module.encode(pixels)
+        z = z.float()
+        if self.module.training and self.seen == SEED_FROM_STEP:
+            self.module.quantize.seed(z.detach().reshape(-1, z.shape[-1]))
+        quantised, indices, vq = quantise_grid(self.module.quantize, z)
+        if self.module.training and self.seen < SEED_FROM_STEP:
+            quantised, vq = z, vq * 0
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            picture = self.module.decode(quantised)
+        return picture.float(), z, indices, vq
+
+    def loss(self, batch: Batch, progress: float) -> LossReport:
+        target = batch.pixels * 2 - 1
+        picture, z, indices, vq = self.reconstruct(target)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            terms = pixel_terms(picture, target, self.config.weights, self.perceptual)
+        terms["vq"] = vq
+        self.latents, self.indices = z.detach().flatten(0, -2), indices.flatten()
+        total = weighted_sum(terms, self.config.weights)
+        return LossReport(total, {**{k: v.item() for k, v in terms.items()}, "std": z.detach().std().item()})
+
+    def after_step(self) -> dict[str, float]:
+        self.seen += 1
+        if self.seen <= SEED_FROM_STEP:
+            return {}
+        moved = self.module.quantize.revive(self.latents, self.indices, CODE_PATIENCE)
+        return {"codes": float(len(self.indices.unique())), "moved": float(moved)}
+
+    def validate(self) -> Validation:
+        sums: dict[str, float] = {}
+        pairs: list[tuple[Tensor, Tensor]] = []
+        used: set[int] = set()
+        for image in self.val:
+            target = to_float([image]) * 2 - 1
+            picture, _, indices, _ = self.reconstruct(target)
+            used.update(indices.flatten().tolist())
+            for key, value in pixel_terms(picture, target, self.config.weights, self.perceptual).items():
+                sums[key] = sums.get(key, 0.0) + float(value) / len(self.val)
+            pairs.append((target, picture))
+        return Validation({**sums, "codes": float(len(used))}, rows_of_pairs(pairs[:6]))
