@@ -195,7 +195,7 @@ def test_unwritable_output(dlf: Callable[..., Done], photo: Path, tmp_path: Path
     assert photo.read_bytes() == before
 
 
-GOOD = container.dump(Stream(Header(1, 50, 70, 41), b"payload"))
+GOOD = container.dump(Stream(Header(1, 50, 70, 41), b"payload\0"))
 
 
 def sealed(body: bytes) -> bytes:
@@ -214,7 +214,7 @@ def sealed(body: bytes) -> bytes:
         (sealed(b"\x44LF\x20" + GOOD[4:-4]), "version 2"),
         (sealed(b"DLF\x10\x01\x32" + 2 * varint.pack(100_000)), "100000x100000"),
         (sealed(b"DLF\x10\x63\x32\x01\x01"), "model number 99 is not installed"),
-        (GOOD, "damaged"),  # a payload that no encoder writes
+        (GOOD, "damaged"),  # no payload ends in a zero byte
     ],
 )
 def test_bad_streams(dlf: Callable[..., Done], tmp_path: Path, data: bytes, words: str) -> None:
