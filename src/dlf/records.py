@@ -70,7 +70,7 @@ class StreamInfo:
     quality: 0..100.  width, height: pixels.
     header_bytes, metadata_bytes, payload_bytes, checksum_bytes: together they are file_bytes.
     token_bits, detail_bits: information content of the two parts of the payload, in bits; None if the
-        model is not installed.  Their sum is at most one byte less than the payload.
+        model is not installed.  The payload has about a byte more than their sum.
     """
 
     version: int

@@ -129,8 +129,9 @@ class OnnxBackend:
 
 
 def _check(array: NDArray[Any], shape: tuple[int, ...], dtype: DTypeLike, graph: str) -> None:
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        msg = f"the model's {graph} network gave {array.dtype} {array.shape} instead of {dtype} {shape}"
+    wanted = np.dtype(dtype)
+    if array.shape != shape or array.dtype != wanted:
+        msg = f"the model's {graph} network gave {array.dtype} {array.shape} instead of {wanted} {shape}"
         raise BundleError(msg)
 
 

@@ -1,0 +1,173 @@
+"""Shared fixtures: a deterministic stand-in for the networks, tables that fit it, bundles of it on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dlf.codec.bundle import FILES, GRAPHS, MANIFEST, NUMERICS, TABLES
+from dlf.codec.codec import StreamCodec
+from dlf.entropy.tables import Tables, gaussian_frequencies
+from dlf.geometry import CELL, WINDOW_PIXELS, Plan
+from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+
+CHANNELS, TOKENS, CODES = 8, 6, 16
+SKIPPED = 7  # a channel whose symbols are never sent
+MODEL = 1
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class MockBackend:
+    """Integer arithmetic in the place of networks; every part depends on all that it is given."""
+
+    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+        plan = Plan(*rgb.shape[:2])
+        rows, cols = plan.cells
+        cells = rgb.reshape(rows, CELL, cols, CELL, 3).astype(np.int64)
+        mean = cells.sum((1, 3)) // CELL**2 - 128
+        half = cells[:, : CELL // 2].sum((1, 3)) // (CELL**2 // 2) - 128
+        features = np.concatenate([mean, half, half[..., :2] - mean[..., :2]], axis=2)
+        y = (features * (quality + 10)).transpose(2, 0, 1) / 512
+        down, across = plan.windows
+        tokens = np.empty((down, across, TOKENS), np.int32)
+        for i, j in np.ndindex(down, across):
+            window = rgb[i * WINDOW_PIXELS :, j * WINDOW_PIXELS :][:WINDOW_PIXELS, :WINDOW_PIXELS]
+            tokens[i, j] = (int(window.sum()) // 97 + np.arange(TOKENS) ** 2) % CODES
+        return Latents(tokens.reshape(-1, TOKENS), y.astype(np.float32))
+
+    def prior(self, rows: int, cols: int, quality: int) -> Prior:
+        ramp = np.arange(CHANNELS)[:, None, None] * np.ones((1, rows, cols), np.int64)
+        scale = np.where(ramp == SKIPPED, -1, ramp * 20 + quality)
+        first = StepParams(scale.astype(np.int32), (ramp - 3).astype(np.int32))
+        common = np.where(ramp == SKIPPED, -1000, ramp * 5 + quality // 4)
+        return Prior(first, common.astype(np.float32), (48 + 2 * ramp).astype(np.int32))
+
+    def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
+        assert y_hat.dtype == np.int32
+        padded = np.pad(y_hat, ((0, 0), (1, 1), (1, 1)))
+        around = padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
+        scale = np.clip(np.abs(around) // 2 + common.astype(np.int32) + 20 * step, -50, 400)
+        return StepParams(scale.astype(np.int32), (around // 8).astype(np.int32))
+
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+        rows, cols = y_hat.shape[1:]
+        plan = Plan(rows * CELL, cols * CELL)
+        colour = y_hat[:3].transpose(1, 2, 0) * (512 / (quality + 10)) + 128
+        image = colour.repeat(CELL, 0).repeat(CELL, 1)
+        shade = (tokens + 1).sum(1).reshape(plan.windows)
+        image += (
+            shade.repeat(WINDOW_PIXELS, 0).repeat(WINDOW_PIXELS, 1)[: rows * CELL, : cols * CELL, None] % 3
+        )
+        return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def picture(height: int, width: int) -> UInt8:
+    """A picture that is the same everywhere and everywhere different."""
+    y, x = np.mgrid[:height, :width]
+    waves = [(x * x // 40 + y * 3) % 256, (y * y // 30 + x) % 256, (x * 5 // 4 + y * x // 50) % 256]
+    return np.stack(waves, axis=2).astype(np.uint8)
+
+
+def make_arrays() -> dict[str, NDArray[np.generic]]:
+    """Arrays of tables.npz for the mock."""
+    frequency = np.full((TOKENS, CODES), 2**16 // CODES, np.uint32)
+    frequency[:, 0] += 1000
+    frequency[:, 1] -= 1000
+    quality = np.arange(101)
+    return {
+        "gaussian_frequency": gaussian_frequencies(np.geomspace(0.1, 20, 24), 15),
+        "scale_bounds": np.arange(23, dtype=np.int32) * 12,
+        "token_frequency": frequency,
+        "token_count": (1 + quality * (TOKENS - 1) // 100).astype(np.uint8),
+        "prior": np.stack([quality, quality // 2], axis=1).astype(np.int16),
+    }
+
+
+def to_npz(arrays: dict[str, NDArray[np.generic]]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def write_bundle(folder: Path, files: dict[str, bytes] | None = None, /, **changes: object) -> Path:
+    """Write a bundle of the mock's sizes; `files` and `changes` replace contents and manifest values."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {name: name.encode() for name in GRAPHS} | {TABLES: to_npz(make_arrays())} | (files or {})
+    hashes = {name: hashlib.sha256(contents[name]).hexdigest() for name in FILES}
+    manifest = {
+        "format": 1,
+        "name": "mock",
+        "id": MODEL,
+        "numerics": hashlib.sha256("".join(hashes[name] for name in NUMERICS).encode()).hexdigest(),
+        "files": hashes,
+        "tokens": TOKENS,
+        "codes": CODES,
+        "channels": CHANNELS,
+        "skip_below": 1,
+        "frequency_bits": 16,
+        "swin_window": 8,
+        "default_quality": 50,
+        "card": {"about": "nothing"},
+    } | changes
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate-golden", action="store_true", help="rewrite the files in tests/golden")
+
+
+@pytest.fixture
+def check_golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
+    """Compare bytes with a file in tests/golden, or rewrite that file."""
+
+    def check(name: str, data: bytes) -> None:
+        if request.config.getoption("--regenerate-golden"):
+            (GOLDEN / name).write_bytes(data)
+        assert data == (GOLDEN / name).read_bytes()
+
+    return check
+
+
+@pytest.fixture
+def arrays() -> dict[str, NDArray[np.generic]]:
+    return make_arrays()
+
+
+@pytest.fixture(scope="session")
+def tables() -> Tables:
+    return Tables.load(to_npz(make_arrays()), skip_below=1)
+
+
+@pytest.fixture
+def backend() -> MockBackend:
+    return MockBackend()
+
+
+@pytest.fixture
+def codec(tables: Tables, backend: MockBackend) -> StreamCodec:
+    return StreamCodec(MODEL, tables, backend)
+
+
+@pytest.fixture(name="picture")
+def picture_fixture() -> Callable[[int, int], UInt8]:
+    return picture
+
+
+@pytest.fixture(name="write_bundle")
+def write_bundle_fixture() -> Callable[..., Path]:
+    return write_bundle
+
+
+@pytest.fixture(name="to_npz")
+def to_npz_fixture() -> Callable[[dict[str, NDArray[np.generic]]], bytes]:
+    return to_npz

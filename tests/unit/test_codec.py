@@ -1,0 +1,200 @@
+"""The codec core with a stand-in for the networks: round trips, tiles, damage, golden bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dlf.bitstream import container
+from dlf.bitstream.container import Stream
+from dlf.codec import tiling
+from dlf.codec.backend import Backend
+from dlf.codec.codec import StreamCodec
+from dlf.codec.detail import MEAN_UNIT, STEP_UNIT, Receiver, Sender, walk
+from dlf.codec.semantic import NOT_SENT
+from dlf.entropy.coder import SymbolReader, SymbolWriter
+from dlf.entropy.tables import Tables
+from dlf.errors import BundleError, DlfError, FormatError
+from dlf.geometry import Plan
+from dlf.records import Float32, Int32, Latents, UInt8
+
+Picture = Callable[[int, int], UInt8]
+SIZES = [(1, 1), (1, 5), (16, 16), (31, 33), (255, 257), (512, 768), (1100, 1700)]
+
+
+@pytest.mark.parametrize("quality", [0, 50, 100])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_round_trip(
+    height: int,
+    width: int,
+    quality: int,
+    codec: StreamCodec,
+    backend: Backend,
+    tables: Tables,
+    picture: Picture,
+) -> None:
+    rgb = picture(height, width)
+    stream = codec.encode_rgb(rgb, quality)
+    again = container.load(container.dump(stream))
+    assert again == stream
+    decoded = codec.decode_stream(again)
+    assert decoded.shape == rgb.shape
+    assert decoded.dtype == np.uint8
+
+    plan = Plan(height, width)
+    latents = tiling.analyse(backend, plan, plan.pad(rgb), quality)
+    received = codec.receive(again)
+    counts = plan.token_counts(int(tables.token_count[quality]))
+    sent = np.arange(tables.tokens) < counts[:, None]
+    np.testing.assert_array_equal(received.tokens, np.where(sent, latents.tokens, NOT_SENT))
+    step = backend.prior(*plan.cells, quality).step / STEP_UNIT
+    error = np.abs(received.y_hat - latents.y) / step
+    assert error[:7].max() <= 0.5 + 1e-4
+    assert np.abs(received.y_hat[7]).max() <= 8  # the channel that is not sent keeps its means
+    bits = received.token_bits + received.detail_bits
+    assert len(stream.payload) <= bits / 8 + 2
+
+
+def test_size_grows_with_quality(codec: StreamCodec, picture: Picture) -> None:
+    sizes = [len(codec.encode_rgb(picture(255, 257), quality).payload) for quality in range(0, 101, 20)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 2 * sizes[0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_sides_know_the_same(seed: int, backend: Backend, tables: Tables) -> None:
+    rng = np.random.default_rng(seed)
+    grid = tuple(rng.integers(1, 9, 2).tolist())
+    y = (rng.standard_t(2, (8, *grid)) * 4).astype(np.float32)
+    writer = SymbolWriter()
+    sent = walk(backend, tables, grid, 70, Sender(y, writer, tables))
+    reader = SymbolReader(writer.finish())
+    found = walk(backend, tables, grid, 70, Receiver(reader, tables))
+    reader.finish()
+    np.testing.assert_array_equal(sent, found)
+    units = sent.astype(np.float64) / backend.prior(*grid, 70).step * STEP_UNIT * MEAN_UNIT
+    np.testing.assert_allclose(units, np.rint(units), atol=1e-2)
+
+
+def test_an_analysis_that_is_not_finite_is_refused(tables: Tables) -> None:
+    with pytest.raises(BundleError, match="finite"):
+        Sender(np.full((8, 1, 1), np.nan, np.float32), SymbolWriter(), tables)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 1568), (1600, 1700), (2592, 64), (3000, 40)])
+def test_tiles_change_nothing_where_the_networks_are_local(
+    height: int, width: int, backend: Backend, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(height, width)
+    rgb = plan.pad(picture(height, width))
+    tiled = tiling.analyse(backend, plan, rgb, 60)
+    painted = tiling.synthesise(backend, plan, tiled.tokens, tiled.y, 60)
+    monkeypatch.setattr(tiling, "CORE", 1 << 20)
+    whole = tiling.analyse(backend, plan, rgb, 60)
+    np.testing.assert_array_equal(tiled.tokens, whole.tokens)
+    np.testing.assert_array_equal(tiled.y, whole.y)
+    np.testing.assert_array_equal(painted, tiling.synthesise(backend, plan, whole.tokens, whole.y, 60))
+
+
+class Shades(Backend):
+    """Paints every tile in one grey, each lighter than the last."""
+
+    shade = -50
+
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+        self.shade += 50
+        return np.full((y_hat.shape[1] * 32, y_hat.shape[2] * 32, 3), self.shade, np.uint8)
+
+
+def test_tiles_fade_into_each_other() -> None:
+    plan = Plan(32, 2080)  # cores of 1024, 1024 and 32 pixels
+    tokens = np.zeros((plan.windows[1], 6), np.int32)
+    painted = tiling.synthesise(Shades(), plan, tokens, np.zeros((8, *plan.cells), np.float32), 50)
+    line = painted[0, :, 0].astype(int)
+    assert painted.shape == (32, 2080, 3)
+    assert (painted == painted[:1, :, :1]).all()
+    assert set(np.diff(line)) == {0, 1}
+    assert [line[at] for at in (0, 991, 1056, 2015, 2079)] == [0, 0, 50, 50, 100 - 0]
+    assert line[1023] <= 25 <= line[1024]
+
+
+def test_memory_of_tiles_is_bounded(picture: Picture) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Witness(Backend):
+        def analyse(self, rgb: UInt8, quality: int) -> Latents:
+            plan = Plan(*rgb.shape[:2])
+            seen.append(plan.padded)
+            windows = plan.windows[0] * plan.windows[1]
+            return Latents(np.zeros((windows, 6), np.int32), np.zeros((8, *plan.cells), np.float32))
+
+    plan = Plan(2100, 4200)
+    tiling.analyse(Witness(), plan, np.zeros((*plan.padded, 3), np.uint8), 50)
+    assert max(max(size) for size in seen) <= 1024 + 2 * 256
+
+
+def test_golden_stream(
+    codec: StreamCodec, picture: Picture, check_golden: Callable[[str, bytes], None]
+) -> None:
+    for quality in (0, 50, 100):
+        data = container.dump(codec.encode_rgb(picture(270, 300), quality))
+        check_golden(f"mock-q{quality}.dlf", data)
+
+
+@pytest.fixture
+def small(codec: StreamCodec, picture: Picture) -> bytes:
+    return container.dump(codec.encode_rgb(picture(31, 33), 50))
+
+
+def test_every_truncation_is_refused(small: bytes) -> None:
+    for length in range(len(small)):
+        with pytest.raises(FormatError):
+            container.load(small[:length])
+
+
+def test_every_flipped_bit_is_refused(small: bytes) -> None:
+    for bit in range(8 * len(small)):
+        damaged = bytearray(small)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DlfError):
+            container.load(bytes(damaged))
+
+
+def survives(codec: StreamCodec, stream: Stream) -> bool:
+    """Whether a stream decodes; any other end than a FormatError fails the test."""
+    try:
+        decoded = codec.decode_stream(stream)
+    except FormatError:
+        return False
+    assert decoded.shape == (stream.header.height, stream.header.width, 3)
+    return True
+
+
+def test_damage_behind_a_good_checksum_does_no_harm(small: bytes, codec: StreamCodec) -> None:
+    stream = container.load(small)
+    whole = stream.payload
+    for end in range(len(whole)):  # what is left may be a payload of its own
+        survives(codec, replace(stream, payload=whole[:end]))
+    for extra in (b"\0", b"\xff", bytes(1000), b"\xff" * 1000):
+        assert not survives(codec, replace(stream, payload=whole + extra))
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        survives(codec, replace(stream, payload=bytes(damaged)))
+
+
+@pytest.mark.parametrize("change", [{"width": 2000}, {"height": 1}, {"quality": 100}, {"quality": 0}])
+def test_a_wrong_header_behind_a_good_checksum_does_no_harm(
+    change: dict[str, int], small: bytes, codec: StreamCodec
+) -> None:
+    stream = container.load(small)
+    survives(codec, replace(stream, header=replace(stream.header, **change)))
+
+
+@pytest.mark.parametrize("quality", [-1, 101])
+def test_quality_has_a_range(quality: int, codec: StreamCodec, picture: Picture) -> None:
+    with pytest.raises(FormatError, match="quality"):
+        codec.encode_rgb(picture(8, 8), quality)
