@@ -235,7 +235,7 @@ def test_info_without_the_model_of_the_file(dlf: Callable[..., Done], tmp_path: 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"DLF\x10"])
 def test_not_an_image(dlf: Callable[..., Done], tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.png").write_bytes(data)
-    refused(dlf("encode", "x.png"), 1, "x.png")
+    refused(dlf("encode", "x.png", "--verbose"), 1, "x.png")
     refused(dlf("encode", "-", "-o", "x.dlf", stdin=data), 1, "-: ")
     assert names(tmp_path) == {"x.png"}
 
@@ -338,6 +338,19 @@ def test_reader_that_went_away(dlf: Callable[..., Done], photo: Path, tmp_path: 
     )
     os.close(write_end)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("args", [("info", "photo.dlf"), ("decode", "photo.dlf", "-o", "-")])
+def test_full_disk(dlf: Callable[..., Done], photo: Path, tmp_path: Path, args: tuple[str, ...]) -> None:
+    assert dlf("encode", "photo.png").code == 0
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*MOCK, *args, "--model", "model"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, timeout=120
+        )
+    assert done.returncode == 1
+    assert done.stderr.endswith(b"cannot write to standard output: No space left on device\n")
+    assert done.stderr.count(b"\n") == 1
 
 
 @needs_model

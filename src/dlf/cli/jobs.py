@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import logging
 import os
@@ -149,25 +148,31 @@ def run(args: argparse.Namespace, jobs: Sequence[Job], work: Callable[[Job], Rep
     failed = []
     with _progress(args, len(jobs)) as advance:
         for job in jobs:
-            fields: dict[str, object] = {"input": job.source}
-            try:
-                report = work(job)
-                fields |= report.fields
-                if not args.quiet and not args.json and job.target != STDIO:
-                    print(report.text)
-            except BrokenPipeError:
-                raise
-            except Exception as error:  # whatever happens to one input, the next gets its turn
-                log.debug("%s", job.source, exc_info=True)
-                fields["error"] = explain(error)
+            result = _attempt(job, work)
+            if isinstance(result, str):
                 failed.append(job.source)
-                complain(f"{job.source}: {fields['error']}")
+                complain(f"{job.source}: {result}")
             if args.json:
-                print(json.dumps(fields))
+                fields = {"error": result} if isinstance(result, str) else result.fields
+                print(json.dumps({"input": job.source, **fields}))
+            elif isinstance(result, Report) and not args.quiet and job.target != STDIO:
+                print(result.text)
             advance()
     if len(jobs) > 1 and failed:
         complain(f"{len(failed)} of {len(jobs)} inputs failed: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def _attempt(job: Job, work: Callable[[Job], Report]) -> Report | str:
+    """Do one job; whatever happens to it, the next gets its turn.  Returns what went wrong, if text."""
+    try:
+        return work(job)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if not isinstance(error, (DlfError, OSError, MemoryError)):
+            log.debug("%s", job.source, exc_info=True)
+        return explain(error)
 
 
 @contextmanager
@@ -235,17 +240,18 @@ def write(job: Job, data: bytes) -> None:
     """Write a result to its target, whole or not at all."""
     from dlf.files import write_bytes
 
-    if job.target in (None, STDIO):
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
     path = Path(str(job.target))
     try:
+        if job.target == STDIO:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return
         if job.make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise
-        msg = f"cannot write {path}: {error.strerror or error}"
+        where = "to standard output" if job.target == STDIO else path
+        msg = f"cannot write {where}: {error.strerror or error}"
         raise JobError(msg) from error

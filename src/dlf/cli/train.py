@@ -1,0 +1,37 @@
+"""Train one stage of a model from a configuration file; resumes what the output folder holds."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+from dlf.cli.jobs import count
+from dlf.extras import need
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dlf train``."""
+    parser.add_argument(
+        "config", type=Path, help="YAML file of the stage, such as configs/compact_joint.yaml"
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of training pictures")
+    parser.add_argument(
+        "--val", type=Path, required=True, metavar="DIR", help="folder of validation pictures"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="checkpoint of the stage before")
+    parser.add_argument("--perceptual", type=Path, metavar="FILE", help="weights of the feature network")
+    parser.add_argument("--threads", type=count, default=os.cpu_count() or 1, metavar="N")
+    parser.set_defaults(run=run, quiet=False, verbose=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; returns the exit code (1 if a signal stopped the run, which can then be resumed)."""
+    need("torch", "torch")
+    from dlf.train.run import Sources, run_stage
+
+    logging.getLogger("dlf").setLevel(logging.INFO)
+    sources = Sources(args.data, args.val, args.output, args.init, args.perceptual)
+    return 0 if run_stage(args.config, sources, args.threads) else 1
