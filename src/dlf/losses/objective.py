@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from dlf.losses.perceptual import StemDistance
-from dlf.train.config import Weights
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the loss terms; a term of weight 0 is not computed.
+
+    l1: mean absolute error of pixels in [-1, 1].  low: the same of 8x8 means (keeps colour right while
+    the perceptual term rules).  perceptual: distance of a feature network.  vq: codebook and commitment
+    loss.  latent, code: stage 1, MSE to and cross-entropy against the tokenizer's latent.
+    adversarial: hinge GAN.  Rate has its own schedule.
+    """
+
+    l1: float = 0.0
+    low: float = 0.0
+    perceptual: float = 0.0
+    vq: float = 0.0
+    latent: float = 0.0
+    code: float = 0.0
+    adversarial: float = 0.0
 
 
 def pixel_terms(

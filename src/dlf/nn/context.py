@@ -39,7 +39,8 @@ class Params(NamedTuple):
 
 class PriorParams(NamedTuple):
     """first: parameters of step 0.  step: quantisation step (units of 1/64 in the integer model).
-    common: features for the later steps.  All (B, C, h, w)."""
+    common: features for the later steps.  All (B, C, h, w).
+    """
 
     first: Params
     step: Tensor
@@ -85,7 +86,8 @@ class ContextModel(nn.Module):
         if isinstance(index, int):
             adapted = self.y_spatial_prior_adaptor[index](known)
         else:
-            adapted = torch.stack([adaptor(known) for adaptor in self.y_spatial_prior_adaptor])[index]
+            first, second, third = (adaptor(known) for adaptor in self.y_spatial_prior_adaptor)
+            adapted = torch.where(index == 0, first, torch.where(index == 1, second, third))
         scale, mean = self.y_spatial_prior(adapted).chunk(2, 1)
         return self._params(scale, mean)
 

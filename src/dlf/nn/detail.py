@@ -18,7 +18,8 @@ from dlf.nn.rate import gaussian_bits, round_ste
 
 class Quantised(NamedTuple):
     """y_hat: dequantised latent (B, C, h, w).  bits: estimated bits of each sample (B,).
-    active: fraction of symbols that are not skipped."""
+    active: fraction of symbols that are not skipped.
+    """
 
     y_hat: Tensor
     bits: Tensor

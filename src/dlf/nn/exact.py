@@ -22,12 +22,12 @@ BIAS_LIMIT = 2**19
 
 
 def floor_ste(x: Tensor) -> Tensor:
-    """floor with the gradient of the identity."""
+    """Floor with the gradient of the identity."""
     return x + (x.floor() - x).detach() if torch.is_grad_enabled() else x.floor()
 
 
 def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
-    """clamp with the gradient of the identity, so that a saturated value can come back."""
+    """Clamp with the gradient of the identity, so that a saturated value can come back."""
     return x + (x.clamp(low, high) - x).detach() if torch.is_grad_enabled() else x.clamp(low, high)
 
 
@@ -80,5 +80,5 @@ class Arithmetic:
         return torch.where(x >= 0, x, floor_ste(x * power))
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
-        """x + y."""
+        """X + y."""
         return settle(x + y) if self.integer else x + y

@@ -80,7 +80,7 @@ class TokenPath(nn.Module):
         """
         win = grid.token
         place = self.positional_embedding[1:][win.slot]
-        first = (self.class_embedding + self.positional_embedding[:1]).expand(len(patches), 1, -1)
+        first = (self.class_embedding + self.positional_embedding[:1]).expand(patches.shape[0], 1, -1)
         x = torch.cat([first, patches + place, latents + self.latent_token_positional_embedding], 1)
         x = self.ln_pre(x)
         bias = key_bias(win, 1, self.tokens, detail.shape[0])
@@ -122,11 +122,11 @@ class HybridEncoder(nn.Module):
         x = self.patch_embed(pixels).permute(0, 2, 3, 1)
         detail = self.feat_in(self.pix_emb_proj(x), grid)
         patches = cut(self.token_proj(x), grid.token)
-        latents = self.latent_tokens.expand(len(patches), -1, -1)
+        latents = self.latent_tokens.expand(patches.shape[0], -1, -1)
         x, detail = self.path(patches, latents, detail, grid)
         z = self.path.ln_post(x[:, -self.path.tokens :])
         if self.legacy_reshape:
-            z = z.reshape(len(z), z.shape[2], z.shape[1]).transpose(1, 2)
+            z = z.reshape(z.shape[0], z.shape[2], z.shape[1]).transpose(1, 2)
         z = self.conv_out(z)
         feature = self.down(self.feat_out(detail, grid).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return z, self.down_proj(self.down_norm(feature)).permute(0, 3, 1, 2)
@@ -156,7 +156,7 @@ class HybridDecoder(nn.Module):
             latents = torch.where(sent[..., None], latents, self.missing.to(latents.dtype))
         detail = F.pixel_shuffle(self.init_feat_up(feature), 2).permute(0, 2, 3, 1)
         detail = self.feat_in(detail, grid)
-        patches = self.mask_token.expand(len(codes), grid.token.gather.shape[1], -1)
+        patches = self.mask_token.expand(codes.shape[0], grid.token.gather.shape[1], -1)
         x, detail = self.path(patches, latents, detail, grid)
         tokens = self.path.ln_post(x[:, 1 : -self.path.tokens])
         return paste(tokens, grid.token, detail.shape[0]), detail

@@ -45,8 +45,12 @@ class InteractBlock(nn.Module):
         bias: the ViT's key mask; the same places are hidden among the details.
         """
         batch, length = detail.shape[0], x.shape[1]
-        pos = torch.cat([self.token_pos[:1], self.token_pos[1:-self.tokens][win.slot], self.token_pos[-self.tokens :]])
-        joint = torch.cat([self.token_in(x + pos), self.detail_in(cut(detail, win) + self.detail_pos[win.slot])], 1)
+        pos = torch.cat(
+            [self.token_pos[:1], self.token_pos[1 : -self.tokens][win.slot], self.token_pos[-self.tokens :]]
+        )
+        joint = torch.cat(
+            [self.token_in(x + pos), self.detail_in(cut(detail, win) + self.detail_pos[win.slot])], 1
+        )
         if bias is not None:
             bias = torch.cat([bias, bias[..., 1 : -self.tokens]], -1)
         for block in self.attn:

@@ -18,7 +18,8 @@ from dlf.nn.windows import Grid, make_grid
 
 class Bottleneck(NamedTuple):
     """What would be sent.  z: token vectors before quantisation (N, dim).  tokens: their codes, with
-    indices (N,).  details: quantised latent and its bits."""
+    indices (N,).  details: quantised latent and its bits.
+    """
 
     z: Tensor
     tokens: VqResult
@@ -60,7 +61,8 @@ class Dlf(nn.Module):
 
     def fuse(self, codes: Tensor, sent: Tensor, y_hat: Tensor, quality: Tensor, grid: Grid) -> Fused:
         """codes: (B * windows, tokens, code dim).  sent: bool (B * windows, tokens).
-        y_hat: (B, C, H/32, W/32)."""
+        y_hat: (B, C, H/32, W/32).
+        """
         feature = self.details.synthesise(y_hat, quality)
         logits = self.fusion(*self.decoder(codes, sent, feature, grid), grid)
         return Fused(logits, logits.softmax(-1) @ self.vqgan.quantize.codebook().to(logits.dtype))

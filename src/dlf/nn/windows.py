@@ -22,11 +22,6 @@ class Windows(NamedTuple):
     scatter: Tensor
     whole: bool
 
-    @property
-    def count(self) -> int:
-        """Number of windows."""
-        return self.gather.shape[0]
-
 
 class Grid(NamedTuple):
     """All window plans that a model needs for one grid of patches."""
@@ -39,9 +34,13 @@ class Grid(NamedTuple):
 def windows(rows: int, cols: int, window: int, shift: int = 0) -> Windows:
     """Plan of a patch grid as tensors."""
     plan = window_plan(rows, cols, window, shift)
-    whole = bool((plan.region == plan.region[:, :1]).all())
-    arrays = (plan.gather, plan.region, plan.slot, plan.scatter)
-    return Windows(*(torch.from_numpy(a) for a in arrays), whole=whole)
+    return Windows(
+        gather=torch.from_numpy(plan.gather),
+        region=torch.from_numpy(plan.region),
+        slot=torch.from_numpy(plan.slot),
+        scatter=torch.from_numpy(plan.scatter),
+        whole=bool((plan.region == plan.region[:, :1]).all()),
+    )
 
 
 def make_grid(rows: int, cols: int, swin_window: int) -> Grid:

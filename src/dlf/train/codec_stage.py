@@ -41,7 +41,8 @@ class LatentCache:
 
     def __init__(self, model: Dlf, images: Sequence[NDArray[np.uint8]], *, bf16: bool) -> None:
         self.maps = [
-            tuple(self._encode(model, view, bf16) for view in (image, image[:, ::-1])) for image in map(_trim, images)
+            tuple(self._encode(model, view, bf16) for view in (image, image[:, ::-1]))
+            for image in map(_trim, images)
         ]
 
     @torch.no_grad()
@@ -122,7 +123,9 @@ class CodecStage:
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             fused = model.fuse(codes, sent, bottleneck.details.y_hat, draw.quality, grid)
             if self.cache is not None:
-                terms = self._latent_terms(fused.logits.float(), fused.latent.float(), self.cache(batch.crops))
+                terms = self._latent_terms(
+                    fused.logits.float(), fused.latent.float(), self.cache(batch.crops)
+                )
             else:
                 picture = model.vqgan.decode(fused.latent).float()
                 terms = pixel_terms(picture, pixels * 2 - 1, self.config.weights, self.perceptual)
@@ -169,7 +172,9 @@ class CodecStage:
                     "psnr": -10 * math.log10(F.mse_loss((picture.clamp(-1, 1) + 1) / 2, pixels).item()),
                     **{
                         k: v.item()
-                        for k, v in pixel_terms(picture, pixels * 2 - 1, self.config.weights, self.perceptual).items()
+                        for k, v in pixel_terms(
+                            picture, pixels * 2 - 1, self.config.weights, self.perceptual
+                        ).items()
                     },
                     "active": bottleneck.details.active,
                 }

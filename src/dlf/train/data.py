@@ -62,7 +62,8 @@ class Crop:
 @dataclass(frozen=True)
 class Batch:
     """pixels: float32 (B, 3, height, width) in [0, 1], channels_last.  crops: their origins.
-    rng: further random numbers of this step."""
+    rng: further random numbers of this step.
+    """
 
     pixels: Tensor
     crops: tuple[Crop, ...]
@@ -120,4 +121,6 @@ def _fits(image: NDArray[np.uint8], shape: tuple[int, int]) -> bool:
 def to_float(images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """uint8 (H, W, 3) pictures of one size to float32 (B, 3, H, W) in [0, 1], channels_last."""
     stacked = torch.from_numpy(np.stack(images))
-    return stacked.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
+    return (
+        stacked.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
+    )

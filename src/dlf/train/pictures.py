@@ -15,5 +15,7 @@ def rows_of_pairs(pairs: Sequence[tuple[Tensor, Tensor]], side: int = 384) -> Im
     for column, pair in enumerate(pairs):
         for row, tensor in enumerate(pair):
             pixels = ((tensor[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-            sheet.paste(Image.fromarray(np.ascontiguousarray(pixels[:side, :side])), (column * side, row * side))
+            sheet.paste(
+                Image.fromarray(np.ascontiguousarray(pixels[:side, :side])), (column * side, row * side)
+            )
     return sheet

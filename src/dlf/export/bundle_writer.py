@@ -1,0 +1,147 @@
+"""A trained model to a bundle folder: four graphs, tables, manifest with hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from dlf.codec.bundle import FORMAT, GRAPHS, MANIFEST, TABLES, Manifest, numerics_id
+from dlf.entropy.coder import FREQUENCY_BITS
+from dlf.entropy.tables import TOTAL, gaussian_frequencies
+from dlf.export import graphs
+from dlf.export.onnx_writer import Signature, store_half, to_onnx
+from dlf.files import write_bytes
+from dlf.nn.context import SCALE_LOG_STEP, SCALE_LOW, SCALES
+from dlf.nn.model import Dlf
+from dlf.nn.semantic import QUALITIES, token_schedule
+from dlf.nn.windows import Grid
+
+SYMBOL_LIMIT = 24
+SKIP_BELOW = 1  # the lowest table has a deviation of 0.11: such symbols are zero anyway
+TRACE_ROWS, TRACE_COLS = 9, 11  # latent cells of the traced example: several, partly filled windows
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """What the manifest says beside the model itself; token_counts: int64 (tokens, codes), how often
+    each code was used at each place on pictures like those to come."""
+
+    name: str
+    id: int
+    default_quality: int
+    token_counts: NDArray[np.int64]
+    card: dict[str, Any]
+
+
+def plan_tensors(grid: Grid) -> list[Tensor]:
+    """The plan inputs of the analysis and synthesis graphs, in their order."""
+    return [part for win in grid for part in (win.gather, win.region, win.slot, win.scatter)]
+
+
+def write_bundle(model: Dlf, folder: Path, spec: BundleSpec) -> None:
+    """Write all files of a bundle; existing ones are replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {name: _graph(model, name) for name in GRAPHS}
+    data[TABLES] = _tables(model, spec.token_counts)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
+    config = model.config
+    manifest = Manifest(
+        format=FORMAT,
+        name=spec.name,
+        id=spec.id,
+        numerics=numerics_id(hashes),
+        files=hashes,
+        tokens=config.tokens.count,
+        codes=config.tokens.codes,
+        channels=config.quant.channels,
+        skip_below=SKIP_BELOW,
+        frequency_bits=FREQUENCY_BITS,
+        swin_window=config.detail.swin_window,
+        default_quality=spec.default_quality,
+        card=spec.card,
+    )
+    for name, content in data.items():
+        write_bytes(folder / name, content)
+    write_bytes(folder / MANIFEST, manifest.dump().encode())
+
+
+def smooth_frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Counts (tokens, codes) to frequencies >= 1 whose rows sum to 2**16.
+
+    Half a count is added to each code, since a code unseen in the sample is rare, not impossible.
+    """
+    share = (counts + 0.5) / (counts + 0.5).sum(1, keepdims=True)
+    spare = TOTAL - counts.shape[1]
+    rows = 1 + np.floor(share * spare).astype(np.int64)
+    # the commonest code takes what flooring left over
+    rows[np.arange(len(rows)), rows.argmax(1)] += TOTAL - rows.sum(1)
+    return rows.astype(np.uint32)
+
+
+def _graph(model: Dlf, name: str) -> bytes:
+    onnx_model = _trace(model, name)
+    store_half(onnx_model, lossless=name in ("prior.onnx", "context.onnx"))
+    return onnx_model.SerializeToString()
+
+
+def _trace(model: Dlf, name: str) -> ModelProto:
+    rows, cols = TRACE_ROWS, TRACE_COLS
+    grid = model.grid(32 * rows, 32 * cols)
+    plans = plan_tensors(grid)
+    plan_axes = {
+        key: ({0: f"{key[:-5]}_n"} if key.endswith("slot") else {0: f"{key}_0", 1: f"{key}_1"})
+        for key in graphs.PLAN_INPUTS
+    }
+    quality = torch.tensor([50.0])
+    channels, count = model.config.quant.channels, model.config.tokens.count
+    cells = torch.zeros(1, channels, rows, cols)
+    on_cells = {2: "rows", 3: "cols"}
+    module: nn.Module
+    example: Sequence[Tensor]
+    if name == "analysis.onnx":
+        module = graphs.Analysis(model)
+        example = [torch.zeros(32 * rows, 32 * cols, 3, dtype=torch.uint8), quality, *plans]
+        inputs: tuple[str, ...] = ("rgb", "quality", *graphs.PLAN_INPUTS)
+        outputs: tuple[str, ...] = ("indices", "y")
+        axes = {"rgb": {0: "height", 1: "width"}, **plan_axes}
+    elif name == "prior.onnx":
+        module, example = graphs.Prior(model), [cells]
+        inputs, outputs, axes = ("prior",), ("scale", "mean", "step", "common"), {"prior": on_cells}
+    elif name == "context.onnx":
+        module, example = graphs.Context(model), [cells, cells, torch.tensor(0)]
+        inputs, outputs = ("y_hat", "common", "index"), ("scale", "mean")
+        axes = {"y_hat": on_cells, "common": on_cells}
+    else:
+        module = graphs.Synthesis(model)
+        tokens = torch.zeros(grid.token.gather.shape[0], count, dtype=torch.int64)
+        example = [tokens, cells, quality, *plans]
+        inputs, outputs = ("tokens", "y_hat", "quality", *graphs.PLAN_INPUTS), ("rgb",)
+        axes = {"tokens": {0: "windows"}, "y_hat": on_cells, **plan_axes}
+    return to_onnx(module, example, Signature(inputs, outputs, axes))
+
+
+def _tables(model: Dlf, token_counts: NDArray[np.int64]) -> bytes:
+    config = model.config
+    scales = SCALE_LOW * np.exp(SCALE_LOG_STEP * np.arange(SCALES))
+    with torch.no_grad():
+        prior = model.details.context.prior_vector(torch.arange(QUALITIES, dtype=torch.float32))
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        gaussian_frequency=gaussian_frequencies(scales, SYMBOL_LIMIT),
+        scale_bounds=np.arange(1, SCALES, dtype=np.int32),
+        token_frequency=smooth_frequencies(token_counts),
+        token_count=token_schedule(config.tokens.count, tail_drop=config.tokens.tail_drop),
+        prior=prior[:, :, 0, 0].numpy().astype(np.int16),
+    )
+    return buffer.getvalue()

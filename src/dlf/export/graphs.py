@@ -1,0 +1,77 @@
+"""The four graphs of a bundle as torch modules that only call `dlf.nn`; names are those in the files."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dlf.nn.model import Dlf
+from dlf.nn.windows import Grid, Windows
+
+
+def _grid(plans: tuple[Tensor, ...]) -> Grid:
+    """Twelve plan inputs, in the order of `PLAN_INPUTS`, as window plans whose masks are computed."""
+    parts = [Windows(*plans[i : i + 4], whole=False) for i in range(0, 12, 4)]
+    return Grid(*parts)
+
+
+PLAN_INPUTS = tuple(
+    f"{plan}_{part}"
+    for plan in ("token", "swin", "shift")
+    for part in ("gather", "region", "slot", "scatter")
+)
+
+
+class Analysis(nn.Module):
+    """rgb uint8 (H, W, 3), quality (1,), plans -> indices int64 (windows, tokens), y (C, rows, cols)."""
+
+    def __init__(self, model: Dlf) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rgb: Tensor, quality: Tensor, *plans: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        pixels = rgb.permute(2, 0, 1)[None].to(torch.float32) / 255
+        z, feature = self.model.encoder(pixels, _grid(plans))
+        return self.model.quantize.nearest(z), self.model.details.analyse(feature, quality)[0]
+
+
+class Prior(nn.Module):
+    """prior (1, P, rows, cols) -> scale, mean, step, common; all integer-valued."""
+
+    def __init__(self, model: Dlf) -> None:
+        super().__init__()
+        self.context = model.details.context
+
+    def forward(self, prior: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See the class."""
+        found = self.context.prior(prior)
+        return found.first.scale, found.first.mean, found.step, found.common
+
+
+class Context(nn.Module):
+    """y_hat, common (1, C, rows, cols), index int64 () -> scale, mean; all integer-valued."""
+
+    def __init__(self, model: Dlf) -> None:
+        super().__init__()
+        self.context = model.details.context
+
+    def forward(self, y_hat: Tensor, common: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        found = self.context.context(index, y_hat, common)
+        return found.scale, found.mean
+
+
+class Synthesis(nn.Module):
+    """tokens int64 (windows, tokens), -1 where not sent, y_hat, quality, plans -> rgb uint8 (H, W, 3)."""
+
+    def __init__(self, model: Dlf) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, y_hat: Tensor, quality: Tensor, *plans: Tensor) -> Tensor:
+        """See the class."""
+        codes = self.model.quantize.codebook()[tokens.clamp(min=0)]
+        fused = self.model.fuse(codes, tokens >= 0, y_hat, quality, _grid(plans))
+        picture = self.model.vqgan.decode(fused.latent)[0]
+        return ((picture.clamp(-1, 1) + 1) * 127.5 + 0.5).floor().permute(1, 2, 0).to(torch.uint8)

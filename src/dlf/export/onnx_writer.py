@@ -1,0 +1,68 @@
+"""torch modules to ONNX bytes, with weights stored in half precision where that is allowed."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+OPSET = 18
+SMALL = 256  # tensors of fewer elements are not worth a cast
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Names of a graph's inputs and outputs, and the input axes that vary: {input: {axis: name}}."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dynamic: dict[str, dict[int, str]]
+
+
+def to_onnx(module: nn.Module, example: Sequence[Tensor], signature: Signature) -> ModelProto:
+    """Trace a module into an ONNX graph with varying sizes."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        # the tracer warns of every shape it follows; the parity check is what proves the graph
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            tuple(example),
+            buffer,
+            input_names=list(signature.inputs),
+            output_names=list(signature.outputs),
+            dynamic_axes=signature.dynamic,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    onnx.checker.check_model(model)
+    return model
+
+
+def store_half(model: ModelProto, *, lossless: bool) -> None:
+    """Keep float32 weights as float16 with a cast behind, which the runtime folds when it loads.
+
+    lossless: only those that come back exactly (whole numbers up to 2048).
+    """
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        half = values.astype(np.float16)
+        if values.size < SMALL or (lossless and not np.array_equal(half.astype(np.float32), values)):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*casts, *nodes])
