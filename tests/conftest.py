@@ -138,6 +138,23 @@ def check_golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]
     return check
 
 
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the smallest preset with random weights, exported from torch; skips without torch."""
+    torch = pytest.importorskip("torch")
+    from dlf.export import bundle_writer
+    from dlf.nn.build import TINY
+    from dlf.nn.model import Dlf
+
+    folder = tmp_path_factory.mktemp("tiny")
+    counts = np.zeros((TINY.tokens.count, TINY.tokens.codes), np.int64)
+    spec = bundle_writer.BundleSpec("tiny", 100, default_quality=50, token_counts=counts, card={})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        bundle_writer.write_bundle(Dlf(TINY).eval(), folder, spec)
+    return folder
+
+
 @pytest.fixture
 def arrays() -> dict[str, NDArray[np.generic]]:
     return make_arrays()
