@@ -41,7 +41,7 @@ def analyse(backend: Backend, plan: Plan, padded: UInt8, quality: int) -> Latent
             here, there = _core(row, col, WINDOW_PIXELS), _core_in_seen(row, col, WINDOW_PIXELS)
             tokens[here] = seen[there]
             here, there = _core(row, col, CELL), _core_in_seen(row, col, CELL)
-            y[(slice(None), *here)] = tile.y[(slice(None), *there)]
+            y[:, here[0], here[1]] = tile.y[:, there[0], there[1]]
     return Latents(tokens.reshape(-1, tokens.shape[2]), y)
 
 
