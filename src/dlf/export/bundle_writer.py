@@ -33,8 +33,11 @@ TRACE_ROWS, TRACE_COLS = 9, 11  # latent cells of the traced example: several, p
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """What the manifest says beside the model itself; token_counts: int64 (tokens, codes), how often
-    each code was used at each place on pictures like those to come."""
+    """What the manifest says beside the model itself.
+
+    token_counts: int64 (tokens, codes), how often each code was used at each place on pictures like
+    those to come.
+    """
 
     name: str
     id: int

@@ -5,14 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dlf.nn.context import ContextModel
+from dlf.nn.exact import with_whole_weights
 from dlf.nn.model import Dlf
 from dlf.nn.windows import Grid, Windows
 
 
 def _grid(plans: tuple[Tensor, ...]) -> Grid:
     """Twelve plan inputs, in the order of `PLAN_INPUTS`, as window plans whose masks are computed."""
-    parts = [Windows(*plans[i : i + 4], whole=False) for i in range(0, 12, 4)]
-    return Grid(*parts)
+    windows = []
+    for i in range(0, len(plans), 4):
+        gather, region, slot, scatter = plans[i : i + 4]
+        windows.append(Windows(gather, region, slot, scatter, whole=False))
+    return Grid(*windows)
 
 
 PLAN_INPUTS = tuple(
@@ -36,12 +41,19 @@ class Analysis(nn.Module):
         return self.model.quantize.nearest(z), self.model.details.analyse(feature, quality)[0]
 
 
+def whole_context(model: Dlf) -> ContextModel:
+    """The context model with whole numbers for weights, as the files hold it."""
+    context = with_whole_weights(model.details.context)
+    assert isinstance(context, ContextModel)
+    return context
+
+
 class Prior(nn.Module):
     """prior (1, P, rows, cols) -> scale, mean, step, common; all integer-valued."""
 
     def __init__(self, model: Dlf) -> None:
         super().__init__()
-        self.context = model.details.context
+        self.context = whole_context(model)
 
     def forward(self, prior: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
@@ -54,7 +66,7 @@ class Context(nn.Module):
 
     def __init__(self, model: Dlf) -> None:
         super().__init__()
-        self.context = model.details.context
+        self.context = whole_context(model)
 
     def forward(self, y_hat: Tensor, common: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""

@@ -35,7 +35,7 @@ def to_onnx(module: nn.Module, example: Sequence[Tensor], signature: Signature) 
         torch.onnx.export(
             module.eval(),
             tuple(example),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the tracer writes to open files too
             input_names=list(signature.inputs),
             output_names=list(signature.outputs),
             dynamic_axes=signature.dynamic,

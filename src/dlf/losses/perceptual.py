@@ -1,6 +1,7 @@
-"""Perceptual distances in the form of LPIPS (Zhang et al. 2018): unit-normalised feature vectors,
-squared difference, mean over layers and places.  Without LPIPS's learned weights this is not LPIPS
-and is never reported under that name.
+"""Perceptual distances in the form of LPIPS (Zhang et al. 2018), on networks that are at hand.
+
+Unit-normalised feature vectors, squared difference, mean over layers and places.  Without LPIPS's
+learned weights this is not LPIPS and is never reported under that name.
 """
 
 from __future__ import annotations

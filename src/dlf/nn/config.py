@@ -37,8 +37,10 @@ class VqganConfig:
 
 @dataclass(frozen=True)
 class StemConfig:
-    """From pixels to the patch grid: a conv 16x16 of stride 16 if `channels` is empty, else strided
-    3x3 convolutions with `blocks` residual blocks a level (sizes 1/2, 1/4, 1/8, 1/16).
+    """From pixels to the patch grid.
+
+    A conv 16x16 of stride 16 if `channels` is empty, else strided 3x3 convolutions with `blocks`
+    residual blocks a level (sizes 1/2, 1/4, 1/8, 1/16).
     """
 
     channels: tuple[int, ...] = ()

@@ -38,8 +38,10 @@ class Params(NamedTuple):
 
 
 class PriorParams(NamedTuple):
-    """first: parameters of step 0.  step: quantisation step (units of 1/64 in the integer model).
-    common: features for the later steps.  All (B, C, h, w).
+    """What is known before any symbol; all (B, C, h, w).
+
+    first: parameters of step 0.  step: quantisation step (units of 1/64 in the integer model).
+    common: features for the later steps.
     """
 
     first: Params

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from dlf.nn.exact import Arithmetic
@@ -47,4 +49,4 @@ class DepthBlock(nn.Sequential):
 
 def depth_stack(widths: list[int], math: Arithmetic) -> nn.Sequential:
     """A chain of depth blocks through these widths."""
-    return nn.Sequential(*(DepthBlock(a, b, math) for a, b in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(DepthBlock(a, b, math) for a, b in pairwise(widths)))

@@ -17,7 +17,9 @@ from dlf.nn.rate import gaussian_bits, round_ste
 
 
 class Quantised(NamedTuple):
-    """y_hat: dequantised latent (B, C, h, w).  bits: estimated bits of each sample (B,).
+    """A quantised latent and its cost.
+
+    y_hat: dequantised latent (B, C, h, w).  bits: estimated bits of each sample (B,).
     active: fraction of symbols that are not skipped.
     """
 
@@ -38,7 +40,8 @@ class DetailQuantizer(nn.Module):
         self.dec_trans_0 = depth_stack([channels] + [hidden] * blocks, plain)
         self.dec_trans_1 = depth_stack([hidden] * (blocks + 1), plain)
         # start with a latent of deviation 1 or more: one that rounds to zero everywhere never learns
-        nn.init.normal_(self.enc_trans_1[-1][0].adaptor.weight, std=2 * hidden**-0.5)
+        last = self.get_parameter(f"enc_trans_1.{blocks - 1}.0.adaptor.weight")
+        nn.init.normal_(last, std=2 * hidden**-0.5)
         gain = torch.logspace(-0.3, 0.3, config.qualities) if config.qualities > 1 else torch.ones(1)
         self.enc_q = nn.Parameter(gain[:, None].repeat(1, hidden))
         self.dec_q = nn.Parameter(1 / gain[:, None].repeat(1, hidden))

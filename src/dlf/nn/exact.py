@@ -9,6 +9,8 @@ summation.  Training sees the same numbers through straight-through gradients.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,14 +38,21 @@ def round_half_up(x: Tensor) -> Tensor:
     return floor_ste(x + 0.5)
 
 
-class IntegerConv2d(nn.Conv2d):
-    """A convolution of whole numbers by whole numbers; parameters are trained as real numbers."""
+class WholeConv2d(nn.Conv2d):
+    """A convolution whose parameters are whole numbers already; what is exported."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, h, w), whole numbers within the activation limit; so is the result."""
+        return rescale(super().forward(x))
+
+
+class IntegerConv2d(nn.Conv2d):
+    """The same with real parameters, made whole on every use, so that they can be trained."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `WholeConv2d`."""
         weight, bias = self.integers()
-        total = F.conv2d(x, weight, bias, padding=self.padding, groups=self.groups)
-        return settle(round_half_up(total / WEIGHT_UNIT))
+        return rescale(F.conv2d(x, weight, bias, padding=self.padding, groups=self.groups))
 
     def integers(self) -> tuple[Tensor, Tensor]:
         """Weight and bias as the whole numbers that count."""
@@ -51,6 +60,34 @@ class IntegerConv2d(nn.Conv2d):
         weight = clamp_ste(round_half_up(self.weight * WEIGHT_UNIT), -WEIGHT_LIMIT, WEIGHT_LIMIT)
         unit = WEIGHT_UNIT * ACTIVATION_UNIT
         return weight, clamp_ste(round_half_up(self.bias * unit), -BIAS_LIMIT, BIAS_LIMIT)
+
+    @torch.no_grad()
+    def whole(self) -> WholeConv2d:
+        """A copy with whole parameters."""
+        size = (self.kernel_size[0], self.kernel_size[1])
+        conv = WholeConv2d(
+            self.in_channels, self.out_channels, size, padding=size[0] // 2, groups=self.groups
+        )
+        weight, bias = self.integers()
+        conv.weight.copy_(weight)
+        assert conv.bias is not None
+        conv.bias.copy_(bias)
+        return conv
+
+
+def with_whole_weights(module: nn.Module) -> nn.Module:
+    """A copy of a module in which every integer convolution holds whole numbers."""
+    copied = copy.deepcopy(module)
+    for parent in list(copied.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, IntegerConv2d):
+                setattr(parent, name, child.whole())
+    return copied
+
+
+def rescale(total: Tensor) -> Tensor:
+    """Sums of products back to activation units: divide by a power of two, round half up, clamp."""
+    return settle(round_half_up(total / WEIGHT_UNIT))
 
 
 def settle(x: Tensor) -> Tensor:
@@ -67,7 +104,7 @@ class Arithmetic:
     def conv(self, c_in: int, c_out: int, kernel: int = 1, groups: int = 1) -> nn.Conv2d:
         """A convolution of stride 1 that keeps the size."""
         if self.integer and (c_in // groups) * kernel * kernel > FAN_IN_LIMIT:
-            msg = f"{c_in // groups}x{kernel}x{kernel} inputs to a sum do not stay exact; at most {FAN_IN_LIMIT}"
+            msg = f"a sum of {c_in // groups}x{kernel}x{kernel} products is not exact; at most {FAN_IN_LIMIT}"
             raise ValueError(msg)
         cls = IntegerConv2d if self.integer else nn.Conv2d
         return cls(c_in, c_out, kernel, padding=kernel // 2, groups=groups)

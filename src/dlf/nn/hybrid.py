@@ -75,8 +75,10 @@ class TokenPath(nn.Module):
         self.feat_blocks = _mixes(meet, detail)
 
     def forward(self, patches: Tensor, latents: Tensor, detail: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        """patches: (B * windows, n, width).  latents: (B * windows, tokens, width), both without
-        positions.  detail: (B, rows, cols, detail width).  Returns the whole sequence and the details.
+        """Return the whole sequence (B * windows, 1 + n + tokens, width) and the details.
+
+        patches: (B * windows, n, width).  latents: (B * windows, tokens, width), both without
+        positions.  detail: (B, rows, cols, detail width).
         """
         win = grid.token
         place = self.positional_embedding[1:][win.slot]
@@ -146,10 +148,10 @@ class HybridDecoder(nn.Module):
         self.path = TokenPath(tokens, detail, config.interact, encoder=False)
 
     def forward(self, codes: Tensor, sent: Tensor, feature: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        """codes: (B * windows, tokens, code dim).  sent: bool (B * windows, tokens).
-        feature: (B, hidden, H/32, W/32).
+        """Return the token map (B, h, w, token width) and the detail map (B, h, w, detail width).
 
-        Returns the token map (B, h, w, token width) and the detail map (B, h, w, detail width).
+        codes: (B * windows, tokens, code dim).  sent: bool (B * windows, tokens).
+        feature: (B, hidden, H/32, W/32).
         """
         latents = self.decoder_embed(codes)
         if self.missing is not None:

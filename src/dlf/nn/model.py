@@ -17,8 +17,10 @@ from dlf.nn.windows import Grid, make_grid
 
 
 class Bottleneck(NamedTuple):
-    """What would be sent.  z: token vectors before quantisation (N, dim).  tokens: their codes, with
-    indices (N,).  details: quantised latent and its bits.
+    """What would be sent.
+
+    z: token vectors before quantisation (N, dim).  tokens: their codes, with indices (N,).
+    details: quantised latent and its bits.
     """
 
     z: Tensor
@@ -60,7 +62,9 @@ class Dlf(nn.Module):
             return Bottleneck(z, self.quantize(z), self.details.quantise(y.float(), quality))
 
     def fuse(self, codes: Tensor, sent: Tensor, y_hat: Tensor, quality: Tensor, grid: Grid) -> Fused:
-        """codes: (B * windows, tokens, code dim).  sent: bool (B * windows, tokens).
+        """Both branches' symbols to one latent.
+
+        codes: (B * windows, tokens, code dim).  sent: bool (B * windows, tokens).
         y_hat: (B, C, H/32, W/32).
         """
         feature = self.details.synthesise(y_hat, quality)

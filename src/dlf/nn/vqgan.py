@@ -98,13 +98,16 @@ class Level(nn.Module):
             ResBlock(c_in if i == 0 else c_out, c_out, config.norm, config.activation) for i in range(blocks)
         )
         self.attn = nn.ModuleList(AttnBlock(c_out) for _ in range(blocks if attention else 0))
+        # one of them at every level but the last of its direction
+        self.downsample: nn.Module = nn.Identity()
+        self.upsample: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         for i, block in enumerate(self.block):
             x = block(x)
             if self.attn:
                 x = self.attn[i](x)
-        return x
+        return self.upsample(self.downsample(x))
 
 
 class Middle(nn.Module):
@@ -150,8 +153,6 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-            if hasattr(level, "downsample"):
-                x = level.downsample(x)
         return self.conv_out(_activate(self.activation, self.norm_out(self.mid(x))))
 
 
@@ -183,8 +184,6 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-            if hasattr(level, "upsample"):
-                x = level.upsample(x)
         return self.conv_out(_activate(self.activation, self.norm_out(x)))
 
 

@@ -114,6 +114,7 @@ class CodecStage:
         return Draw(torch.from_numpy(quality), torch.from_numpy(keep))
 
     def loss(self, batch: Batch, progress: float) -> LossReport:
+        """Loss of a batch; see `Stage`."""
         draw = self.draw(batch)
         model, pixels = self.module, batch.pixels
         grid = model.grid(*pixels.shape[2:])
@@ -145,6 +146,7 @@ class CodecStage:
         }
 
     def after_step(self) -> dict[str, float]:
+        """Revive codes; see `Stage`."""
         assert self.last is not None
         z, indices = self.last.z.detach(), self.last.tokens.indices
         if self.pending is not None:
@@ -157,6 +159,7 @@ class CodecStage:
         return {"moved": float(self.module.quantize.revive(z, indices, CODE_PATIENCE))}
 
     def validate(self) -> Validation:
+        """Measure whole pictures; see `Stage`."""
         terms: dict[str, float] = {}
         pairs: list[tuple[Tensor, Tensor]] = []
         used: set[int] = set()

@@ -61,7 +61,9 @@ class Crop:
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels: float32 (B, 3, height, width) in [0, 1], channels_last.  crops: their origins.
+    """One step's crops.
+
+    pixels: float32 (B, 3, height, width) in [0, 1], channels_last.  crops: their origins.
     rng: further random numbers of this step.
     """
 

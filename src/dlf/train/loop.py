@@ -48,7 +48,10 @@ class Validation:
 class Stage(Protocol):
     """What a stage of training gives the loop."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """What trains; its state is what a checkpoint holds."""
+        ...
 
     def loss(self, batch: Batch, progress: float) -> LossReport:
         """Loss of a batch at `progress` in [0, 1] of the run."""
@@ -139,7 +142,7 @@ class Run:
             group["lr"] = rate
         report = self.stage.loss(self.sampler(self.step), self.step / self.config.steps)
         self.optimiser.zero_grad(set_to_none=True)
-        report.total.backward()  # type: ignore[no-untyped-call]
+        report.total.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         if not torch.isfinite(norm):
             self.skipped += 1

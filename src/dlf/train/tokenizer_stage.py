@@ -50,6 +50,7 @@ class TokenizerStage:
         return picture.float(), z, indices, vq
 
     def loss(self, batch: Batch, progress: float) -> LossReport:
+        """Loss of a batch; see `Stage`."""
         target = batch.pixels * 2 - 1
         picture, z, indices, vq = self.reconstruct(target)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
@@ -60,6 +61,7 @@ class TokenizerStage:
         return LossReport(total, {**{k: v.item() for k, v in terms.items()}, "std": z.detach().std().item()})
 
     def after_step(self) -> dict[str, float]:
+        """Revive codes; see `Stage`."""
         self.seen += 1
         if self.seen <= SEED_FROM_STEP:
             return {}
@@ -67,6 +69,7 @@ class TokenizerStage:
         return {"codes": float(len(self.indices.unique())), "moved": float(moved)}
 
     def validate(self) -> Validation:
+        """Measure whole pictures; see `Stage`."""
         sums: dict[str, float] = {}
         pairs: list[tuple[Tensor, Tensor]] = []
         used: set[int] = set()
