@@ -1,4 +1,4 @@
-"""``dlf encode | decode | info``: parser, dispatch, exit codes."""
+"""``dlf encode | decode | info | train | export``: parser, dispatch, exit codes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import dlf
-from dlf.cli import decode, encode, info
+from dlf.cli import decode, encode, export, info, train
 from dlf.cli.jobs import UsageError, complain, explain
 from dlf.errors import DlfError
+
+COMMANDS = (("encode", encode), ("decode", decode), ("info", info), ("train", train), ("export", export))
 
 INTERRUPTED = 130
 READER_GONE = 141
@@ -32,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="dlf", description="Compress photographs to about a kilobyte and paint them back.")
     parser.add_argument("--version", action="version", version=f"dlf {dlf.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, command in (("encode", encode), ("decode", decode), ("info", info)):
+    for name, command in COMMANDS:
         text = (command.__doc__ or "").partition("\n")[0]
         command.add_arguments(commands.add_parser(name, help=text, description=text))
     return parser

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlf.geometry import CELL, PATCH
 from dlf.losses.objective import pixel_terms, weighted_sum
 from dlf.losses.perceptual import StemDistance
 from dlf.nn.build import PRESETS
 from dlf.nn.model import Bottleneck, Dlf
 from dlf.nn.semantic import sent_mask, token_schedule
 from dlf.train.config import Rate, TrainConfig
-from dlf.train.data import ALIGN, Batch, Crop, to_float
+from dlf.train.data import Batch, Crop, to_float, whole_cells
 from dlf.train.loop import LossReport, Validation
 from dlf.train.pictures import rows_of_pairs
 
@@ -42,7 +43,7 @@ class LatentCache:
     def __init__(self, model: Dlf, images: Sequence[NDArray[np.uint8]], *, bf16: bool) -> None:
         self.maps = [
             tuple(self._encode(model, view, bf16) for view in (image, image[:, ::-1]))
-            for image in map(_trim, images)
+            for image in map(whole_cells, images)
         ]
 
     @torch.no_grad()
@@ -56,19 +57,14 @@ class LatentCache:
         return torch.from_numpy(np.stack([self._cut(crop) for crop in crops]).astype(np.int64))
 
     def _cut(self, crop: Crop) -> NDArray[np.uint16]:
-        cells = ALIGN // 16
-        rows, cols = crop.height // 16, crop.width // 16
+        cells = CELL // PATCH
+        rows, cols = crop.height // PATCH, crop.width // PATCH
         plain, mirrored = self.maps[crop.image]
         top, left = crop.top * cells, crop.left * cells
         if not crop.mirrored:
             return plain[top : top + rows, left : left + cols]
         right = mirrored.shape[1] - left
         return mirrored[top : top + rows, right - cols : right]
-
-
-def _trim(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = (side // ALIGN * ALIGN for side in image.shape[:2])
-    return image[:height, :width]
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dlf.geometry import CELL
+
 log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-ALIGN = 32  # crops start at whole latent cells of the picture, so that cached latents fit them
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -104,20 +105,26 @@ class CropSampler:
         eligible = self.eligible[shape]
         index = eligible[int(rng.integers(len(eligible)))]
         top, left = (
-            int(rng.integers((side - want) // ALIGN + 1))
+            int(rng.integers((side - want) // CELL + 1))
             for side, want in zip(self.images[index].shape, shape, strict=False)
         )
         return Crop(index, top, left, *shape, mirrored=bool(rng.integers(2)))
 
     def cut(self, crop: Crop) -> NDArray[np.uint8]:
         """Pixels of a crop: uint8 (height, width, 3)."""
-        top, left = crop.top * ALIGN, crop.left * ALIGN
+        top, left = crop.top * CELL, crop.left * CELL
         pixels = self.images[crop.image][top : top + crop.height, left : left + crop.width]
         return pixels[:, ::-1] if crop.mirrored else pixels
 
 
 def _fits(image: NDArray[np.uint8], shape: tuple[int, int]) -> bool:
     return image.shape[0] >= shape[0] and image.shape[1] >= shape[1]
+
+
+def whole_cells(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Cut a picture at the right and bottom to whole latent cells."""
+    height, width = (side // CELL * CELL for side in image.shape[:2])
+    return np.ascontiguousarray(image[:height, :width])
 
 
 def to_float(images: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -16,7 +16,7 @@ from dlf.losses.perceptual import StemDistance
 from dlf.train import checkpoint
 from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import TrainConfig, load_config
-from dlf.train.data import CropSampler, find_images, load_images
+from dlf.train.data import CropSampler, find_images, load_images, whole_cells
 from dlf.train.loop import Run, Stage
 from dlf.train.tokenizer_stage import TokenizerStage
 
@@ -47,7 +47,7 @@ def run_stage(config_path: Path, sources: Sources, threads: int) -> bool:
     torch.manual_seed(config.seed)
     images = load_images(find_images(sources.train), min(min(shape) for shape in config.shapes))
     val = load_images(find_images(sources.val), 32)
-    stage = build_stage(config, sources, images, [_whole_cells(image) for image in val])
+    stage = build_stage(config, sources, images, [whole_cells(image) for image in val])
     sampler = CropSampler(images, config.shapes, config.pixels, config.seed)
     return Run(config, stage, sampler, sources.out).train()
 
@@ -82,8 +82,3 @@ def build_stage(
 def _start_from(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     module.load_state_dict(weights)
     log.info("%d tensors from the initial checkpoint", len(weights))
-
-
-def _whole_cells(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = (side // 32 * 32 for side in image.shape[:2])
-    return np.ascontiguousarray(image[:height, :width])

@@ -1,0 +1,38 @@
+"""Turn a training checkpoint into a model bundle that encodes and decodes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from dlf.extras import need
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dlf export``."""
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of an align or joint stage")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder"
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="pictures to count tokens on"
+    )
+    parser.add_argument("--name", required=True, help="name of the model")
+    parser.add_argument("--id", type=int, required=True, help="number that streams name the model by")
+    parser.add_argument("--quality", type=int, default=50, help="default quality")
+    parser.add_argument("--card", type=Path, metavar="JSON", help="what people should know about the model")
+    parser.set_defaults(run=run, quiet=False, verbose=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and check; returns the exit code."""
+    need("torch", "torch")
+    from dlf.export.run import ExportJob, export
+
+    logging.getLogger("dlf").setLevel(logging.INFO)
+    card = json.loads(args.card.read_text(encoding="utf-8")) if args.card else {}
+    job = ExportJob(args.checkpoint, args.data, args.output, args.name, args.id, args.quality, card)
+    print(export(job))
+    return 0

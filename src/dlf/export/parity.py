@@ -1,0 +1,98 @@
+"""Proof that an exported bundle computes what the torch modules compute; an export that fails it fails.
+
+The context network must agree exactly.  The big networks are floats on both sides, so they must agree
+closely; what differs there changes a pixel by a level, never a symbol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dlf.codec.bundle import ModelBundle
+from dlf.codec.onnx_backend import OnnxBackend
+from dlf.entropy.quadtree import STEPS
+from dlf.errors import BundleError
+from dlf.export import graphs
+from dlf.export.bundle_writer import plan_tensors
+from dlf.nn.exact import ACTIVATION_LIMIT
+from dlf.nn.model import Dlf
+
+TOKENS_AGREE = 0.995  # two codes may lie equally near
+LATENT_ERROR = 1e-2  # of the latent's deviation
+PIXEL_LEVELS = 2
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Worst case over the pictures.
+
+    tokens: share of equal token indices.  latent: largest difference of y over its deviation.
+    pixels: largest difference of the picture, in levels of 255.  context: every integer equal.
+    """
+
+    tokens: float
+    latent: float
+    pixels: int
+    context: bool
+
+    def check(self) -> None:
+        """Raise BundleError unless the bundle may be used."""
+        good = self.tokens >= TOKENS_AGREE and self.latent <= LATENT_ERROR and self.pixels <= PIXEL_LEVELS
+        if not (good and self.context):
+            msg = f"the exported model does not compute what the trained one does: {self}"
+            raise BundleError(msg)
+
+
+@torch.no_grad()
+def compare(model: Dlf, bundle: ModelBundle, pictures: Sequence[NDArray[np.uint8]], quality: int) -> Parity:
+    """Run both on uint8 pictures (H, W, 3) whose sides are multiples of 32."""
+    backend = OnnxBackend(bundle, bundle.tables())
+    rows = [_compare_one(model, backend, picture, quality) for picture in pictures]
+    return Parity(
+        tokens=min(r.tokens for r in rows),
+        latent=max(r.latent for r in rows),
+        pixels=max(r.pixels for r in rows),
+        context=all(r.context for r in rows),
+    )
+
+
+def _compare_one(model: Dlf, backend: OnnxBackend, rgb: NDArray[np.uint8], quality: int) -> Parity:
+    height, width = rgb.shape[:2]
+    plans = plan_tensors(model.grid(height, width))
+    asked = torch.tensor([float(quality)])
+    found = backend.analyse(rgb, quality)
+    indices, y = graphs.Analysis(model)(torch.from_numpy(rgb), asked, *plans)
+    tokens = torch.from_numpy(found.tokens).long()
+    picture = graphs.Synthesis(model)(tokens, torch.from_numpy(found.y)[None], asked, *plans).numpy()
+    painted = backend.synthesise(found.tokens, found.y, quality)
+    return Parity(
+        tokens=float((indices == tokens).float().mean()),
+        latent=float((y - torch.from_numpy(found.y)).abs().max() / y.std()),
+        pixels=int(np.abs(picture.astype(int) - painted.astype(int)).max()),
+        context=_context_agrees(model, backend, found.y, quality),
+    )
+
+
+def _context_agrees(model: Dlf, backend: OnnxBackend, y: NDArray[np.float32], quality: int) -> bool:
+    context = model.details.context
+    rows, cols = y.shape[1:]
+    prior = backend.prior(rows, cols, quality)
+    vector = context.prior_vector(torch.tensor([float(quality)])).expand(-1, -1, rows, cols)
+    wanted = context.prior(vector)
+    pairs = [
+        (wanted.first.scale, prior.first.scale),
+        (wanted.first.mean, prior.first.mean),
+        (wanted.step, prior.step),
+        (wanted.common, prior.common),
+    ]
+    y_hat = np.clip(np.rint(16 * y), -ACTIVATION_LIMIT, ACTIVATION_LIMIT).astype(np.int32)
+    for step in range(1, STEPS):
+        params = backend.context(step, y_hat, prior.common)
+        expected = context.context(step - 1, torch.from_numpy(y_hat)[None].float(), wanted.common)
+        pairs += [(expected.scale, params.scale), (expected.mean, params.mean)]
+    return all(np.array_equal(a[0].numpy(), b) for a, b in pairs)
