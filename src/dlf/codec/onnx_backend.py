@@ -116,6 +116,8 @@ class OnnxBackend:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = _FATAL_ONLY
             options.intra_op_num_threads = self._threads or 0
+            # waiting threads of one graph must not keep the cores from the next one
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
             data = self._bundle.read(f"{graph}.onnx")
             try:

@@ -6,7 +6,6 @@ serves training.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -177,7 +176,7 @@ class Decoder(nn.Module):
             levels.append(level)
         self.up = nn.ModuleList(reversed(levels))
         self.norm_out = _norm(config.norm, widths[0])
-        self.conv_out = _conv3(widths[0], 3)
+        self.conv_out: nn.Module = _conv3(widths[0], 3)
         self.activation = config.activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,6 +214,4 @@ def quantise_grid(quantize: VectorQuantizer, z: Tensor) -> tuple[Tensor, Tensor,
 
 def last_decoder_weight(vqgan: Vqgan) -> Tensor:
     """The weight at which gradient norms are compared for the adaptive adversarial term."""
-    weight = vqgan.decoder.conv_out.weight
-    assert isinstance(weight, torch.Tensor)
-    return weight
+    return vqgan.decoder.get_parameter("conv_out.weight")

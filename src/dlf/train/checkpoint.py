@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ class Checkpoint:
     """State of a run after `step` steps.
 
     config: the TrainConfig as a plain dict.  model, ema: state dicts of the trained and the averaged
-    weights.  optimisers: state dicts by name.
+    weights.  optimisers: state dicts by name.  stage: what else the stage has to remember; empty if nothing.
     """
 
     step: int
@@ -26,6 +26,7 @@ class Checkpoint:
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimisers: dict[str, Any]
+    stage: dict[str, Any] = field(default_factory=dict)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from dlf.train.pictures import rows_of_pairs
 
 CODE_PATIENCE = 600  # a step uses a few dozen of about a thousand codes
 SEED_VECTORS = 8192
+OFFSETS = 8  # see `pixel_terms`
 VALIDATION_QUALITIES = (10, 50, 90)
 
 
@@ -99,7 +101,8 @@ class CodecStage:
         self.schedule = token_schedule(tokens.count, tail_drop=tokens.tail_drop)
         self.token_bits = math.log2(tokens.codes)
         self.last: Bottleneck | None = None
-        self.pending: list[Tensor] | None = [] if config.stage == "align" else None
+        # vectors collected for seeding the codebook, (N, code dim); None: it is seeded
+        self.pending = torch.empty(0, tokens.code_dim) if config.stage == "align" else None
 
     def draw(self, batch: Batch) -> Draw:
         """Quality uniform, once in four steps fewer tokens than it asks for."""
@@ -125,7 +128,10 @@ class CodecStage:
                 )
             else:
                 picture = model.vqgan.decode(fused.latent).float()
-                terms = pixel_terms(picture, pixels * 2 - 1, self.config.weights, self.perceptual)
+                row, col = batch.rng.integers(0, OFFSETS, 2)
+                terms = pixel_terms(
+                    picture, pixels * 2 - 1, self.config.weights, self.perceptual, (int(row), int(col))
+                )
         terms["vq"] = bottleneck.tokens.loss
         bpp = bottleneck.details.bits / pixels[0, 0].numel()
         rate = (rate_weight(self.config.rate, draw.quality, progress) * bpp).mean()
@@ -147,9 +153,9 @@ class CodecStage:
         z, indices = self.last.z.detach(), self.last.tokens.indices
         if self.pending is not None:
             # the codebook starts from vectors that the encoder produces once it has found its feet
-            self.pending.append(z)
-            if sum(map(len, self.pending)) >= SEED_VECTORS:
-                self.module.quantize.seed(torch.cat(self.pending))
+            self.pending = torch.cat([self.pending, z])
+            if len(self.pending) >= SEED_VECTORS:
+                self.module.quantize.seed(self.pending)
                 self.pending = None
             return {}
         return {"moved": float(self.module.quantize.revive(z, indices, CODE_PATIENCE))}
@@ -183,6 +189,17 @@ class CodecStage:
                 if quality == 50:
                     pairs.append((pixels * 2 - 1, picture))
         return Validation({**terms, "codes": float(len(used))}, rows_of_pairs(pairs[:6]))
+
+    def state(self) -> dict[str, Any]:
+        """Which codes are idle and what will seed them; see `Stage`."""
+        pending = {} if self.pending is None else {"pending": self.pending}
+        return {"idle": self.module.quantize.idle, **pending}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `Stage`."""
+        # without an entry the codebook was seeded, and doing so again would throw away what was trained
+        self.pending = state.get("pending")
+        self.module.quantize.idle.copy_(state.get("idle", self.module.quantize.idle))
 
     def _code(self, pixels: Tensor, quality: int) -> tuple[Tensor, Bottleneck, Tensor]:
         grid = self.module.grid(*pixels.shape[2:])

@@ -7,11 +7,11 @@ import logging
 import math
 import signal
 import time
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -65,6 +65,14 @@ class Stage(Protocol):
         """Measure the weights that `module` holds now."""
         ...
 
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must know beside the weights: tensors and numbers."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a `state`; entries may be missing."""
+        ...
+
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, constant, cosine to the end."""
@@ -96,6 +104,7 @@ class Run:
         self.stage.module.load_state_dict(state.model)
         self.optimiser.load_state_dict(state.optimisers["main"])
         self.ema = state.ema
+        self.stage.load_state(state.stage)
         self.step = state.step
         log.info("resuming %s at step %d", self.folder, self.step)
 
@@ -107,6 +116,7 @@ class Run:
             self.stage.module.state_dict(),
             self.ema,
             {"main": self.optimiser.state_dict()},
+            self.stage.state(),
         )
         checkpoint.save(self.folder / CHECKPOINT, state)
 
@@ -116,15 +126,14 @@ class Run:
             signal.signal(number, self._on_signal)
         saved = started = time.monotonic()
         first = self.step
-        sums: dict[str, float] = defaultdict(float)
+        recent: list[dict[str, float]] = []
         while self.step < self.config.steps and not self.stop:
-            for key, value in self._update().items():
-                sums[key] += value
+            recent.append(self._update())
             self.step += 1
             if self.step % self.config.log_every == 0:
                 pace = (time.monotonic() - started) / (self.step - first)
-                self._log("train", {k: v / self.config.log_every for k, v in sums.items()}, pace)
-                sums.clear()
+                self._log("train", _means(recent), pace)
+                recent.clear()
             if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
                 self._validate()
             if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
@@ -140,6 +149,8 @@ class Run:
         rate = learning_rate(self.config, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        # noise depends on seed and step alone, as crops do, so that a resumed run goes on as if never stopped
+        torch.manual_seed((self.config.seed << 32) + self.step)
         report = self.stage.loss(self.sampler(self.step), self.step / self.config.steps)
         self.optimiser.zero_grad(set_to_none=True)
         report.total.backward()
@@ -178,3 +189,9 @@ class Run:
             file.write(json.dumps({**row, "seconds": round(pace, 4)}) + "\n")
         text = "  ".join(f"{k} {v:.4g}" for k, v in terms.items())
         log.info("%s %d/%d  %s  (%.0f min left)", kind, self.step, self.config.steps, text, left)
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every key over the rows; 0 counts where a row lacks it."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return {key: sum(row.get(key, 0.0) for row in rows) / len(rows) for key in keys}

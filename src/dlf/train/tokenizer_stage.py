@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,3 +82,13 @@ class TokenizerStage:
                 sums[key] = sums.get(key, 0.0) + float(value) / len(self.val)
             pairs.append((target, picture))
         return Validation({**sums, "codes": float(len(used))}, rows_of_pairs(pairs[:6]))
+
+    def state(self) -> dict[str, Any]:
+        """Which codes are idle and how far the run is from seeding them; see `Stage`."""
+        return {"seen": self.seen, "idle": self.module.quantize.idle}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `Stage`."""
+        # to seed the codebook once more would throw away what was trained
+        self.seen = state.get("seen", SEED_FROM_STEP + 1)
+        self.module.quantize.idle.copy_(state.get("idle", self.module.quantize.idle))
