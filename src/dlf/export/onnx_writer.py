@@ -50,15 +50,19 @@ def to_onnx(module: nn.Module, example: Sequence[Tensor], signature: Signature) 
 def store_half(model: ModelProto, *, lossless: bool) -> None:
     """Keep float32 weights as float16 with a cast behind, which the runtime folds when it loads.
 
-    lossless: only those that come back exactly (whole numbers up to 2048).
+    Tensors with numbers beyond float16 stay.  lossless: only those that come back exactly (whole numbers
+    up to 2048) are stored so.
     """
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(tensor)
-        half = values.astype(np.float16)
-        if values.size < SMALL or (lossless and not np.array_equal(half.astype(np.float32), values)):
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size < SMALL or not np.isfinite(half).all():
+            continue
+        if lossless and not np.array_equal(half.astype(np.float32), values):
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dlf.nn.config import QuantConfig
 from dlf.nn.depth import depth_stack
-from dlf.nn.exact import ACTIVATION_LIMIT, ACTIVATION_UNIT, Arithmetic, clamp_ste, round_half_up
+from dlf.nn.exact import ACTIVATION_LIMIT, ACTIVATION_UNIT, Arithmetic, clamp_ste, round_half_up, settle
 
 # integer model: log-spaced table of standard deviations, indexed by the network's own integer output
 SCALES = 64
@@ -68,7 +68,7 @@ class ContextModel(nn.Module):
     def prior_vector(self, quality: Tensor) -> Tensor:
         """quality: (B,) in [0, 100].  Returns (B, C, 1, 1); whole numbers in the integer model."""
         vector = interpolate_anchors(self.factorized_prior_vec, quality)[..., None, None]
-        return round_half_up(vector * ACTIVATION_UNIT) if self.integer else vector
+        return settle(round_half_up(vector * ACTIVATION_UNIT)) if self.integer else vector
 
     def prior(self, vector: Tensor) -> PriorParams:
         """vector: `prior_vector` repeated over the grid, (B, C, h, w)."""

@@ -2,8 +2,8 @@
 
 Integer mode: activations are whole numbers in units of 1/16, clamped to +-255; weights are whole
 numbers in units of 1/64, clamped to +-127; products are summed, rescaled by a power of two and floored.
-With at most 512 inputs to a sum every partial sum stays below 2**24 (512 * 127 * 255 = 16.6 M), so
-float32 represents each one exactly and the result is the same on any machine in any order of
+With at most 500 inputs to a sum every partial sum stays below 2**24 (500 * 127 * 255 + 2**19 = 16.7 M),
+so float32 represents each one exactly and the result is the same on any machine in any order of
 summation.  Training sees the same numbers through straight-through gradients.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 ACTIVATION_UNIT = 16
 ACTIVATION_LIMIT = 255
-FAN_IN_LIMIT = 512
+FAN_IN_LIMIT = 500
 WEIGHT_UNIT = 64
 WEIGHT_LIMIT = 127
 BIAS_LIMIT = 2**19

@@ -9,7 +9,7 @@ from torch import Tensor
 def gaussian_bits(v: Tensor, sigma: Tensor) -> Tensor:
     """Bits of the interval v +- 1/2 under a zero-mean normal of deviation sigma, element by element.
 
-    Computed from the tail side, where float32 keeps its precision; at most 30 bits, beyond which an
+    Computed from the tail side, where float32 keeps its precision; at most 34 bits, beyond which an
     escape code takes over.
     """
     v = v.abs()

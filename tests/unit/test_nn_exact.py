@@ -1,0 +1,272 @@
+"""The context network gives the same integers whatever computes it."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+import onnx
+import onnxruntime
+from onnx import numpy_helper
+
+from dlf.entropy.quadtree import STEPS, step_masks
+from dlf.export import bundle_writer
+from dlf.nn.build import COMPACT, TINY
+from dlf.nn.config import ModelConfig
+from dlf.nn.context import ContextModel
+from dlf.nn.detail import DetailQuantizer
+from dlf.nn.exact import (
+    ACTIVATION_LIMIT,
+    BIAS_LIMIT,
+    FAN_IN_LIMIT,
+    WEIGHT_LIMIT,
+    Arithmetic,
+    IntegerConv2d,
+    WholeConv2d,
+    with_whole_weights,
+)
+from dlf.nn.model import Dlf
+from dlf.nn.windows import make_grid
+
+pytestmark = pytest.mark.torch
+
+SIZES = [(1, 1), (3, 5), (10, 13)]
+LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
+Arrays = list[NDArray[np.float64]]
+
+
+def make_context(config: ModelConfig, wild: bool) -> ContextModel:
+    """Seeded; `wild` has weights and biases far beyond their limits, so that much saturates."""
+    torch.manual_seed(7)
+    context = ContextModel(config.quant)
+    if wild:
+        with torch.no_grad():
+            for module in context.modules():
+                if isinstance(module, IntegerConv2d):
+                    module.weight.uniform_(-2.5, 2.5)
+                    module.bias.uniform_(-700, 700)
+    return context
+
+
+def graphs_of(config: ModelConfig, context: ContextModel) -> dict[str, bytes]:
+    """The two graphs as a bundle holds them; the rest of the model is not needed for them."""
+    model = SimpleNamespace(
+        config=config,
+        details=SimpleNamespace(context=context),
+        grid=lambda height, width: make_grid(height // 16, width // 16, 8),
+    )
+    return {name: bundle_writer._graph(model, f"{name}.onnx") for name in ("prior", "context")}
+
+
+class Torch:
+    """The torch module behind numpy; `grad` takes the straight-through path of training."""
+
+    def __init__(self, context: ContextModel, dtype: torch.dtype = torch.float32, grad: bool = False) -> None:
+        self.context, self.dtype, self.grad = context, dtype, grad
+
+    def prior(self, vector: NDArray[np.float32]) -> Arrays:
+        with torch.set_grad_enabled(self.grad):
+            found = self.context.prior(torch.from_numpy(vector).to(self.dtype))
+        return [self._back(t) for t in (*found.first, found.step, found.common)]
+
+    def step(self, index: int, y_hat: NDArray[np.float32], common: NDArray[np.float64]) -> Arrays:
+        inputs = (torch.from_numpy(a).to(self.dtype) for a in (y_hat, common))
+        with torch.set_grad_enabled(self.grad):
+            return [self._back(t) for t in self.context.context(index, *inputs)]
+
+    @staticmethod
+    def _back(tensor: torch.Tensor) -> NDArray[np.float64]:
+        return tensor.detach().to(torch.float64).numpy()
+
+
+class Onnx:
+    """ONNX Runtime behind numpy."""
+
+    def __init__(self, graphs: dict[str, bytes], level: str, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        self.sessions = {
+            name: onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            for name, data in graphs.items()
+        }
+
+    def prior(self, vector: NDArray[np.float32]) -> Arrays:
+        return self._run("prior", ["scale", "mean", "step", "common"], prior=vector)
+
+    def step(self, index: int, y_hat: NDArray[np.float32], common: NDArray[np.float64]) -> Arrays:
+        inputs = {"y_hat": y_hat, "common": common.astype(np.float32), "index": np.array(index, np.int64)}
+        return self._run("context", ["scale", "mean"], **inputs)
+
+    def _run(self, name: str, outputs: list[str], **inputs: NDArray[np.generic]) -> Arrays:
+        return [array.astype(np.float64) for array in self.sessions[name].run(outputs, inputs)]
+
+
+def implementations(config: ModelConfig, context: ContextModel) -> dict[str, Torch | Onnx]:
+    whole = with_whole_weights(context)
+    graphs = graphs_of(config, context)
+    found: dict[str, Torch | Onnx] = {
+        "float32": Torch(context),
+        "training": Torch(context, grad=True),
+        "float64": Torch(with_whole_weights(context).double(), torch.float64),
+        "float64, real weights": Torch(copy.deepcopy(context).double(), torch.float64),
+        "whole": Torch(whole),
+        "channels_last": Torch(copy.deepcopy(context).to(memory_format=torch.channels_last)),
+    }
+    for level in LEVELS:
+        for threads in (1, 2):
+            found[f"{level}, {threads} threads"] = Onnx(graphs, level, threads)
+    return found
+
+
+@pytest.mark.parametrize("wild", [False, True])
+@pytest.mark.parametrize("config", [TINY, COMPACT], ids=lambda config: config.name)
+def test_same_integers_from_every_implementation(config: ModelConfig, wild: bool) -> None:
+    channels = config.quant.channels
+    rng = np.random.default_rng(3)
+    found = implementations(config, make_context(config, wild))
+    for rows, cols in SIZES:
+        shape = (1, channels, rows, cols)
+        vector = rng.integers(-ACTIVATION_LIMIT, ACTIVATION_LIMIT + 1, shape).astype(np.float32)
+        # mostly small, some beyond what the network looks at, some at the coder's own limit
+        y_hat = rng.choice([1, 30, 300, 2**19], shape) * rng.uniform(-1, 1, shape)
+        y_hat = np.rint(y_hat).astype(np.float32)
+        common = found["float32"].prior(vector)[3]
+        wanted = [*found["float32"].prior(vector), *_steps(found["float32"], y_hat, common)]
+        assert all(np.array_equal(array, np.rint(array)) for array in wanted)
+        assert len(np.unique(wanted[-1])) > 1
+        for name, implementation in found.items():
+            got = [*implementation.prior(vector), *_steps(implementation, y_hat, common)]
+            for a, b in zip(got, wanted, strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=f"{name} at {rows}x{cols}")
+
+
+def _steps(implementation: Torch | Onnx, y_hat: NDArray[np.float32], common: NDArray[np.float64]) -> Arrays:
+    return [a for index in range(STEPS - 1) for a in implementation.step(index, y_hat, common)]
+
+
+def test_same_symbols_on_latents_of_a_picture() -> None:
+    """The four steps feed on their own results, so that one difference would spread."""
+    torch.manual_seed(1)
+    model = Dlf(TINY).eval()
+    y, x = np.mgrid[:192, :320]
+    waves = np.stack([(x * y // 60) % 256, (3 * y + x) % 256, (x * x // 90) % 256])
+    pixels = torch.from_numpy(waves.astype(np.float32) / 255)[None]
+    quality = torch.tensor([70.0])
+    with torch.no_grad():
+        _, feature = model.encoder(pixels, model.grid(192, 320))
+        latent = model.details.analyse(feature, quality).double().numpy()
+        vector = model.details.context.prior_vector(quality).expand(-1, -1, 6, 10).numpy().copy()
+        own = model.details.quantise(torch.from_numpy(latent).float(), quality)
+    assert latent.std() > 0.3
+    walks = {
+        name: _walk(implementation, vector, latent)
+        for name, implementation in implementations(TINY, model.details.context).items()
+    }
+    for name, (symbols, y_hat) in walks.items():
+        np.testing.assert_array_equal(symbols, walks["float32"][0], err_msg=name)
+        np.testing.assert_array_equal(y_hat, walks["float32"][1], err_msg=name)
+    assert len(np.unique(walks["float32"][0])) > 4
+    # the trainer's walk is the codec's
+    np.testing.assert_allclose(own.y_hat.numpy(), walks["float32"][1], atol=1e-5)
+
+
+def _walk(
+    implementation: Torch | Onnx, vector: NDArray[np.float32], latent: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    scale, mean, step, common = implementation.prior(vector)
+    masks = step_masks(*latent.shape[1:])
+    y_hat, symbols = np.zeros_like(latent), np.zeros_like(latent)
+    for index in range(STEPS):
+        if index:
+            scale, mean = implementation.step(index - 1, y_hat.astype(np.float32), common)
+        found = np.where(scale >= 1, np.rint(latent / (step / 64) - mean / 16), 0)
+        symbols = np.where(masks[index], found, symbols)
+        y_hat = np.where(masks[index], found * 16 + mean, y_hat)
+    return symbols, y_hat / 16 * (step / 64)
+
+
+@pytest.mark.parametrize("config", [TINY, COMPACT], ids=lambda config: config.name)
+def test_no_sum_of_the_network_can_leave_what_float32_holds(config: ModelConfig) -> None:
+    convolutions = [
+        m for m in with_whole_weights(make_context(config, True)).modules() if type(m) is WholeConv2d
+    ]
+    assert len(convolutions) > 10
+    for conv in convolutions:
+        weight, bias = conv.weight.double(), conv.bias.double()
+        largest = weight.abs().sum((1, 2, 3)) * ACTIVATION_LIMIT + bias.abs()
+        assert largest.max() < 2**24
+        assert weight.abs().max() <= WEIGHT_LIMIT
+        assert bias.abs().max() <= BIAS_LIMIT
+        for parameter in (weight, bias):
+            assert torch.equal(parameter, parameter.round())
+
+
+def test_the_limits_together_keep_any_sum_exact() -> None:
+    assert FAN_IN_LIMIT * WEIGHT_LIMIT * ACTIVATION_LIMIT + BIAS_LIMIT < 2**24
+    Arithmetic(integer=True).conv(FAN_IN_LIMIT, 1)
+    Arithmetic(integer=True).conv(FAN_IN_LIMIT, FAN_IN_LIMIT, 3, groups=FAN_IN_LIMIT)
+    with pytest.raises(ValueError, match="not exact"):
+        Arithmetic(integer=True).conv(FAN_IN_LIMIT + 1, 1)
+    with pytest.raises(ValueError, match="not exact"):
+        Arithmetic(integer=True).conv(FAN_IN_LIMIT // 9 + 1, 1, 3)
+
+
+def test_prior_vectors_stay_within_the_activation_limit() -> None:
+    context = make_context(TINY, False)
+    with torch.no_grad():
+        context.factorized_prior_vec.copy_(
+            torch.linspace(-40, 40, context.factorized_prior_vec.numel()).view(3, 8)
+        )
+        vector = context.prior_vector(torch.arange(0, 101, 10.0))
+    assert vector.abs().max() == ACTIVATION_LIMIT
+    assert torch.equal(vector, vector.round())
+
+
+@pytest.mark.parametrize("slope", [0.01, 0.1])
+def test_integer_leak_is_near_the_slope_and_whole(slope: float) -> None:
+    x = torch.arange(-255.0, 256.0)
+    leaked = Arithmetic(integer=True).leaky(x, slope)
+    assert torch.equal(leaked, leaked.round())
+    assert torch.equal(leaked[x >= 0], x[x >= 0])
+    assert (leaked - torch.nn.functional.leaky_relu(x, slope)).abs().max() < 1 + 255 * slope * 0.5
+
+
+def test_gradients_pass_saturation_and_rounding() -> None:
+    context = make_context(TINY, True)
+    vector = context.prior_vector(torch.tensor([30.0])).expand(-1, -1, 4, 4)
+    prior = context.prior(vector)
+    params = context.context(2, torch.full((1, TINY.quant.channels, 4, 4), 5000.0), prior.common)
+    (params.scale.sum() + params.mean.sum() + prior.step.sum()).backward()
+    for name, parameter in context.named_parameters():
+        if name.startswith(("y_spatial_prior_adaptor.0", "y_spatial_prior_adaptor.1")):
+            continue
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("name", ["prior", "context"])
+def test_stored_parameters_are_whole_numbers(name: str) -> None:
+    graph = onnx.load_from_string(graphs_of(COMPACT, make_context(COMPACT, False))[name]).graph
+    weights = [numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    assert sum(w.size for w in weights) > 10_000
+    assert any(w.dtype == np.float16 for w in weights)
+    for weight in weights:
+        if weight.dtype != np.int64:
+            np.testing.assert_array_equal(weight, np.rint(weight))
+
+
+def test_detail_quantizer_starts_with_latents_that_do_not_round_to_zero() -> None:
+    torch.manual_seed(0)
+    details = DetailQuantizer(COMPACT.quant)
+    with torch.no_grad():
+        y = details.analyse(torch.randn(1, COMPACT.quant.hidden, 8, 8), torch.tensor([50.0]))
+    assert y.std() > 0.5
