@@ -9,8 +9,8 @@ from torch import Tensor
 def gaussian_bits(v: Tensor, sigma: Tensor) -> Tensor:
     """Bits of the interval v +- 1/2 under a zero-mean normal of deviation sigma, element by element.
 
-    Computed from the tail side, where float32 keeps its precision; at most 34 bits, beyond which an
-    escape code takes over.
+    Good to 0.01 bits up to 17 bits, where differences of float32 probabilities lose their precision, and
+    at most 34 bits.
     """
     v = v.abs()
     upper = torch.special.ndtr((0.5 - v) / sigma)
