@@ -1,4 +1,4 @@
-"""``dlf encode | decode | info | train | export``: parser, dispatch, exit codes."""
+"""``dlf encode | decode | info | eval | train | export``: parser, dispatch, exit codes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from typing import NoReturn
 
 import dlf
 from dlf.cli import decode, encode, export, info, train
+from dlf.cli import eval as evaluate
 from dlf.cli.jobs import UsageError, complain, explain
 from dlf.errors import DlfError
 
-COMMANDS = (("encode", encode), ("decode", decode), ("info", info), ("train", train), ("export", export))
+COMMANDS = (
+    ("encode", encode),
+    ("decode", decode),
+    ("info", info),
+    ("eval", evaluate),
+    ("train", train),
+    ("export", export),
+)
 
 INTERRUPTED = 130
 READER_GONE = 141
