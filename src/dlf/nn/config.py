@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -53,7 +52,9 @@ class TokenConfig:
 
     count: tokens a window.  legacy_reshape: the released weights reshape (tokens, width) to
     (width, tokens) without a transpose before the output projection.  tail_drop: the model was trained
-    with fewer tokens than `count`, missing ones replaced by a learned vector.
+    with fewer tokens than `count`, missing ones replaced by a learned vector.  spread: token vectors are
+    standardised by running statistics before they are normalised to length 1; without it, and without
+    pretrained tokens, all pictures soon share one code (see `dlf.nn.hybrid.RunningStandard`).
     """
 
     count: int
@@ -66,6 +67,7 @@ class TokenConfig:
     mlp_ratio: int
     legacy_reshape: bool
     tail_drop: bool
+    spread: bool
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], data: dict[str, Any]) -> T:
-    """Build a config dataclass from a plain dict; unknown and missing keys raise ValueError."""
+    """Build a config dataclass from a plain dict.
+
+    Unknown and missing keys and values of another type raise ValueError.
+    """
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
@@ -157,22 +162,27 @@ def from_dict(cls: type[T], data: dict[str, Any]) -> T:
         msg = f"unknown key(s) {', '.join(unknown)} in {cls.__name__}; known: {', '.join(fields)}"
         raise ValueError(msg)
     try:
-        return cls(**{key: _convert(hints[key], value) for key, value in data.items()})
+        return cls(**{key: _convert(key, hints[key], value) for key, value in data.items()})
     except TypeError as error:
         msg = f"{cls.__name__}: {error}"
         raise ValueError(msg) from error
 
 
-def _convert(hint: Any, value: Any) -> Any:
+def _convert(key: str, hint: Any, value: Any) -> Any:
+    """Value as the type that the hint asks for; ValueError where it is of another."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_dict(typing.cast("type[Any]", hint), value)
-    origin = typing.get_origin(hint)
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(tuple(v) if isinstance(v, list) else v for v in value)
-    if origin in (typing.Union, types.UnionType):
-        for option in typing.get_args(hint):
-            if dataclasses.is_dataclass(option) and isinstance(value, dict):
-                return from_dict(typing.cast("type[Any]", option), value)
-    if hint is float and isinstance(value, int):
+        kinds = [options[0]] * len(value) if options[-1] is ... else options
+        if len(kinds) == len(value):
+            return tuple(_convert(key, kind, part) for kind, part in zip(kinds, value, strict=True))
+    if origin is Literal and value in options:
+        return value
+    if hint is float and type(value) is int:
         return float(value)
-    return value
+    if type(value) is hint:
+        return value
+    # YAML reads 1e-3 as text: a float needs a point
+    msg = f"{key} cannot be {value!r}"
+    raise ValueError(msg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,14 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; ValueError if it is not one of ours."""
-    data = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-        msg = f"{path} is not a training checkpoint of format {FORMAT}"
-        raise ValueError(msg)
-    return Checkpoint(**data)
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+        if data.pop("format") == FORMAT:
+            return Checkpoint(**data)
+    except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        raise ValueError(_refusal(path)) from error
+    raise ValueError(_refusal(path))
+
+
+def _refusal(path: Path) -> str:
+    return f"{path} is not a training checkpoint of format {FORMAT}"

@@ -35,8 +35,8 @@ def rate_weight(rate: Rate, quality: Tensor, progress: float) -> Tensor:
     span = max(rate.ramp_to - rate.ramp_from, 1e-9)
     ramp = min(1.0, max(0.0, (progress - rate.ramp_from) / span))
     factor = rate.initial ** (1 - ramp)
-    log_low, log_high = math.log(rate.at_low), math.log(rate.at_high)
-    return factor * torch.exp(log_low + (log_high - log_low) * quality / 100)
+    share = quality / 100
+    return factor * rate.at_low ** (1 - share) * rate.at_high**share
 
 
 class LatentCache:

@@ -1,0 +1,347 @@
+"""The loop: resuming exactly, stopping, bad steps, checkpoints."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+
+from dlf.losses.objective import Weights
+from dlf.nn.build import TINY
+from dlf.nn.config import to_dict
+from dlf.train import checkpoint, codec_stage, tokenizer_stage
+from dlf.train.checkpoint import Checkpoint
+from dlf.train.codec_stage import CodecStage, new_model
+from dlf.train.config import Rate, TrainConfig
+from dlf.train.data import Batch, CropSampler
+from dlf.train.loop import CHECKPOINT, LOG, LossReport, Run, Stage
+from dlf.train.run import Sources, build_stage, run_stage
+from dlf.train.tokenizer_stage import TokenizerStage
+
+pytestmark = pytest.mark.torch
+
+STEPS = 6
+CONFIG = TrainConfig(
+    preset="tiny", stage="tokenizer", steps=STEPS, shapes=((64, 64), (32, 96)), pixels=8192, lr=2e-3,
+    lr_end=1e-4, weights=Weights(l1=1.0, low=1.0, vq=1.0, latent=1.0, code=0.25), warmup=2, hold=0.3,
+    rate=Rate(at_low=4.0, at_high=1.0), ema=0.9, precision="float32", validate_every=4, log_every=2,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, handlers put back, and code books that are seeded and revived within a few steps."""
+    monkeypatch.setattr(tokenizer_stage, "SEED_FROM_STEP", 2)
+    monkeypatch.setattr(tokenizer_stage, "CODE_PATIENCE", 1)
+    monkeypatch.setattr(codec_stage, "CODE_PATIENCE", 1)
+    monkeypatch.setattr(codec_stage, "SEED_VECTORS", 30)
+    threads = torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def pictures() -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(4)
+    return [rng.integers(0, 256, (96, 128, 3), np.uint8) for _ in range(3)]
+
+
+def make_stage(kind: str) -> tuple[TrainConfig, Stage]:
+    torch.manual_seed(21)
+    config = replace(CONFIG, stage=kind)
+    if kind == "tokenizer":
+        return config, TokenizerStage(config, None, pictures()[:1])
+    return config, CodecStage(config, new_model("tiny"), None, pictures(), pictures()[:1])
+
+
+class Sampler(CropSampler):
+    """Crops of made-up pictures; calls `hook` with the number of the step first."""
+
+    def __init__(self, hook: Callable[[int], None] = lambda step: None) -> None:
+        super().__init__(pictures(), CONFIG.shapes, CONFIG.pixels, CONFIG.seed)
+        self.hook = hook
+
+    def __call__(self, step: int) -> Batch:
+        self.hook(step)
+        return super().__call__(step)
+
+
+def make_run(kind: str, folder: Path, hook: Callable[[int], None] = lambda step: None) -> Run:
+    config, stage = make_stage(kind)
+    return Run(config, stage, Sampler(hook), folder)
+
+
+def stop_after(run: Run, steps: int) -> None:
+    def hook(step: int) -> None:
+        run.stop = step + 1 == steps
+
+    run.sampler.hook = hook  # type: ignore[attr-defined]
+
+
+def tensors(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from tensors(part, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for key, part in enumerate(value):
+            yield from tensors(part, f"{path}.{key}")
+    else:
+        yield path, value
+
+
+def assert_same(a: Any, b: Any) -> None:
+    first, second = dict(tensors(a)), dict(tensors(b))
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        same = torch.equal(value, second[key]) if isinstance(value, torch.Tensor) else value == second[key]
+        assert same, key
+
+
+@pytest.mark.parametrize("stopped", [1, 4])
+@pytest.mark.parametrize("kind", ["tokenizer", "align", "joint"])
+def test_resumed_run_equals_one_that_never_stopped(kind: str, stopped: int, tmp_path: Path) -> None:
+    """Bit for bit: weights, averages, optimiser, idle codes; across seeding, reviving and validation."""
+    whole = make_run(kind, tmp_path / "whole")
+    start = {k: v.clone() for k, v in whole.stage.module.state_dict().items()}
+    assert whole.train()
+    first = make_run(kind, tmp_path / "parts")
+    stop_after(first, stopped)
+    assert not first.train()
+    torch.manual_seed(99)  # whatever the process did before must not matter
+    second = make_run(kind, tmp_path / "parts")
+    assert second.step == stopped
+    torch.rand(5)
+    assert second.train()
+    a, b = (checkpoint.load(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
+    assert a.step == b.step == STEPS
+    assert a.stage.keys() >= {"idle"}
+    assert_same(vars(a), vars(b))
+    changed = [k for k, v in a.model.items() if not torch.equal(v, start[k])]
+    book = "quantize.embedding.weight"
+    assert book in changed
+    assert len(changed) > 10
+
+
+def test_checkpoint_without_a_stage_entry_resumes_and_keeps_its_codes(tmp_path: Path) -> None:
+    for kind in ("tokenizer", "align"):
+        folder = tmp_path / kind
+        run = make_run(kind, folder)
+        stop_after(run, 5)
+        run.train()
+        data = torch.load(folder / CHECKPOINT, weights_only=True)
+        del data["stage"]
+        torch.save(data, folder / CHECKPOINT)
+        resumed = make_run(kind, folder)
+        book = resumed.stage.module.quantize.embedding.weight
+        before = book.detach().clone()
+        resumed.stage.module.quantize.seed = lambda z: pytest.fail("seeded a trained codebook")
+        assert resumed.train()
+        assert (book - before).abs().max() < 1
+
+
+def test_signal_stops_after_the_step_and_saves(tmp_path: Path) -> None:
+    run = make_run(
+        "tokenizer", tmp_path, lambda step: signal.raise_signal(signal.SIGTERM) if step == 1 else None
+    )
+    assert not run.train()
+    assert checkpoint.load(tmp_path / CHECKPOINT).step == run.step == 2
+
+
+class Broken(TokenizerStage):
+    """Loses its numbers at one step."""
+
+    def loss(self, batch: Batch, progress: float) -> LossReport:
+        report = super().loss(batch, progress)
+        if progress == 4 / STEPS:
+            return LossReport(report.total * torch.nan, report.terms)
+        return report
+
+
+def test_step_without_finite_gradient_is_left_out(tmp_path: Path) -> None:
+    torch.manual_seed(21)
+    states: list[Any] = []
+    run = Run(CONFIG, Broken(CONFIG, None, pictures()[:1]), Sampler(), tmp_path)
+
+    def hook(step: int) -> None:
+        copied = {
+            "model": run.stage.module.state_dict(),
+            "ema": run.ema,
+            "adam": run.optimiser.state_dict()["state"],
+        }
+        states.append({k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in tensors(copied)})
+
+    run.sampler.hook = hook  # type: ignore[attr-defined]
+    assert run.train()
+    assert run.skipped == 1
+    assert_same(states[4], states[5])
+    assert not torch.equal(
+        states[3][".model.encoder.conv_in.weight"], states[4][".model.encoder.conv_in.weight"]
+    )
+    assert all(v.isfinite().all() for v in run.stage.module.state_dict().values())
+    rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [2, 4, 6]
+    assert [row.get("skipped", 0) for row in rows if row["kind"] == "train"] == [0, 0, 0.5]
+
+
+def test_log_and_validation(tmp_path: Path) -> None:
+    for kind, keys in (("tokenizer", {"l1", "low", "codes"}), ("joint", {"bpp_50", "psnr_10", "codes"})):
+        folder = tmp_path / kind
+        assert make_run(kind, folder).train()
+        rows = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+        assert [row["step"] for row in rows if row["kind"] == "val"] == [4, 6]
+        assert keys <= rows[-1].keys()
+        assert (folder / "val_0000004.png").exists()
+        assert all(np.isfinite(v) for row in rows for v in row.values() if isinstance(v, float))
+
+
+def test_means_after_a_resume_are_of_the_steps_since(tmp_path: Path) -> None:
+    whole = make_run("tokenizer", tmp_path / "whole")
+    whole.train()
+    first = make_run("tokenizer", tmp_path / "parts")
+    stop_after(first, 3)
+    first.train()
+    make_run("tokenizer", tmp_path / "parts").train()
+    a, b = (
+        [r for r in map(json.loads, (tmp_path / n / LOG).read_text().splitlines()) if r["kind"] == "train"]
+        for n in ("whole", "parts")
+    )
+    assert a[-1] | {"seconds": 0} == b[-1] | {"seconds": 0}
+    assert b[1]["step"] == 4
+    assert b[1]["l1"] == pytest.approx(a[1]["l1"], rel=0.5)
+
+
+def test_averaged_weights_follow(tmp_path: Path) -> None:
+    run = make_run("joint", tmp_path)
+    run.train()
+    name = "details.enc_trans_0.0.0.conv1.weight"
+    own, mean = run.stage.module.state_dict()[name], run.ema[name]
+    assert not torch.equal(own, mean)
+    assert (own - mean).abs().max() < 0.05
+
+
+def test_alignment_leaves_the_tokenizer_alone(tmp_path: Path) -> None:
+    run = make_run("align", tmp_path)
+    before = {k: v.clone() for k, v in run.stage.module.vqgan.state_dict().items()}
+    run.train()
+    assert_same(before, run.stage.module.vqgan.state_dict())
+
+
+def test_frozen_prefixes_do_not_train() -> None:
+    config = replace(CONFIG, stage="joint", freeze=("encoder.", "quantize."))
+    stage = CodecStage(config, new_model("tiny"), None, pictures(), [])
+    trained = {n.split(".")[0] for n, p in stage.module.named_parameters() if p.requires_grad}
+    assert trained == {"details", "decoder", "fusion", "vqgan"}
+    assert not stage.module.vqgan.encoder.conv_in.weight.requires_grad
+    assert stage.module.vqgan.decoder.conv_in.weight.requires_grad
+
+
+STATE = Checkpoint(3, to_dict(CONFIG), {"a": torch.ones(3)}, {"a": torch.zeros(3)}, {"main": {}}, {"seen": 1})
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "last.pt"
+    checkpoint.save(path, STATE)
+    assert_same(vars(checkpoint.load(path)), vars(STATE))
+    assert [p.name for p in path.parent.iterdir()] == ["last.pt"]
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, STATE)
+
+    def fail(data: object, where: Path) -> None:
+        where.write_bytes(b"half a checkpoint")
+        raise OSError
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError):  # noqa: PT011
+        checkpoint.save(path, replace(STATE, step=4))
+    assert checkpoint.load(path).step == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+class Bomb:
+    """Runs code when unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("a checkpoint ran code",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"not a checkpoint", [1, 2], {"format": 0}, {"format": 1, "step": 3}, Bomb(),
+        {"format": 1, **vars(STATE), "surplus": 0},
+    ],
+    ids=["empty", "text", "list", "format", "missing", "code", "surplus"],
+)  # fmt: skip
+def test_what_is_no_checkpoint_is_refused(content: object, tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r"x\.pt is not a training checkpoint"):
+        checkpoint.load(path)
+
+
+def write_pictures(folder: Path) -> Path:
+    from PIL import Image
+
+    folder.mkdir()
+    for number, pixels in enumerate(pictures()):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def test_three_stages_from_files(tmp_path: Path) -> None:
+    """Each stage starts from the averaged weights of the one before."""
+    import yaml
+
+    data = write_pictures(tmp_path / "data")
+    init = None
+    for kind in ("tokenizer", "align", "joint"):
+        config = tmp_path / f"{kind}.yaml"
+        plain = json.loads(json.dumps(to_dict(replace(CONFIG, stage=kind, steps=3))))
+        config.write_text(yaml.safe_dump(plain))
+        out = tmp_path / kind
+        assert run_stage(config, Sources(data, data, out, init, None), 1)
+        init = out / CHECKPOINT
+    aligned, joint = (checkpoint.load(tmp_path / kind / CHECKPOINT) for kind in ("align", "joint"))
+    tokenizer = checkpoint.load(tmp_path / "tokenizer" / CHECKPOINT).ema
+    for name, weight in tokenizer.items():
+        assert torch.equal(aligned.model[f"vqgan.{name}"], weight), name
+    assert torch.equal(joint.model["vqgan.encoder.conv_in.weight"], tokenizer["encoder.conv_in.weight"])
+
+
+def test_perceptual_term_needs_its_weights(tmp_path: Path) -> None:
+    config = replace(CONFIG, weights=Weights(perceptual=1.0))
+    with pytest.raises(ValueError, match="perceptual"):
+        build_stage(config, Sources(tmp_path, tmp_path, tmp_path, None, None), pictures(), [])
+
+
+def test_draws_ask_for_tokens_that_exist() -> None:
+    _, stage = make_stage("joint")
+    assert isinstance(stage, CodecStage)
+    draws = [stage.draw(Sampler()(step)) for step in range(40)]
+    keeps = torch.cat([draw.keep for draw in draws])
+    qualities = torch.cat([draw.quality for draw in draws])
+    assert keeps.min() >= 1
+    assert keeps.max() <= TINY.tokens.count
+    assert qualities.min() >= 0
+    assert qualities.max() <= 100
+    assert qualities.std() > 20
