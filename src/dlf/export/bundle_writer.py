@@ -85,9 +85,11 @@ def smooth_frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint32]:
     """
     share = (counts + 0.5) / (counts + 0.5).sum(1, keepdims=True)
     spare = TOTAL - counts.shape[1]
-    rows = 1 + np.floor(share * spare).astype(np.int64)
-    # the commonest code takes what flooring left over
-    rows[np.arange(len(rows)), rows.argmax(1)] += TOTAL - rows.sum(1)
+    exact = 1 + share * spare
+    rows = np.floor(exact).astype(np.int64)
+    # what flooring left over goes to those that lost most by it
+    rank = (exact - rows).argsort(1, kind="stable")[:, ::-1].argsort(1)
+    rows += rank < TOTAL - rows.sum(1, keepdims=True)
     return rows.astype(np.uint32)
 
 
