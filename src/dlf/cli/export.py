@@ -13,12 +13,8 @@ from dlf.extras import need
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dlf export``."""
     parser.add_argument("checkpoint", type=Path, help="checkpoint of an align or joint stage")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder"
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="pictures to count tokens on"
-    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="pictures to count tokens on")
     parser.add_argument("--name", required=True, help="name of the model")
     parser.add_argument("--id", type=int, required=True, help="number that streams name the model by")
     parser.add_argument("--quality", type=int, default=50, help="default quality")

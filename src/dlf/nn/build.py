@@ -22,7 +22,7 @@ DLF_L = ModelConfig(
     stem=StemConfig(),
     tokens=TokenConfig(
         count=32, codes=4096, code_dim=12, width=1024, heads=16, encoder_layers=24, decoder_layers=24,
-        mlp_ratio=4, legacy_reshape=True, tail_drop=False,
+        mlp_ratio=4, legacy_reshape=True, tail_drop=False, spread=False,
     ),
     detail=DetailConfig(
         width=768, head_width=64, swin_window=16, encoder_in_swin=4, encoder_out_swin=2, decoder_in_swin=4,
@@ -45,7 +45,7 @@ COMPACT = ModelConfig(
     stem=StemConfig(channels=(24, 48, 96, 128), blocks=(0, 1, 2, 1)),
     tokens=TokenConfig(
         count=24, codes=1024, code_dim=12, width=96, heads=3, encoder_layers=4, decoder_layers=2,
-        mlp_ratio=4, legacy_reshape=False, tail_drop=True,
+        mlp_ratio=4, legacy_reshape=False, tail_drop=True, spread=True,
     ),
     detail=DetailConfig(
         width=128, head_width=32, swin_window=8, encoder_in_swin=1, encoder_out_swin=0, decoder_in_swin=0,
@@ -68,7 +68,7 @@ TINY = ModelConfig(
     stem=StemConfig(channels=(8, 8, 8, 16), blocks=(0, 0, 0, 1)),
     tokens=TokenConfig(
         count=4, codes=16, code_dim=4, width=16, heads=2, encoder_layers=2, decoder_layers=2,
-        mlp_ratio=2, legacy_reshape=False, tail_drop=True,
+        mlp_ratio=2, legacy_reshape=False, tail_drop=True, spread=True,
     ),
     detail=DetailConfig(
         width=16, head_width=8, swin_window=8, encoder_in_swin=1, encoder_out_swin=1, decoder_in_swin=1,

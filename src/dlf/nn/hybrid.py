@@ -96,6 +96,37 @@ class TokenPath(nn.Module):
         return x, detail
 
 
+class RunningStandard(nn.Module):
+    """Subtracts a running mean and divides by a running deviation, for each place and dimension.
+
+    What a token says about a picture is at first a small ripple on what it says about all pictures.
+    Normalised to length 1 the ripple is lost, every picture gets the same code, and nothing ever pulls
+    them apart.  The statistics are constants to the gradient and to the exported graph.
+    """
+
+    mean: Tensor
+    square: Tensor
+
+    def __init__(self, count: int, dim: int, momentum: float = 0.005) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(count, dim))
+        self.register_buffer("square", torch.ones(count, dim))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z: (N, count, dim)."""
+        if self.training:
+            self.update(z.detach().float())
+        deviation = (self.square - self.mean.square()).clamp(min=1e-8).sqrt()
+        return (z - self.mean) / deviation
+
+    @torch.no_grad()
+    def update(self, z: Tensor) -> None:
+        """Move the statistics towards those of z."""
+        self.mean.lerp_(z.mean(0), self.momentum)
+        self.square.lerp_(z.square().mean(0), self.momentum)
+
+
 class HybridEncoder(nn.Module):
     """RGB to token vectors and detail features."""
 
@@ -111,6 +142,7 @@ class HybridEncoder(nn.Module):
         self.feat_in = swin_stack(detail.encoder_in_swin, detail.width, detail)
         self.path = TokenPath(tokens, detail, config.interact, encoder=True)
         self.conv_out = nn.Linear(tokens.width, tokens.code_dim)
+        self.spread = RunningStandard(tokens.count, tokens.code_dim) if tokens.spread else nn.Identity()
         self.feat_out = swin_stack(detail.encoder_out_swin, detail.width, detail)
         self.down = nn.Conv2d(detail.width, config.quant.hidden, 2, stride=2)
         self.down_norm = nn.LayerNorm(config.quant.hidden)
@@ -129,7 +161,7 @@ class HybridEncoder(nn.Module):
         z = self.path.ln_post(x[:, -self.path.tokens :])
         if self.legacy_reshape:
             z = z.reshape(z.shape[0], z.shape[2], z.shape[1]).transpose(1, 2)
-        z = self.conv_out(z)
+        z = self.spread(self.conv_out(z))
         feature = self.down(self.feat_out(detail, grid).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return z, self.down_proj(self.down_norm(feature)).permute(0, 3, 1, 2)
 

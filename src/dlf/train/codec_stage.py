@@ -71,10 +71,15 @@ class LatentCache:
 
 @dataclass(frozen=True)
 class Draw:
-    """Random choices of a step: quality (B,) in [0, 100], tokens a full window sends (B,)."""
+    """Random choices of a step, (B,) each.
+
+    quality: in [0, 100].  keep: tokens that a full window sends.  details: 1, or 0 where the sample is
+    decoded from its tokens alone.
+    """
 
     quality: Tensor
     keep: Tensor
+    details: Tensor
 
 
 class CodecStage:
@@ -104,24 +109,27 @@ class CodecStage:
         # vectors collected for seeding the codebook, (N, code dim); None: it is seeded
         self.pending = torch.empty(0, tokens.code_dim) if config.stage == "align" else None
 
-    def draw(self, batch: Batch) -> Draw:
-        """Quality uniform, once in four steps fewer tokens than it asks for."""
+    def draw(self, batch: Batch, progress: float) -> Draw:
+        """Quality uniform, once in four steps fewer tokens than it asks for, details as configured."""
         quality = batch.rng.uniform(0, 100, len(batch.crops)).astype(np.float32)
         keep = self.schedule[np.rint(quality).astype(int)].astype(np.int64)
         if batch.rng.random() < 0.25:
             keep = batch.rng.integers(1, keep + 1)
-        return Draw(torch.from_numpy(quality), torch.from_numpy(keep))
+        dropout = self.config.detail_dropout * (1 - progress)
+        details = (batch.rng.random(len(quality)) >= dropout).astype(np.float32)
+        return Draw(*(torch.from_numpy(a) for a in (quality, keep, details)))
 
     def loss(self, batch: Batch, progress: float) -> LossReport:
         """Loss of a batch; see `Stage`."""
-        draw = self.draw(batch)
+        draw = self.draw(batch, progress)
         model, pixels = self.module, batch.pixels
         grid = model.grid(*pixels.shape[2:])
         sent = sent_mask(draw.keep, model.config.tokens.count, grid.token)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             bottleneck = model.compress(pixels, draw.quality, grid)
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
-            fused = model.fuse(codes, sent, bottleneck.details.y_hat, draw.quality, grid)
+            y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
+            fused = model.fuse(codes, sent, y_hat, draw.quality, grid)
             if self.cache is not None:
                 terms = self._latent_terms(
                     fused.logits.float(), fused.latent.float(), self.cache(batch.crops)
@@ -133,7 +141,7 @@ class CodecStage:
                     picture, pixels * 2 - 1, self.config.weights, self.perceptual, (int(row), int(col))
                 )
         terms["vq"] = bottleneck.tokens.loss
-        bpp = bottleneck.details.bits / pixels[0, 0].numel()
+        bpp = bottleneck.details.bits * draw.details / pixels[0, 0].numel()
         rate = (rate_weight(self.config.rate, draw.quality, progress) * bpp).mean()
         total = weighted_sum(terms, self.config.weights) + rate
         self.last = bottleneck

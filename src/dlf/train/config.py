@@ -36,7 +36,8 @@ class TrainConfig:
     lr is reached after `warmup` steps, held for the fraction `hold` of the run, then falls along a
     cosine to `lr_end`.  ema: decay of the averaged weights that are validated and exported.
     precision: bf16 uses autocast, worth 1.6-1.8x on CPUs that have it.  freeze: prefixes of parameters
-    that do not train.
+    that do not train.  detail_dropout: share of samples decoded from tokens alone at the start of the
+    run, falling to none at its end; without pretrained tokens the details otherwise learn everything.
     """
 
     preset: str
@@ -56,6 +57,7 @@ class TrainConfig:
     seed: int = 0
     precision: Literal["float32", "bf16"] = "bf16"
     freeze: tuple[str, ...] = ()
+    detail_dropout: float = 0.0
     validate_every: int = 2000
     log_every: int = 50
     checkpoint_minutes: float = 10.0
