@@ -337,7 +337,7 @@ def test_perceptual_term_needs_its_weights(tmp_path: Path) -> None:
 def test_draws_ask_for_tokens_that_exist() -> None:
     _, stage = make_stage("joint")
     assert isinstance(stage, CodecStage)
-    draws = [stage.draw(Sampler()(step)) for step in range(40)]
+    draws = [stage.draw(Sampler()(step), 0.5) for step in range(40)]
     keeps = torch.cat([draw.keep for draw in draws])
     qualities = torch.cat([draw.quality for draw in draws])
     assert keeps.min() >= 1
