@@ -157,6 +157,4 @@ def tile_spans(size: int, core: int, halo: int) -> list[Span]:
     if size <= core + 2 * halo:
         return [Span((0, size), (0, size))]
     starts = range(0, size, core)
-    return [
-        Span((a, min(a + core, size)), (max(0, a - halo), min(size, a + core + halo))) for a in starts
-    ]
+    return [Span((a, min(a + core, size)), (max(0, a - halo), min(size, a + core + halo))) for a in starts]

@@ -7,6 +7,7 @@ import json
 import logging
 from pathlib import Path
 
+from dlf.cli.jobs import complain
 from dlf.extras import need
 
 
@@ -25,9 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export and check; returns the exit code."""
     need("torch", "torch")
+    logging.getLogger("dlf").setLevel(logging.INFO)
+    try:
+        return _export(args)
+    except (ValueError, OSError) as error:  # a wrong checkpoint, card or folder
+        complain(str(error))
+        return 1
+
+
+def _export(args: argparse.Namespace) -> int:
     from dlf.export.run import ExportJob, export
 
-    logging.getLogger("dlf").setLevel(logging.INFO)
     card = json.loads(args.card.read_text(encoding="utf-8")) if args.card else {}
     job = ExportJob(args.checkpoint, args.data, args.output, args.name, args.id, args.quality, card)
     print(export(job))

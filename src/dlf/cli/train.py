@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from dlf.cli.jobs import count
+from dlf.cli.jobs import complain, count
 from dlf.extras import need
 
 
@@ -34,4 +34,8 @@ def run(args: argparse.Namespace) -> int:
 
     logging.getLogger("dlf").setLevel(logging.INFO)
     sources = Sources(args.data, args.val, args.output, args.init, args.perceptual)
-    return 0 if run_stage(args.config, sources, args.threads) else 1
+    try:
+        return 0 if run_stage(args.config, sources, args.threads) else 1
+    except (ValueError, OSError) as error:  # a wrong configuration, checkpoint or folder
+        complain(str(error))
+        return 1

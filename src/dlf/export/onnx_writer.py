@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 OPSET = 18
-SMALL = 256  # tensors of fewer elements are not worth a cast
+SMALL = 1024  # tensors of fewer elements are not worth a cast
 
 
 @dataclass(frozen=True)

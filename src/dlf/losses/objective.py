@@ -17,7 +17,7 @@ class Weights:
     l1: mean absolute error of pixels in [-1, 1].  low: the same of 8x8 means (keeps colour right while
     the perceptual term rules).  perceptual: distance of a feature network.  vq: codebook and commitment
     loss.  latent, code: stage 1, MSE to and cross-entropy against the tokenizer's latent.
-    adversarial: hinge GAN.  Rate has its own schedule.
+    Rate has its own schedule.
     """
 
     l1: float = 0.0
@@ -26,7 +26,6 @@ class Weights:
     vq: float = 0.0
     latent: float = 0.0
     code: float = 0.0
-    adversarial: float = 0.0
 
 
 def pixel_terms(

@@ -32,7 +32,7 @@ DLF_L = ModelConfig(
         encoder_layers=(3, 7, 11, 15, 19), decoder_layers=(3, 7, 11, 15, 19), width=768, heads=12, depth=2,
         mlp_ratio=4,
     ),
-    quant=QuantConfig(channels=64, hidden=768, blocks=1, qualities=1, integer=False, spatial_blocks=3),
+    quant=QuantConfig(channels=64, hidden=768, blocks=2, qualities=1, integer=False, spatial_blocks=3),
     fusion=FusionConfig(width=1024, hidden=2048, detail_swin=2, token_swin=2, swin=4),
     vqgan=VqganConfig(
         channels=(128, 128, 256, 256, 512), encoder_blocks=(2,) * 5, decoder_blocks=(3,) * 5, mid_blocks=2,

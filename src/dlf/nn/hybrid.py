@@ -115,7 +115,7 @@ class RunningStandard(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (N, count, dim)."""
-        if self.training:
+        if self.training and bool(torch.isfinite(z).all()):
             self.update(z.detach().float())
         deviation = (self.square - self.mean.square()).clamp(min=1e-8).sqrt()
         return (z - self.mean) / deviation

@@ -42,7 +42,12 @@ class Dlf(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = HybridEncoder(config)
-        self.quantize = VectorQuantizer(config.tokens.codes, config.tokens.code_dim, normalise=True)
+        # standardised vectors cannot drift away from the codes; a commitment term would only pull
+        # different pictures onto the same few of them
+        commitment = 0.0 if config.tokens.spread else 0.25
+        self.quantize = VectorQuantizer(
+            config.tokens.codes, config.tokens.code_dim, normalise=True, commitment=commitment
+        )
         self.details = DetailQuantizer(config.quant)
         self.decoder = HybridDecoder(config)
         self.fusion = Fusion(config)

@@ -210,8 +210,3 @@ def quantise_grid(quantize: VectorQuantizer, z: Tensor) -> tuple[Tensor, Tensor,
     """Quantise (B, h, w, dim): (quantised of the same shape, indices (B, h, w), loss)."""
     result = quantize(z.reshape(-1, z.shape[-1]))
     return result.quantised.reshape(z.shape), result.indices.reshape(z.shape[:-1]), result.loss
-
-
-def last_decoder_weight(vqgan: Vqgan) -> Tensor:
-    """The weight at which gradient norms are compared for the adaptive adversarial term."""
-    return vqgan.decoder.get_parameter("conv_out.weight")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -101,13 +102,18 @@ class CodecStage:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen))
         self.bf16 = config.precision == "bf16"
-        self.cache = LatentCache(model, train, bf16=self.bf16) if config.stage == "align" else None
+        self.images = train
         tokens = model.config.tokens
         self.schedule = token_schedule(tokens.count, tail_drop=tokens.tail_drop)
         self.token_bits = math.log2(tokens.codes)
         self.last: Bottleneck | None = None
         # vectors collected for seeding the codebook, (N, code dim); None: it is seeded
         self.pending = torch.empty(0, tokens.code_dim) if config.stage == "align" else None
+
+    @cached_property
+    def cache(self) -> LatentCache:
+        """Computed at the first step, when a resumed run has its weights."""
+        return LatentCache(self.module, self.images, bf16=self.bf16)
 
     def draw(self, batch: Batch, progress: float) -> Draw:
         """Quality uniform, once in four steps fewer tokens than it asks for, details as configured."""
@@ -130,7 +136,7 @@ class CodecStage:
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
             fused = model.fuse(codes, sent, y_hat, draw.quality, grid)
-            if self.cache is not None:
+            if self.config.stage == "align":
                 terms = self._latent_terms(
                     fused.logits.float(), fused.latent.float(), self.cache(batch.crops)
                 )

@@ -8,6 +8,7 @@ from typing import Literal
 
 import yaml
 
+from dlf.geometry import CELL
 from dlf.losses.objective import Weights
 from dlf.nn.config import from_dict
 
@@ -61,6 +62,13 @@ class TrainConfig:
     validate_every: int = 2000
     log_every: int = 50
     checkpoint_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for shapes that do not fill whole latent cells."""
+        for height, width in self.shapes:
+            if height % CELL or width % CELL or min(height, width) < CELL:
+                msg = f"crops of {height}x{width} pixels: both sides must be multiples of {CELL}"
+                raise ValueError(msg)
 
 
 def load_config(path: Path) -> TrainConfig:

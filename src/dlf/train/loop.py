@@ -122,8 +122,16 @@ class Run:
 
     def train(self) -> bool:
         """Run to the configured number of steps; False if a signal stopped it earlier."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._steps()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        self.save()
+        return not self.stop
+
+    def _steps(self) -> None:
         saved = started = time.monotonic()
         first = self.step
         recent: list[dict[str, float]] = []
@@ -139,8 +147,6 @@ class Run:
             if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
                 self.save()
                 saved = time.monotonic()
-        self.save()
-        return not self.stop
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop = True
