@@ -42,7 +42,7 @@ DLF_L = ModelConfig(
 
 COMPACT = ModelConfig(
     name="compact",
-    stem=StemConfig(channels=(24, 48, 96, 128), blocks=(0, 1, 2, 1)),
+    stem=StemConfig(tokenizer=True),
     tokens=TokenConfig(
         count=24, codes=1024, code_dim=12, width=96, heads=3, encoder_layers=4, decoder_layers=2,
         mlp_ratio=4, legacy_reshape=False, tail_drop=True, spread=True,

@@ -39,11 +39,13 @@ class StemConfig:
     """From pixels to the patch grid.
 
     A conv 16x16 of stride 16 if `channels` is empty, else strided 3x3 convolutions with `blocks`
-    residual blocks a level (sizes 1/2, 1/4, 1/8, 1/16).
+    residual blocks a level (sizes 1/2, 1/4, 1/8, 1/16).  tokenizer: an encoder of the VQGAN's shape
+    instead, so that training can start from the tokenizer's own (see `dlf.train.warmstart`).
     """
 
     channels: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
+    tokenizer: bool = False
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class DetailQuantizer(nn.Module):
         active = 0.0
         for index in range(STEPS):
             if index:
-                params = self.context.context(index - 1, y_hat, common)
+                # no gradient through what is known: four networks in a row would explode
+                params = self.context.context(index - 1, y_hat.detach(), common)
             residual = scaled - params.mean / mean_unit
             sigma = self.context.sigma(params.scale)
             if self.training:

@@ -91,8 +91,8 @@ def rescale(total: Tensor) -> Tensor:
 
 
 def settle(x: Tensor) -> Tensor:
-    """Clamp whole numbers to the activation limit."""
-    return clamp_ste(x, -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+    """Clamp whole numbers to the activation limit; no gradient beyond it, or a deep chain explodes."""
+    return x.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
 
 class Arithmetic:

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.geometry import WINDOW_PATCHES
-from dlf.nn.config import DetailConfig, InteractConfig, ModelConfig, StemConfig, TokenConfig
+from dlf.nn.config import DetailConfig, InteractConfig, ModelConfig, TokenConfig, VqganConfig
 from dlf.nn.interact import interact_blocks
 from dlf.nn.layers import ConvNextBlock, DetailMix, SwinStack, TransformerBlock
-from dlf.nn.vqgan import ResBlock
+from dlf.nn.vqgan import Encoder, ResBlock
 from dlf.nn.windows import Grid, cut, key_bias, paste
 
 
@@ -39,8 +39,30 @@ def _mixes(layers: tuple[int, ...], config: DetailConfig) -> nn.ModuleDict:
     )
 
 
-def make_stem(config: StemConfig, width: int) -> nn.Module:
-    """RGB (B, 3, H, W) in [0, 1] to (B, width, H/16, W/16)."""
+class TokenizerStem(nn.Module):
+    """An encoder of the VQGAN's shape: RGB (B, 3, H, W) in [0, 1] to (B, code dim, H/16, W/16)."""
+
+    def __init__(self, config: VqganConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The tokenizer was trained on [-1, 1]."""
+        return self.encoder(pixels * 2 - 1)
+
+
+def stem_width(config: ModelConfig) -> int:
+    """Channels of what the stem gives."""
+    if config.stem.tokenizer:
+        return config.vqgan.code_dim
+    return config.detail.width if config.stem.channels else config.tokens.width
+
+
+def make_stem(model: ModelConfig) -> nn.Module:
+    """RGB (B, 3, H, W) in [0, 1] to (B, stem_width, H/16, W/16)."""
+    config, width = model.stem, stem_width(model)
+    if config.tokenizer:
+        return TokenizerStem(model.vqgan)
     if not config.channels:
         return nn.Conv2d(3, width, 16, stride=16)
     layers: list[nn.Module] = []
@@ -134,10 +156,10 @@ class HybridEncoder(nn.Module):
         super().__init__()
         tokens, detail = config.tokens, config.detail
         self.legacy_reshape = tokens.legacy_reshape
-        self.patch_embed = make_stem(config.stem, detail.width if config.stem.channels else tokens.width)
-        stem_width = detail.width if config.stem.channels else tokens.width
-        self.token_proj = nn.Linear(stem_width, tokens.width) if stem_width != tokens.width else nn.Identity()
-        self.pix_emb_proj = nn.Linear(stem_width, detail.width)
+        self.patch_embed = make_stem(config)
+        width = stem_width(config)
+        self.token_proj = nn.Linear(width, tokens.width) if width != tokens.width else nn.Identity()
+        self.pix_emb_proj = nn.Linear(width, detail.width)
         self.latent_tokens = nn.Parameter(tokens.width**-0.5 * torch.randn(tokens.count, tokens.width))
         self.feat_in = swin_stack(detail.encoder_in_swin, detail.width, detail)
         self.path = TokenPath(tokens, detail, config.interact, encoder=True)

@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -85,6 +85,19 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.lr_end + (config.lr - config.lr_end) * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
+@torch.no_grad()
+def clip_each(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
+    """Clip the gradient of each tensor to norm `limit`; returns the norm of the whole before.
+
+    Clipped as one, a single part with large gradients would silence all others.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch._foreach_norm(gradients)
+    scales = [limit / norm.clamp(min=limit) for norm in norms]
+    torch._foreach_mul_(gradients, scales)
+    return torch.stack(norms).norm()
+
+
 class Run:
     """One resumable run of one stage in a folder."""
 
@@ -160,7 +173,7 @@ class Run:
         report = self.stage.loss(self.sampler(self.step), self.step / self.config.steps)
         self.optimiser.zero_grad(set_to_none=True)
         report.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        norm = clip_each(self.parameters, self.config.clip)
         if not torch.isfinite(norm):
             self.skipped += 1
             return {"skipped": 1.0}

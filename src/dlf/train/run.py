@@ -17,12 +17,14 @@ from dlf.train import checkpoint
 from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import TrainConfig, load_config
 from dlf.train.data import CropSampler, find_images, load_images, whole_cells
-from dlf.train.loop import Run, Stage
+from dlf.train.loop import CHECKPOINT, Run, Stage
 from dlf.train.tokenizer_stage import TokenizerStage
+from dlf.train.warmstart import warm_start
 
 log = logging.getLogger(__name__)
 
 TOKENIZER_PREFIX = "vqgan."
+WARM_PICTURES = 400
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def build_stage(
         weights = checkpoint.load(sources.init).ema
         tokenizer = not any(key.startswith(TOKENIZER_PREFIX) for key in weights)
         _start_from(model.vqgan if tokenizer else model, weights)
+        if tokenizer and model.config.stem.tokenizer and not (sources.out / CHECKPOINT).exists():
+            warm_start(model, images[:: max(1, len(images) // WARM_PICTURES)])
     return CodecStage(config, model, perceptual, images, val)
 
 

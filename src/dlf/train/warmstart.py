@@ -1,0 +1,209 @@
+"""A start for stages 1 and 2 at which the codec already says what the tokenizer says.
+
+From random weights both branches need tens of thousands of steps to rediscover the tokenizer's latent.
+Instead the stem takes the tokenizer's encoder, and the path from there to the mixture over the codebook
+is set by formula: its residual blocks start near zero, the detail latent is a principal component
+transform of 2x2 patches of latents, and the fusion head computes softmax(-|latent - code|^2 / T).  The
+tokens start as principal components of what the ViT makes of random weights, spread over their codes.
+Training then moves all of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dlf.nn.depth import ConvFfn, DepthConv
+from dlf.nn.hybrid import RunningStandard, TokenizerStem
+from dlf.nn.interact import InteractBlock
+from dlf.nn.layers import ConvNextBlock, SwinBlock
+from dlf.nn.model import Dlf
+from dlf.train.data import to_float
+
+log = logging.getLogger(__name__)
+
+BRANCH = 0.05  # what is left of residual branches of the detail path
+LARGEST, FLATTEN = 6.0, 0.35  # deviation of the first component; spectrum raised to this power
+CONSTANT = 8.0  # offsets of this size make a LayerNorm nearly linear in what varies
+LINEAR = 0.05  # tanh is linear enough to this scale
+TEMPERATURE = 3.0
+CROP = 256
+
+
+@torch.no_grad()
+def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]]) -> None:
+    """Set a new model's weights from its own trained `vqgan`; images: samples to take statistics of.
+
+    The preset must have the tokenizer's stem, quant.hidden = 4 * code_dim and room in the fusion head.
+    """
+    model.eval()
+    stem = model.encoder.patch_embed
+    assert isinstance(stem, TokenizerStem)
+    stem.encoder.load_state_dict(model.vqgan.encoder.state_dict())
+    crops = [np.ascontiguousarray(image[:CROP, :CROP]) for image in images if min(image.shape[:2]) >= CROP]
+    pixels = to_float(crops)
+    _damp_branches(model)
+    _open_detail_path(model)
+    _principal_details(model, pixels)
+    _fuse_by_distance(model)
+    _spread_tokens(model, pixels)
+    model.train()
+
+
+def _damp_branches(model: Dlf) -> None:
+    for module in model.modules():
+        layers: list[nn.Module] = []
+        if isinstance(module, SwinBlock):
+            layers = [module.to_out, module.mlp.c_proj]
+        elif isinstance(module, ConvNextBlock):
+            layers = [module.mlp.c_proj]
+        elif isinstance(module, InteractBlock):
+            layers = [module.detail_add[1]]
+        elif isinstance(module, DepthConv) and not module.math.integer:
+            layers = [module.conv2]
+        elif isinstance(module, ConvFfn) and not module.math.integer:
+            layers = [module.conv_out]
+        for layer in layers:
+            layer.get_parameter("weight").mul_(BRANCH)
+            layer.get_parameter("bias").zero_()
+
+
+def _open_detail_path(model: Dlf) -> None:
+    """The first channels of the detail path carry the tokenizer's latent, to f32 by space to depth."""
+    dim = model.config.vqgan.code_dim
+    encoder, quant = model.encoder, model.vqgan.quant_conv
+    assert quant.bias is not None
+    encoder.pix_emb_proj.weight[:dim] = quant.weight[:, :, 0, 0]
+    encoder.pix_emb_proj.bias[:dim] = quant.bias
+    encoder.down.weight.zero_()
+    assert encoder.down.bias is not None
+    encoder.down.bias.copy_(_signs(len(encoder.down.bias)) * 2 * CONSTANT)
+    channel = torch.arange(dim)
+    for phase in range(4):
+        encoder.down.weight[phase * dim + channel, channel, phase // 2, phase % 2] = 1.0
+
+
+def _principal_details(model: Dlf, pixels: Tensor) -> None:
+    """Set y to the first principal components of a cell's latents, flattened in spectrum; and back."""
+    dim, channels = model.config.vqgan.code_dim, model.config.quant.channels
+    encoder, details = model.encoder, model.details
+    raw = torch.cat([_cells(model, batch) for batch in pixels.split(8)])
+    normed = F.layer_norm(raw, raw.shape[-1:])
+    centre = normed.mean(0)
+    _, values, axes = torch.linalg.svd(normed - centre, full_matrices=False)
+    deviation = values / len(normed) ** 0.5
+    wanted = LARGEST * (deviation / deviation[0]) ** FLATTEN
+    gain = wanted / deviation.clamp(min=1e-6)
+    rotate = axes * gain[:, None]
+    encoder.down_proj.weight.copy_(rotate)
+    encoder.down_proj.bias.copy_(-rotate @ centre)
+    last = f"enc_trans_1.{model.config.quant.blocks - 1}.0.adaptor"
+    narrow = details.get_parameter(f"{last}.weight")
+    narrow.copy_(torch.eye(channels, narrow.shape[1])[:, :, None, None])
+    widen = details.get_parameter("dec_trans_0.0.0.adaptor.weight")
+    widen.copy_((axes[:channels] / gain[:channels, None]).t()[:, :, None, None])
+    for name in (last, "dec_trans_0.0.0.adaptor"):
+        details.get_parameter(f"{name}.bias").zero_()
+    # undo the LayerNorm with the mean scale and mean, and space to depth with PixelShuffle's order
+    up = model.decoder.init_feat_up
+    assert up.bias is not None
+    assert encoder.down.bias is not None
+    scale, shift = raw.std(-1).mean(), raw.mean()
+    up.weight.mul_(BRANCH)
+    up.bias.zero_()
+    channel = torch.arange(dim)
+    for phase in range(4):
+        rows = channel * 4 + phase
+        up.weight[rows] = 0.0
+        up.weight[rows, phase * dim + channel] = scale
+        columns = phase * dim + channel
+        up.bias[rows] = scale * centre[columns] + shift - encoder.down.bias[columns]
+
+
+def _signs(count: int) -> Tensor:
+    """1, -1, 1, ..."""
+    return 1.0 - 2.0 * (torch.arange(count) % 2)
+
+
+def _cells(model: Dlf, pixels: Tensor) -> Tensor:
+    """What `down` gives before its LayerNorm: (cells, hidden)."""
+    kept: list[Tensor] = []
+    hook = model.encoder.down.register_forward_hook(lambda _, __, out: kept.append(out))
+    model.encoder(pixels, model.grid(*pixels.shape[2:]))
+    hook.remove()
+    return kept[0].permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _fuse_by_distance(model: Dlf) -> None:
+    """Set logits to (2 latent . code - |code|^2) / T, through the head's own layers.
+
+    SiLU(x) - SiLU(-x) = x carries the latent through the activation, constant channels through the
+    norms, a small scale through tanh.
+    """
+    dim, width = model.config.vqgan.code_dim, model.config.tokens.width
+    get, codes = model.fusion.get_parameter, model.vqgan.quantize.codebook()
+    channel = torch.arange(dim)
+    power = codes.square().mean()
+
+    into, bias = get("merge.0.weight"), get("merge.0.bias")
+    into[:, width:].mul_(BRANCH)
+    into[: 2 * dim] = 0.0
+    into[2 * channel, width + channel] = 1.0
+    into[2 * channel + 1, width + channel] = -1.0
+    get("merge.1.weight")[: 2 * dim] = _set_constants(bias, 2 * dim, power)
+
+    out, bias = get("merge.3.weight"), get("merge.3.bias")
+    out.mul_(BRANCH)
+    out[channel] = 0.0
+    out[channel, 2 * channel] = 1.0
+    out[channel, 2 * channel + 1] = -1.0
+    spread = _set_constants(bias, dim, power)
+
+    into = get("ffn.1.weight")
+    into.mul_(BRANCH)
+    get("ffn.1.bias").zero_()
+    into[channel] = 0.0
+    into[channel, channel] = LINEAR * spread
+    out = get("ffn.3.weight")
+    out.mul_(BRANCH)
+    out[:, :dim] = 2 * codes / (LINEAR * TEMPERATURE)
+    get("ffn.3.bias").copy_(-codes.square().sum(1) / TEMPERATURE)
+
+
+def _set_constants(bias: Tensor, used: int, power: Tensor) -> Tensor:
+    """Make channels from `used` on constant; returns by what a LayerNorm then divides the others.
+
+    power: mean square of the used channels.
+    """
+    bias.zero_()
+    bias[used:] = CONSTANT * _signs(len(bias) - used)
+    return ((used * power + (len(bias) - used) * CONSTANT**2) / len(bias)).sqrt()
+
+
+def _spread_tokens(model: Dlf, pixels: Tensor) -> None:
+    """Project the ViT's tokens on their principal components and seed the codebook with them."""
+    encoder = model.encoder
+    kept: list[Tensor] = []
+    hook = encoder.path.ln_post.register_forward_hook(lambda _, __, out: kept.append(out))
+    for batch in pixels.split(8):
+        encoder(batch, model.grid(*batch.shape[2:]))
+    hook.remove()
+    tokens = torch.cat(kept)
+    centred = (tokens - tokens.mean(0)).flatten(0, 1)
+    _, values, axes = torch.linalg.svd(centred, full_matrices=False)
+    dim = model.config.tokens.code_dim
+    encoder.conv_out.weight.copy_(axes[:dim] * (len(centred) ** 0.5 / values[:dim, None]))
+    encoder.conv_out.bias.zero_()
+    z = encoder.conv_out(tokens)
+    if isinstance(encoder.spread, RunningStandard):
+        encoder.spread.mean.copy_(z.mean(0))
+        encoder.spread.square.copy_(z.square().mean(0))
+        z = encoder.spread(z)
+    model.quantize.seed(z.flatten(0, 1))
+    log.info("tokens start with %d codes in use", len(model.quantize.nearest(z).unique()))
