@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlf.geometry import CELL
 from dlf.nn.depth import ConvFfn, DepthConv
 from dlf.nn.hybrid import RunningStandard, TokenizerStem
 from dlf.nn.interact import InteractBlock
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 BRANCH = 0.05  # what is left of residual branches of the detail path
 LARGEST, FLATTEN = 6.0, 0.35  # deviation of the first component; spectrum raised to this power
+SMALLEST = 1e-3  # deviations below this share of the first's count as this share
 CONSTANT = 8.0  # offsets of this size make a LayerNorm nearly linear in what varies
 LINEAR = 0.05  # tanh is linear enough to this scale
 TEMPERATURE = 3.0
@@ -41,19 +43,33 @@ def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]]) -> None:
     """Set a new model's weights from its own trained `vqgan`; images: samples to take statistics of.
 
     The preset must have the tokenizer's stem, quant.hidden = 4 * code_dim and room in the fusion head.
+    ValueError if too few of the images have a crop of 256x256 pixels.
     """
     model.eval()
     stem = model.encoder.patch_embed
     assert isinstance(stem, TokenizerStem)
     stem.encoder.load_state_dict(model.vqgan.encoder.state_dict())
-    crops = [np.ascontiguousarray(image[:CROP, :CROP]) for image in images if min(image.shape[:2]) >= CROP]
-    pixels = to_float(crops)
+    pixels = _crops(model, images)
     _damp_branches(model)
     _open_detail_path(model)
     _principal_details(model, pixels)
     _fuse_by_distance(model)
     _spread_tokens(model, pixels)
     model.train()
+
+
+def _crops(model: Dlf, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """The corner of each image that is large enough: (N, 3, 256, 256) in [0, 1]."""
+    crops = [np.ascontiguousarray(image[:CROP, :CROP]) for image in images if min(image.shape[:2]) >= CROP]
+    # a cell for each component, a token for each code
+    tokens, cells = model.config.tokens, (CROP // CELL) ** 2
+    needed = max(-(-model.config.quant.hidden // cells), -(-tokens.codes // tokens.count))
+    if len(crops) < needed:
+        msg = (
+            f"the warm start needs {needed} pictures of {CROP}x{CROP} pixels or more; there are {len(crops)}"
+        )
+        raise ValueError(msg)
+    return to_float(crops)
 
 
 def _damp_branches(model: Dlf) -> None:
@@ -97,9 +113,9 @@ def _principal_details(model: Dlf, pixels: Tensor) -> None:
     normed = F.layer_norm(raw, raw.shape[-1:])
     centre = normed.mean(0)
     _, values, axes = torch.linalg.svd(normed - centre, full_matrices=False)
-    deviation = values / len(normed) ** 0.5
-    wanted = LARGEST * (deviation / deviation[0]) ** FLATTEN
-    gain = wanted / deviation.clamp(min=1e-6)
+    # the LayerNorm leaves at least one direction empty; blown up, it would be rounding errors only
+    deviation = (values / values[0]).clamp(min=SMALLEST) * values[0] / len(normed) ** 0.5
+    gain = LARGEST * (deviation / deviation[0]) ** FLATTEN / deviation
     rotate = axes * gain[:, None]
     encoder.down_proj.weight.copy_(rotate)
     encoder.down_proj.bias.copy_(-rotate @ centre)
