@@ -29,6 +29,7 @@ from dlf.nn.exact import (
     Arithmetic,
     IntegerConv2d,
     WholeConv2d,
+    settle,
     with_whole_weights,
 )
 from dlf.nn.model import Dlf
@@ -239,11 +240,11 @@ def test_integer_leak_is_near_the_slope_and_whole(slope: float) -> None:
     assert (leaked - torch.nn.functional.leaky_relu(x, slope)).abs().max() < 1 + 255 * slope * 0.5
 
 
-def test_gradients_pass_saturation_and_rounding() -> None:
-    context = make_context(TINY, True)
+def test_gradients_pass_rounding() -> None:
+    context = make_context(TINY, False)
     vector = context.prior_vector(torch.tensor([30.0])).expand(-1, -1, 4, 4)
     prior = context.prior(vector)
-    params = context.context(2, torch.full((1, TINY.quant.channels, 4, 4), 5000.0), prior.common)
+    params = context.context(2, torch.ones(1, TINY.quant.channels, 4, 4), prior.common)
     (params.scale.sum() + params.mean.sum() + prior.step.sum()).backward()
     for name, parameter in context.named_parameters():
         if name.startswith(("y_spatial_prior_adaptor.0", "y_spatial_prior_adaptor.1")):
@@ -251,6 +252,18 @@ def test_gradients_pass_saturation_and_rounding() -> None:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().max() > 0, name
+
+
+def test_gradients_pass_the_limits_of_weights_but_not_of_activations() -> None:
+    conv = IntegerConv2d(1, 1, 1)
+    with torch.no_grad():
+        conv.weight.fill_(50.0)
+        conv.bias.zero_()
+    conv(torch.full((1, 1, 1, 1), 3.0)).backward()
+    assert conv.weight.grad.abs().max() > 0
+    x = torch.tensor([-256.0, -255.0, 0.0, 255.0, 256.0], requires_grad=True)
+    settle(x).sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("name", ["prior", "context"])

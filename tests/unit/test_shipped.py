@@ -1,0 +1,114 @@
+"""The model inside the package: real pictures, real files, exact symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dlf
+from dlf.bitstream import container
+from dlf.codec import bundle
+from dlf.codec.codec import StreamCodec
+from dlf.codec.detail import Sender, walk
+from dlf.codec.onnx_backend import OnnxBackend
+from dlf.codec.tiling import analyse
+from dlf.entropy.coder import SymbolWriter
+from dlf.geometry import Plan
+
+ROOT = Path(__file__).parents[2]
+ASTRONAUT = ROOT / "tests" / "data" / "astronaut.jpg"
+KODAK = ROOT.parent / "shared" / "data" / "kodak"
+GOLDEN = ROOT / "tests" / "golden"
+
+pytestmark = pytest.mark.skipif(
+    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
+)
+
+
+@pytest.fixture(scope="module")
+def codec() -> dlf.Codec:
+    return dlf.Codec(threads=2)
+
+
+def astronaut(width: int, height: int) -> Image.Image:
+    with Image.open(ASTRONAUT) as image:
+        return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (16, 16), (33, 31), (257, 255), (300, 200), (768, 512)])
+def test_round_trip(codec: dlf.Codec, size: tuple[int, int]) -> None:
+    data = codec.encode(astronaut(*size))
+    assert codec.decode(data).size == size
+    assert dlf.info(data).file_bytes == len(data)
+
+
+def test_the_picture_comes_back(codec: dlf.Codec) -> None:
+    """Blurred to 32 pixels a side the decoded picture is the original, in colour."""
+    before = astronaut(512, 512)
+    after = codec.decode(codec.encode(before, quality=60))
+    small = [np.asarray(p.resize((32, 32), Image.Resampling.BOX), np.float64) for p in (before, after)]
+    error = np.abs(small[0] - small[1]).mean((0, 1))
+    flat = np.abs(small[0] - small[0].mean((0, 1))).mean((0, 1))
+    assert (error < 0.4 * flat).all(), (error, flat)
+
+
+def test_size_grows_with_quality(codec: dlf.Codec) -> None:
+    sizes = [len(codec.encode(astronaut(512, 512), quality=q)) for q in (0, 25, 50, 75, 100)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 2 * sizes[0]
+
+
+def check_symbols(rgb: np.ndarray, quality: int) -> None:
+    """What the sender walks through is what a receiver of its own reads from the file's bytes."""
+    model = bundle.find()
+    tables = model.tables()
+    sending, receiving = (OnnxBackend(model, tables, threads) for threads in (2, 1))
+    plan = Plan(*rgb.shape[:2])
+    latents = analyse(sending, plan, plan.pad(rgb), quality)
+    side = Sender(latents.y, SymbolWriter(), tables)
+    sent = walk(sending, tables, plan.cells, quality, side)
+    data = container.dump(StreamCodec(model.manifest.id, tables, sending).encode_rgb(rgb, quality))
+    found = StreamCodec(model.manifest.id, tables, receiving).receive(container.load(data))
+    np.testing.assert_array_equal(found.y_hat, sent)
+    counts = plan.token_counts(int(tables.token_count[quality]))
+    for tokens, wanted, count in zip(found.tokens, latents.tokens, counts, strict=True):
+        np.testing.assert_array_equal(tokens[:count], wanted[:count])
+        assert (tokens[count:] == -1).all()
+    info = dlf.info(data)
+    assert info.file_bytes == len(data)
+    assert info.token_bits == pytest.approx(found.token_bits)
+    assert info.detail_bits == pytest.approx(found.detail_bits)
+
+
+@pytest.mark.parametrize("quality", [0, 50, 100])
+def test_symbols_survive(quality: int) -> None:
+    check_symbols(np.asarray(astronaut(300, 420)), quality)
+
+
+def test_a_file_of_this_model_stays_readable(
+    codec: dlf.Codec, check_golden: Callable[[str, bytes], None], request: pytest.FixtureRequest
+) -> None:
+    """A committed file gives the committed symbols, on every machine."""
+    model = bundle.find()
+    name = f"{model.manifest.name}.dlf"
+    if request.config.getoption("--regenerate-golden"):
+        check_golden(name, codec.encode(astronaut(320, 200), quality=70))
+    tables = model.tables()
+    stream = container.load((GOLDEN / name).read_bytes())
+    found = StreamCodec(model.manifest.id, tables, OnnxBackend(model, tables)).receive(stream)
+    symbols = found.tokens.astype("<i4").tobytes() + found.y_hat.astype("<f4").tobytes()
+    check_golden(f"{name}.symbols", symbols)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(24))
+def test_kodak(index: int) -> None:
+    pictures = sorted(KODAK.glob("*.png"))
+    if len(pictures) != 24:
+        pytest.skip("the Kodak pictures are not at hand")
+    with Image.open(pictures[index]) as image:
+        check_symbols(np.asarray(image.convert("RGB")), 50)
