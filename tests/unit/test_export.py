@@ -236,7 +236,7 @@ def half_model(values: dict[str, NDArray[np.float32]]) -> onnx.ModelProto:
 VALUES = {
     "whole": np.arange(-1024, 1024, dtype=np.float32),
     "odd": np.full(SMALL, 2049, np.float32),  # float16 has no such number
-    "real": np.linspace(-1, 1, 1000, dtype=np.float32),
+    "real": np.linspace(-1, 1, 2 * SMALL, dtype=np.float32),
     "huge": np.full(SMALL, 1e5, np.float32),
     "small": np.ones(SMALL - 1, np.float32),
 }
