@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +23,12 @@ from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
 from dlf.export import bundle_writer, graphs
 from dlf.export.bundle_writer import smooth_frequencies
-from dlf.export.fold import fold_tail
 from dlf.export.onnx_writer import SMALL, store_half
 from dlf.export.parity import compare
 from dlf.nn.build import TINY
 from dlf.nn.context import SCALES
 from dlf.nn.model import Dlf
 from dlf.nn.semantic import token_schedule
-from dlf.nn.vqgan import Decoder
 from dlf.records import UInt8
 
 pytestmark = pytest.mark.torch
@@ -274,22 +271,6 @@ def test_bundles_are_replaced(model: Dlf, tmp_path: Path) -> None:
         assert opened.manifest.id == number
         for name in FILES:
             opened.read(name)
-
-
-@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (1, 4), (5, 7)])
-def test_folded_tail_paints_the_same(rows: int, cols: int, model: Dlf) -> None:
-    """Borders included: the padding of the convolution at half size is that at full size."""
-    decoder = model.vqgan.decoder
-    folded = fold_tail(decoder)
-    assert isinstance(folded.conv_out, torch.nn.Sequential)
-    x = torch.randn(2, TINY.vqgan.code_dim, rows, cols, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(folded(x), decoder(x), atol=1e-5, rtol=1e-5)
-
-
-def test_tail_of_another_shape_is_left_alone(model: Dlf) -> None:
-    torch.manual_seed(0)
-    decoder = Decoder(replace(TINY.vqgan, resample="conv"))
-    assert fold_tail(decoder).state_dict().keys() == decoder.state_dict().keys()
 
 
 @pytest.mark.parametrize("quality", QUALITIES)

@@ -41,7 +41,7 @@ CONFIG = TrainConfig(
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One thread, handlers put back, and code books that are seeded and revived within a few steps."""
-    monkeypatch.setattr(tokenizer_stage, "SEED_FROM_STEP", 2)
+    monkeypatch.setattr(tokenizer_stage, "SEED_STEP", 2)
     monkeypatch.setattr(tokenizer_stage, "CODE_PATIENCE", 1)
     monkeypatch.setattr(codec_stage, "CODE_PATIENCE", 1)
     monkeypatch.setattr(codec_stage, "SEED_VECTORS", 30)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dlf.export.fold import fold_tail
 from dlf.nn.context import ContextModel
 from dlf.nn.exact import with_whole_weights
 from dlf.nn.model import Dlf
@@ -81,12 +80,10 @@ class Synthesis(nn.Module):
     def __init__(self, model: Dlf) -> None:
         super().__init__()
         self.model = model
-        self.decoder = fold_tail(model.vqgan.decoder)
 
     def forward(self, tokens: Tensor, y_hat: Tensor, quality: Tensor, *plans: Tensor) -> Tensor:
         """See the class."""
         codes = self.model.quantize.codebook()[tokens.clamp(min=0)]
         fused = self.model.fuse(codes, tokens >= 0, y_hat, quality, _grid(plans))
-        latent = self.model.vqgan.post_quant_conv(fused.latent.permute(0, 3, 1, 2))
-        picture = self.decoder(latent)[0]
+        picture = self.model.vqgan.decode(fused.latent)[0]
         return ((picture.clamp(-1, 1) + 1) * 127.5 + 0.5).floor().permute(1, 2, 0).to(torch.uint8)

@@ -35,8 +35,9 @@ DLF_L = ModelConfig(
     quant=QuantConfig(channels=64, hidden=768, blocks=2, qualities=1, integer=False, spatial_blocks=3),
     fusion=FusionConfig(width=1024, hidden=2048, detail_swin=2, token_swin=2, swin=4),
     vqgan=VqganConfig(
-        channels=(128, 128, 256, 256, 512), encoder_blocks=(2,) * 5, decoder_blocks=(3,) * 5, mid_blocks=2,
-        attention=True, norm="group", activation="silu", resample="conv", codes=256, code_dim=256,
+        patch=1, channels=(128, 128, 256, 256, 512), encoder_blocks=(2,) * 5, decoder_blocks=(3,) * 5,
+        mid_blocks=2, attention=True, norm="group", activation="silu", resample="conv", codes=256,
+        code_dim=256,
     ),
 )  # fmt: skip
 
@@ -57,7 +58,7 @@ COMPACT = ModelConfig(
     quant=QuantConfig(channels=48, hidden=256, blocks=1, qualities=5, integer=True, spatial_blocks=2),
     fusion=FusionConfig(width=128, hidden=176, detail_swin=0, token_swin=0, swin=0),
     vqgan=VqganConfig(
-        channels=(16, 24, 48, 96, 160), encoder_blocks=(0, 1, 1, 1, 1), decoder_blocks=(0, 1, 1, 1, 1),
+        patch=2, channels=(16, 48, 96, 192), encoder_blocks=(0, 1, 1, 1), decoder_blocks=(1, 1, 1, 1),
         mid_blocks=0, attention=False, norm="none", activation="leaky", resample="shuffle", codes=512,
         code_dim=64,
     ),
@@ -80,7 +81,7 @@ TINY = ModelConfig(
     quant=QuantConfig(channels=8, hidden=16, blocks=1, qualities=3, integer=True, spatial_blocks=1),
     fusion=FusionConfig(width=16, hidden=16, detail_swin=1, token_swin=1, swin=1),
     vqgan=VqganConfig(
-        channels=(8, 8, 8, 8, 16), encoder_blocks=(0, 0, 0, 0, 1), decoder_blocks=(0, 0, 0, 0, 1),
+        patch=2, channels=(8, 8, 8, 16), encoder_blocks=(0, 0, 0, 1), decoder_blocks=(0, 0, 0, 1),
         mid_blocks=0, attention=False, norm="none", activation="leaky", resample="shuffle", codes=16,
         code_dim=8,
     ),

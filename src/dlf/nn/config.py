@@ -12,9 +12,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class VqganConfig:
-    """VQGAN tokenizer with 16x downsampling (Esser et al. 2021); levels go from full size to 1/16.
+    """VQGAN tokenizer with 16x downsampling (Esser et al. 2021); levels go from 1/patch to 1/16.
 
-    channels: width of each of the five levels.
+    patch: pixels of a patch x patch square are the channels of one place of the first level (Shi et al.
+        2016); 1 is the published form.  channels: width of each level, each half the size of the one before.
     encoder_blocks, decoder_blocks: residual blocks of each level.
     mid_blocks: residual blocks at 1/16 beside the level's own (the paper: 2, with attention between).
     attention: self-attention after each block at 1/16.
@@ -22,6 +23,7 @@ class VqganConfig:
         convolution with PixelShuffle (a sixth of the work; the 3x3 blocks that follow smooth it).
     """
 
+    patch: int
     channels: tuple[int, ...]
     encoder_blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]

@@ -18,23 +18,25 @@ from dlf.nn.vqgan import Encoder, ResBlock
 from dlf.nn.windows import Grid, cut, key_bias, paste
 
 
-def swin_stack(count: int, width: int, config: DetailConfig) -> SwinStack:
+def swin_stack(count: int, width: int, config: DetailConfig, before: int = 0) -> SwinStack:
     """A Swin stack with the detail branch's window and heads."""
-    return SwinStack(count, width, config.head_width, config.swin_window, absolute=config.absolute_tables)
+    return SwinStack(
+        count, width, config.head_width, config.swin_window, absolute=config.absolute_tables, before=before
+    )
 
 
-def _mixes(layers: tuple[int, ...], config: DetailConfig) -> nn.ModuleDict:
+def _mixes(layers: tuple[int, ...], config: DetailConfig, before: int) -> nn.ModuleDict:
     swins, convnexts = config.mix
     return nn.ModuleDict(
         {
             str(i): DetailMix(
-                swin_stack(swins, config.width, config),
+                swin_stack(swins, config.width, config, before + k * swins),
                 [
                     ConvNextBlock(config.width, config.convnext_ratio, input_scale=config.input_scale)
                     for _ in range(convnexts)
                 ],
             )
-            for i in layers
+            for k, i in enumerate(layers)
         }
     )
 
@@ -94,7 +96,8 @@ class TokenPath(nn.Module):
             TransformerBlock(width, tokens.heads, tokens.mlp_ratio) for _ in range(layers)
         )
         self.inter_blocks = interact_blocks(interact, meet, tokens.count, width, detail.width)
-        self.feat_blocks = _mixes(meet, detail)
+        before = detail.encoder_in_swin if encoder else detail.decoder_in_swin
+        self.feat_blocks = _mixes(meet, detail, before)
 
     def forward(self, patches: Tensor, latents: Tensor, detail: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         """Return the whole sequence (B * windows, 1 + n + tokens, width) and the details.
@@ -165,7 +168,8 @@ class HybridEncoder(nn.Module):
         self.path = TokenPath(tokens, detail, config.interact, encoder=True)
         self.conv_out = nn.Linear(tokens.width, tokens.code_dim)
         self.spread = RunningStandard(tokens.count, tokens.code_dim) if tokens.spread else nn.Identity()
-        self.feat_out = swin_stack(detail.encoder_out_swin, detail.width, detail)
+        before = detail.encoder_in_swin + detail.mix[0] * len(config.interact.encoder_layers)
+        self.feat_out = swin_stack(detail.encoder_out_swin, detail.width, detail, before)
         self.down = nn.Conv2d(detail.width, config.quant.hidden, 2, stride=2)
         self.down_norm = nn.LayerNorm(config.quant.hidden)
         self.down_proj = nn.Linear(config.quant.hidden, config.quant.hidden)

@@ -85,17 +85,23 @@ class SwinBlock(nn.Module):
 
 
 class SwinStack(nn.Module):
-    """Swin blocks, every second one on shifted windows (Liu et al. 2021)."""
+    """Swin blocks, every second one on shifted windows (Liu et al. 2021).
 
-    def __init__(self, count: int, width: int, head_width: int, window: int, *, absolute: bool) -> None:
+    before: Swin blocks that the input has passed already; shifts alternate over all of them.
+    """
+
+    def __init__(
+        self, count: int, width: int, head_width: int, window: int, *, absolute: bool, before: int = 0
+    ) -> None:
         super().__init__()
+        self.before = before
         self.blocks = nn.ModuleList(
             SwinBlock(width, head_width, window, absolute=absolute and i > 0) for i in range(count)
         )
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         for i, block in enumerate(self.blocks):
-            x = block(x, grid.shifted if i % 2 else grid.swin)
+            x = block(x, grid.shifted if (self.before + i) % 2 else grid.swin)
         return x
 
 

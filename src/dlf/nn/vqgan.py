@@ -6,6 +6,7 @@ serves training.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,8 +22,22 @@ def _activate(kind: str, x: Tensor) -> Tensor:
     return F.silu(x) if kind == "silu" else F.leaky_relu(x, 0.125)
 
 
-def _conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1)
+def _conv3(c_in: int, c_out: int) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, 3, padding=1)
+
+
+@torch.no_grad()
+def _keep_variance(conv: nn.Conv2d, phases: int = 1) -> None:
+    """Unit gain, no bias: a deep network without norms shrinks with the default.
+
+    phases: output channels that a PixelShuffle will put side by side; they start alike, or the network
+    starts with a checkerboard (ICNR, Aitken et al. 2017).
+    """
+    weight = conv.weight[::phases].clone()
+    nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    conv.weight.copy_(weight.repeat_interleave(phases, 0))
+    if conv.bias is not None:
+        conv.bias.zero_()
 
 
 class ResBlock(nn.Module):
@@ -64,14 +79,15 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Stride-2 conv 3x3, padded right and bottom only, as in taming."""
+    """Stride-2 conv 3x3, for "conv" padded right and bottom only, as in taming."""
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, kind: str) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, 3, stride=2)
+        self.uneven = kind == "conv"
+        self.conv = nn.Conv2d(c_in, c_out, 3, stride=2, padding=0 if self.uneven else 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.uneven else x)
 
 
 class Upsample(nn.Module):
@@ -134,22 +150,27 @@ class Encoder(nn.Module):
         super().__init__()
         widths = config.channels
         last = len(widths) - 1
-        self.conv_in = _conv3(3, widths[0])
+        self.patch = config.patch
+        self.conv_in = _conv3(3 * config.patch**2, widths[0])
         self.down = nn.ModuleList()
         for i, blocks in enumerate(config.encoder_blocks):
             before = widths[max(i - 1, 0)] if config.resample == "conv" else widths[i]
             level = Level(before, widths[i], blocks, config, attention=config.attention and i == last)
             if i < last:
                 after = widths[i] if config.resample == "conv" else widths[i + 1]
-                level.downsample = Downsample(widths[i], after)
+                level.downsample = Downsample(widths[i], after, config.resample)
             self.down.append(level)
         self.mid = Middle(widths[-1], config)
         self.norm_out = _norm(config.norm, widths[-1])
         self.conv_out = _conv3(widths[-1], config.code_dim)
         self.activation = config.activation
+        if config.norm == "none":
+            resamplers = [m.conv for m in self.modules() if isinstance(m, Downsample)]
+            for conv in [self.conv_in, *resamplers, self.conv_out]:
+                _keep_variance(conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
+        x = self.conv_in(F.pixel_unshuffle(x, self.patch))
         for level in self.down:
             x = level(x)
         return self.conv_out(_activate(self.activation, self.norm_out(self.mid(x))))
@@ -176,14 +197,21 @@ class Decoder(nn.Module):
             levels.append(level)
         self.up = nn.ModuleList(reversed(levels))
         self.norm_out = _norm(config.norm, widths[0])
-        self.conv_out: nn.Module = _conv3(widths[0], 3)
+        self.patch = config.patch
+        self.conv_out = _conv3(widths[0], 3 * config.patch**2)
         self.activation = config.activation
+        if config.norm == "none":
+            _keep_variance(self.conv_in)
+            _keep_variance(self.conv_out, self.patch**2)
+            for module in self.modules():
+                if isinstance(module, Upsample):
+                    _keep_variance(module.conv, 4 if module.kind == "shuffle" else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(_activate(self.activation, self.norm_out(x)))
+        return F.pixel_shuffle(self.conv_out(_activate(self.activation, self.norm_out(x))), self.patch)
 
 
 class Vqgan(nn.Module):

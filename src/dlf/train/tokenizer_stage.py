@@ -20,7 +20,8 @@ from dlf.train.loop import LossReport, Validation
 from dlf.train.pictures import rows_of_pairs
 
 CODE_PATIENCE = 100  # steps without use after which a code is moved
-SEED_FROM_STEP = 20  # the encoder's outputs are shapeless before
+SEED_STEP = 40  # the encoder's outputs are shapeless before
+SEED_BATCHES = 16  # whose latents the codes start from
 
 
 class TokenizerStage:
@@ -33,6 +34,8 @@ class TokenizerStage:
         self.module = Vqgan(PRESETS[config.preset].vqgan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.latents = torch.empty(0)
         self.indices = torch.empty(0, dtype=torch.int64)
+        # latents collected for seeding the codebook, (N, code dim)
+        self.pending = torch.empty(0, PRESETS[config.preset].vqgan.code_dim)
         self.seen = 0
 
     def reconstruct(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -41,10 +44,8 @@ class TokenizerStage:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             z = self.module.encode(pixels)
         z = z.float()
-        if self.module.training and self.seen == SEED_FROM_STEP:
-            self.module.quantize.seed(z.detach().reshape(-1, z.shape[-1]))
         quantised, indices, vq = quantise_grid(self.module.quantize, z)
-        if self.module.training and self.seen < SEED_FROM_STEP:
+        if self.module.training and self.seen < SEED_STEP:
             quantised, vq = z, vq * 0
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             picture = self.module.decode(quantised)
@@ -64,7 +65,12 @@ class TokenizerStage:
     def after_step(self) -> dict[str, float]:
         """Revive codes; see `Stage`."""
         self.seen += 1
-        if self.seen <= SEED_FROM_STEP:
+        if self.seen <= SEED_STEP:
+            if self.seen > SEED_STEP - SEED_BATCHES:
+                self.pending = torch.cat([self.pending, self.latents])
+            if self.seen == SEED_STEP:
+                self.module.quantize.seed(self.pending)
+                self.pending = self.pending[:0]
             return {}
         moved = self.module.quantize.revive(self.latents, self.indices, CODE_PATIENCE)
         return {"codes": float(len(self.indices.unique())), "moved": float(moved)}
@@ -85,10 +91,11 @@ class TokenizerStage:
 
     def state(self) -> dict[str, Any]:
         """Which codes are idle and how far the run is from seeding them; see `Stage`."""
-        return {"seen": self.seen, "idle": self.module.quantize.idle}
+        return {"seen": self.seen, "idle": self.module.quantize.idle, "pending": self.pending}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Stage`."""
         # to seed the codebook once more would throw away what was trained
-        self.seen = state.get("seen", SEED_FROM_STEP + 1)
+        self.seen = state.get("seen", SEED_STEP)
+        self.pending = state.get("pending", self.pending)
         self.module.quantize.idle.copy_(state.get("idle", self.module.quantize.idle))
