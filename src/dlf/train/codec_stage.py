@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlf.geometry import CELL, PATCH
+from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import pixel_terms, weighted_sum
 from dlf.losses.perceptual import StemDistance
+from dlf.losses.picture import PictureLoss
 from dlf.nn.build import PRESETS
-from dlf.nn.model import Bottleneck, Dlf
+from dlf.nn.model import Bottleneck, Dlf, Fused
 from dlf.nn.semantic import sent_mask, token_schedule
 from dlf.train.config import Rate, TrainConfig
 from dlf.train.data import Batch, Crop, to_float, whole_cells
@@ -27,7 +29,6 @@ from dlf.train.pictures import rows_of_pairs
 
 CODE_PATIENCE = 600  # a step uses a few dozen of about a thousand codes
 SEED_VECTORS = 8192
-OFFSETS = 8  # see `pixel_terms`
 VALIDATION_QUALITIES = (10, 50, 90)
 
 
@@ -106,6 +107,8 @@ class CodecStage:
         tokens = model.config.tokens
         self.schedule = token_schedule(tokens.count, tail_drop=tokens.tail_drop)
         self.token_bits = math.log2(tokens.codes)
+        adversarial = config.adversarial if config.stage == "joint" else Adversarial()
+        self.judge = PictureLoss(config.weights, adversarial, perceptual, bf16=self.bf16)
         self.last: Bottleneck | None = None
         # vectors collected for seeding the codebook, (N, code dim); None: it is seeded
         self.pending = torch.empty(0, tokens.code_dim) if config.stage == "align" else None
@@ -136,34 +139,32 @@ class CodecStage:
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
             fused = model.fuse(codes, sent, y_hat, draw.quality, grid)
-            if self.config.stage == "align":
-                terms = self._latent_terms(
-                    fused.logits.float(), fused.latent.float(), self.cache(batch.crops)
-                )
-            else:
-                picture = model.vqgan.decode(fused.latent).float()
-                row, col = batch.rng.integers(0, OFFSETS, 2)
-                terms = pixel_terms(
-                    picture, pixels * 2 - 1, self.config.weights, self.perceptual, (int(row), int(col))
-                )
-        terms["vq"] = bottleneck.tokens.loss
+            align = self.config.stage == "align"
+            picture = None if align else model.vqgan.decode(fused.latent).float()
+        if picture is None:
+            total, terms = self._latent_terms(fused, self.cache(batch.crops))
+        else:
+            last = model.vqgan.decoder.conv_out.weight
+            total, terms = self.judge(picture, pixels * 2 - 1, last, batch.rng, progress)
+        vq = bottleneck.tokens.loss
         bpp = bottleneck.details.bits * draw.details / pixels[0, 0].numel()
         rate = (rate_weight(self.config.rate, draw.quality, progress) * bpp).mean()
-        total = weighted_sum(terms, self.config.weights) + rate
         self.last = bottleneck
-        shown = {k: v.item() for k, v in terms.items()}
-        return LossReport(total, {**shown, "bpp": bpp.mean().item(), "rate": rate.item()})
+        terms = {**terms, "vq": vq, "bpp": bpp.mean(), "rate": rate}
+        return LossReport(total + self.config.weights.vq * vq + rate, {k: v.item() for k, v in terms.items()})
 
-    def _latent_terms(self, logits: Tensor, latent: Tensor, indices: Tensor) -> dict[str, Tensor]:
+    def _latent_terms(self, fused: Fused, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         wanted = self.module.vqgan.quantize.codebook()[indices]
-        return {
-            "latent": F.mse_loss(latent, wanted),
-            "code": F.cross_entropy(logits.flatten(0, -2), indices.flatten()),
+        terms = {
+            "latent": F.mse_loss(fused.latent.float(), wanted),
+            "code": F.cross_entropy(fused.logits.float().flatten(0, -2), indices.flatten()),
         }
+        return weighted_sum(terms, self.config.weights), terms
 
     def after_step(self) -> dict[str, float]:
-        """Revive codes; see `Stage`."""
+        """Revive codes, train the discriminator; see `Stage`."""
         assert self.last is not None
+        judged = self.judge.after_step()
         z, indices = self.last.z.detach(), self.last.tokens.indices
         if self.pending is not None:
             # the codebook starts from vectors that the encoder produces once it has found its feet
@@ -171,8 +172,8 @@ class CodecStage:
             if len(self.pending) >= SEED_VECTORS:
                 self.module.quantize.seed(self.pending)
                 self.pending = None
-            return {}
-        return {"moved": float(self.module.quantize.revive(z, indices, CODE_PATIENCE))}
+            return judged
+        return {"moved": float(self.module.quantize.revive(z, indices, CODE_PATIENCE)), **judged}
 
     def validate(self) -> Validation:
         """Measure whole pictures; see `Stage`."""
@@ -207,12 +208,13 @@ class CodecStage:
     def state(self) -> dict[str, Any]:
         """Which codes are idle and what will seed them; see `Stage`."""
         pending = {} if self.pending is None else {"pending": self.pending}
-        return {"idle": self.module.quantize.idle, **pending}
+        return {"idle": self.module.quantize.idle, **pending, **self.judge.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Stage`."""
         # without an entry the codebook was seeded, and doing so again would throw away what was trained
         self.pending = state.get("pending")
+        self.judge.load_state(state)
         self.module.quantize.idle.copy_(state.get("idle", self.module.quantize.idle))
 
     def _code(self, pixels: Tensor, quality: int) -> tuple[Tensor, Bottleneck, Tensor]:
