@@ -96,7 +96,7 @@ def test_a_broken_picture_is_told(folder: Path) -> None:
 def test_the_spellings_of_before(folder: Path) -> None:
     done = call(folder, "--quality", "50", "--baseline", "webp", "--quiet")
     assert done.returncode == 0, done.stderr
-    assert "| q50 | webp |" in (folder / "out" / "summary.md").read_text()
+    assert "| webp | q50 |" in (folder / "out" / "summary.md").read_text()
 
 
 @pytest.mark.parametrize(

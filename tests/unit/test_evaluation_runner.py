@@ -184,8 +184,8 @@ def test_a_summary_compares_the_same_pictures() -> None:
     found = results(rows, setup)
     assert found.pictures == 1
     lines = summary(found, setup).splitlines()
-    assert "| q10 | dlf | 8.0000 | 20.00 | 0.5000 |  |  |  |" in lines
-    assert "| q10 | small | 4.0000 | 22.00 | 0.7500 | 1 |  |  |" in lines
+    assert "| dlf | q10 | 8.0000 | 20.00 | 0.5000 |  |  |  |" in lines
+    assert "| small | q10 | 4.0000 | 22.00 | 0.7500 | 1 |  |  |" in lines
     assert [line for line in lines if line.startswith("| best-of-formats | dlf |")] == [
         "| best-of-formats | dlf | – | – |"  # noqa: RUF001
     ]

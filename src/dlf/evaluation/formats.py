@@ -76,10 +76,11 @@ class PictureCodec(Protocol):
 
 @dataclass(frozen=True)
 class OwnFormat:
-    """A `Format` over `dlf.Codec`; identity: of the model."""
+    """A `Format` over `dlf.Codec`; identity: of the model, model: its folder or name, None the package's."""
 
     codec: PictureCodec
     identity: str
+    model: str | None = None
     qualities: range = range(101)
 
     def encode(self, image: Image.Image, quality: int) -> bytes:

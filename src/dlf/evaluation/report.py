@@ -96,26 +96,44 @@ def _finite(value: object) -> object:
     return value
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table of text; words: columns at the start that hold no numbers."""
+
+    titles: list[str]
+    lines: list[list[str]]
+    words: int = 1
+
+    def markdown(self) -> list[str]:
+        """Return its lines; the first `words` columns are text."""
+        rule = ["---" if place < self.words else "---:" for place in range(len(self.titles))]
+        return [f"| {' | '.join(cells)} |" for cells in (self.titles, rule, *self.lines)]
+
+
 def summary(found: Results, experiment: Experiment) -> str:
     """Return all of it as Markdown."""
-    explained = (
-        f"Means over {found.pictures} pictures, those with every result. bpp: bits of the file a pixel. "
-        "Every codec has at most the bytes of the target, a format that may be scaled down before "
-        f"coding at the scale that is best by {experiment.judging.title}; over: pictures for which even its "
-        "smallest file is larger."
-    )
-    parts = ["# Evaluation", "", *means_table(found), "", explained, ""]
+    parts = ["# Evaluation", "", *means_table(found).markdown(), "", explanation(found, experiment), ""]
     if found.differences:
-        parts += ["## BD-rate", "", *bd_table(found), "", *_bd_words(found), ""]
+        parts += ["## BD-rate", "", *bd_table(found).markdown(), "", *bd_words(found), ""]
     if found.notes:
         parts += ["## Left out and failed", "", *(f"- {note}" for note in found.notes), ""]
     return "\n".join(parts)
 
 
-def means_table(found: Results) -> list[str]:
-    """Return the lines of the table of means, a line for each target and codec."""
-    titles = ["target", "codec", "bpp", *(m.title for m in found.metrics), "over", "encode s", "decode s"]
-    lines = [line(titles), line(["---" if title == "codec" else "---:" for title in titles])]
+def explanation(found: Results, experiment: Experiment) -> str:
+    """Say what the means are."""
+    return (
+        f"Means over {found.pictures} pictures, those with every result. bpp: bits of the file a pixel. "
+        "Every codec has at most the bytes of the target, a format that may be scaled down before "
+        f"coding at the scale that is best by {experiment.judging.title}; over: pictures for which even its "
+        "smallest file is larger. Seconds: of the chosen setting alone, while other work ran beside it."
+    )
+
+
+def means_table(found: Results) -> Table:
+    """Return the table of means, a line for each target and codec."""
+    titles = ["codec", "target", "bpp", *(m.title for m in found.metrics), "over", "encode s", "decode s"]
+    lines = []
     targets = dict.fromkeys(point.target for points in found.curves.values() for point in points)
     for target in targets:
         for codec, points in found.curves.items():
@@ -124,25 +142,38 @@ def means_table(found: Results) -> list[str]:
                     values = [_value(point.scores.get(m.name), m) for m in found.metrics]
                     times = [f"{s:.2f}" if s else "" for s in (point.encode_s, point.decode_s)]
                     over = str(point.over_budget or "")
-                    lines.append(line([target, codec, f"{point.bpp:.4f}", *values, over, *times]))
-    return lines
+                    lines.append([codec, target, f"{point.bpp:.4f}", *values, over, *times])
+    return Table(titles, lines)
+
+
+def rows_table(found: Results) -> Table:
+    """Return the table of all rows."""
+    titles = ["picture", "codec", "target", "bytes", "bpp", *(m.title for m in found.metrics)]
+    lines = []
+    for row in found.rows:
+        start = [row.picture, row.codec, row.target]
+        if row.error:
+            lines.append([*start, "", "", *[""] * len(found.metrics)])
+            continue
+        values = [_value(row.scores.get(m.name), m) for m in found.metrics]
+        lines.append([*start, str(row.size), f"{row.bpp:.4f}", *values])
+    return Table(titles, lines, words=2)
 
 
 def _value(value: float | None, metric: Metric) -> str:
     return "" if value is None else f"{value:.{metric.digits}f}"
 
 
-def bd_table(found: Results) -> list[str]:
-    """Return the lines of the table of rate differences, a line for each anchor and codec."""
-    titles = ["anchor", "codec", *(m.title for m in found.metrics)]
-    lines = [line(titles), line(["---", "---", *["---:"] * len(found.metrics)])]
+def bd_table(found: Results) -> Table:
+    """Return the table of rate differences, a line for each anchor and codec."""
     by_pair: dict[tuple[str, str], dict[str, Difference]] = {}
     for difference in found.differences:
         by_pair.setdefault((difference.anchor, difference.codec), {})[difference.metric] = difference
+    lines = []
     for (anchor, codec), by_metric in by_pair.items():
         cells = [difference_text(by_metric[m.name]) if m.name in by_metric else "" for m in found.metrics]
-        lines.append(line([anchor, codec, *cells]))
-    return lines
+        lines.append([anchor, codec, *cells])
+    return Table(["anchor", "codec", *(m.title for m in found.metrics)], lines, words=2)
 
 
 def difference_text(difference: Difference) -> str:
@@ -151,27 +182,23 @@ def difference_text(difference: Difference) -> str:
     if rate is None:
         return "–"  # noqa: RUF001
     doubt = "?" if rate.overlap < DOUBTFUL else ""
-    return f"{rate.percent:+.1f} %{doubt} (overlap {rate.overlap:.0%})".replace("%)", " %)")
+    return f"{rate.percent:+.1f} %{doubt} (overlap {100 * rate.overlap:.0f} %)"
 
 
-def _bd_words(found: Results) -> list[str]:
+def bd_words(found: Results) -> list[str]:
+    """Say what the rate differences are; then why some are not there, as a Markdown list."""
     words = (
         "Bytes for the same quality compared with the anchor: -50 % is half of them. Overlap: share of the "
         "qualities spanned by both curves that both reach; ? marks less than a half."
     )
     if any(difference.anchor == HULL for difference in found.differences):
         words += f" {HULL}: for each picture, target and metric the best of the common formats."
+    dropped = sum(d.rate.dropped for d in found.differences if d.rate)
+    if dropped:
+        words += f" {dropped} points at which more bytes gave no better quality are left out."
     reasons = [
         f"- {d.codec} against {d.anchor}, {d.metric}: no rate difference: {d.reason}"
         for d in found.differences
         if d.rate is None
     ]
-    dropped = sum(d.rate.dropped for d in found.differences if d.rate)
-    if dropped:
-        words += f" {dropped} points at which more bytes gave no better quality are left out."
     return [words, *([""] if reasons else []), *reasons]
-
-
-def line(cells: Sequence[str]) -> str:
-    """Return one line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"

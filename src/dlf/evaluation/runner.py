@@ -206,12 +206,20 @@ class Bench:
 
     def paint(self, row: Row) -> UInt8:
         """Make the picture of a finished row again, uint8 (H, W, 3)."""
-        attempt, path = self._attempt(row.codec), self._path(row)
-        if path is not None and path.is_file() and path.stat().st_size == row.size:
-            return attempt.decode(path.read_bytes())
-        fitted = attempt.paint(Fraction(row.scale), row.setting)
+        data = self.kept(row)
+        if data is not None:
+            return self._attempt(row.codec).decode(data)
+        fitted = self._attempt(row.codec).paint(Fraction(row.scale), row.setting)
         self._keep(row, fitted)
         return fitted.rgb
+
+    def kept(self, row: Row) -> bytes | None:
+        """Return the file of a finished row, if there is one; raises OSError."""
+        path = self._path(row)
+        if path is None or not path.is_file():
+            return None
+        data = path.read_bytes()
+        return data if len(data) == row.size else None
 
     @cached_property
     def original(self) -> UInt8:
