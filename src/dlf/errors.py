@@ -35,3 +35,7 @@ class ImageError(DlfError):
 
 class MissingExtra(DlfError):
     """An optional dependency is not installed; the message holds the pip line to type."""
+
+
+class TrainingError(DlfError):
+    """A training run cannot start or go on: unfit configuration, pictures, weights or machine."""

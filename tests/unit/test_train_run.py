@@ -20,11 +20,12 @@ from dlf.losses.objective import Weights
 from dlf.nn.build import TINY
 from dlf.nn.config import to_dict
 from dlf.train import checkpoint, codec_stage, tokenizer_stage
+from dlf.train.board import LOG
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import Rate, TrainConfig
 from dlf.train.data import Batch, CropSampler
-from dlf.train.loop import CHECKPOINT, LOG, LossReport, Run, Stage
+from dlf.train.loop import CHECKPOINT, LossReport, Run, Stage
 from dlf.train.run import Sources, build_stage, run_stage
 from dlf.train.tokenizer_stage import TokenizerStage
 
@@ -74,9 +75,9 @@ class Sampler(CropSampler):
         super().__init__(pictures(), CONFIG.shapes, CONFIG.pixels, CONFIG.seed)
         self.hook = hook
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int, part: int = 0) -> Batch:
         self.hook(step)
-        return super().__call__(step)
+        return super().__call__(step, part)
 
 
 def make_run(kind: str, folder: Path, hook: Callable[[int], None] = lambda step: None) -> Run:

@@ -66,7 +66,7 @@ class DetailQuantizer(nn.Module):
         vector = self.context.prior_vector(quality).expand(-1, -1, *y.shape[2:])
         params, step, common = self.context.prior(vector)
         scaled = y / (step / step_unit)
-        masks = torch.from_numpy(np.array(step_masks(*y.shape[1:])))
+        masks = torch.from_numpy(np.array(step_masks(*y.shape[1:]))).to(y.device)
         y_hat = torch.zeros_like(y)
         bits = torch.zeros_like(y)
         active = 0.0

@@ -55,7 +55,8 @@ class Dlf(nn.Module):
 
     def grid(self, height: int, width: int) -> Grid:
         """Window plans for pixels of this size (multiples of 32)."""
-        return make_grid(height // 16, width // 16, self.config.detail.swin_window)
+        device = self.quantize.idle.device
+        return make_grid(height // 16, width // 16, self.config.detail.swin_window, device)
 
     def compress(self, pixels: Tensor, quality: Tensor, grid: Grid) -> Bottleneck:
         """pixels: (B, 3, H, W) in [0, 1].  quality: (B,) in [0, 100]."""
