@@ -173,7 +173,8 @@ class StreamSampler:
     def __call__(self, step: int, part: int = 0) -> Batch:
         """See `Sampler`; raises TrainingError where no picture is usable."""
         draws = Draws.of(self.shapes, self.pixels, (self.seed, step, part))
-        crops, cuts, fruitless = [], [], 0
+        crops: list[Crop] = []
+        cuts, fruitless = [], 0
         while len(crops) < draws.count:
             index = int(draws.rng.integers(len(self.files)))
             pixels = self._fitting(index, draws.shape)

@@ -132,16 +132,25 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
                 parameter.grad /= size()
 
 
-@torch.no_grad()
-def agree(module: nn.Module) -> None:
-    """Average running statistics, and take code books from rank 0, which moves idle codes at random."""
+@contextmanager
+def joint_statistics(module: nn.Module) -> Iterator[None]:
+    """Add up how far the ranks move running statistics meanwhile, as if they came one after the other."""
     if size() == 1:
+        yield
         return
-    for buffer in module.buffers():
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    yield
+    for name, buffer in module.named_buffers():
         if buffer.is_floating_point():
-            dist.all_reduce(buffer)
-            buffer /= size()
-    for part in module.modules():
+            moved = buffer - before[name]
+            dist.all_reduce(moved)
+            buffer.copy_(before[name] + moved)
+
+
+@torch.no_grad()
+def share_codes(module: nn.Module) -> None:
+    """Take code books from rank 0: the ranks move the same idle codes, but round differently."""
+    for part in module.modules() if size() > 1 else ():
         if isinstance(part, VectorQuantizer):
             dist.broadcast(part.embedding.weight.data, src=0)
 

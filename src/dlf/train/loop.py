@@ -211,7 +211,8 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        terms = self._accumulate()
+        with distributed.joint_statistics(self.stage.module):
+            terms = self._accumulate()
         norm = clip_each(self.parameters, self.config.clip)
         if not torch.isfinite(norm):
             self.skipped += 1
@@ -219,7 +220,7 @@ class Run:
         self.optimiser.step()
         self._seed(self.config.parts)  # the same on all ranks
         extra = self.stage.after_step()
-        distributed.agree(self.stage.module)
+        distributed.share_codes(self.stage.module)
         self._average()
         return {**terms, **extra, "gradient": float(norm)}
 

@@ -60,8 +60,16 @@ def _members(shard: Path) -> Iterator[PictureFile]:
     """Pictures of one shard; of a damaged shard those before the damage."""
     try:
         with tarfile.open(shard, "r:") as archive:
+            end = 0
             for member in archive:
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if member.isreg() and Path(member.name).suffix.lower() in SUFFIXES:
                     yield PictureFile(shard, member.offset_data, member.size, member.name)
+        # tarfile takes a broken header for the end, which is a block of zeros
+        with shard.open("rb") as file:
+            file.seek(end)
+            damage = "" if file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE) else "it breaks off"
     except tarfile.TarError as error:
-        log.warning("the shard %s is damaged (%s): pictures behind that are left out", shard, error)
+        damage = str(error)
+    if damage:
+        log.warning("the shard %s is damaged (%s): pictures behind that are left out", shard, damage)
