@@ -35,3 +35,7 @@ class ImageError(DlfError):
 
 class MissingExtra(DlfError):
     """An optional dependency is not installed; the message holds the pip line to type."""
+
+
+class CheckpointError(DlfError):
+    """A checkpoint to import is not of the form that the model needs."""
