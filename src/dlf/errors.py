@@ -39,3 +39,7 @@ class MissingExtra(DlfError):
 
 class TrainingError(DlfError):
     """A training run cannot start or go on: unfit configuration, pictures, weights or machine."""
+
+
+class CheckpointError(DlfError):
+    """A checkpoint to import is not of the form that the model needs."""
