@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlf.importers.pretrained import TITOK, VQGAN, take_over
 from dlf.losses.perceptual import StemDistance
 from dlf.train import checkpoint, distributed
 from dlf.train.board import Board
@@ -37,6 +38,7 @@ class Sources:
 
     train, val: folders of pictures or WebDataset shards.  out: the run's folder.  init: a checkpoint
     whose averaged weights this stage starts from.  perceptual: weights file of the feature network.
+    titok, vqgan: files of the pretrained models that a new codec starts from.
     """
 
     train: Path
@@ -44,6 +46,8 @@ class Sources:
     out: Path
     init: Path | None
     perceptual: Path | None
+    titok: Path | None = None
+    vqgan: Path | None = None
 
 
 def run_stage(
@@ -107,11 +111,15 @@ def build_stage(
             _start_from(stage.module, checkpoint.load(sources.init).ema)
         return stage
     model = new_model(config.preset)
+    resumes = (sources.out / CHECKPOINT).exists()
+    for path, origin in ((sources.titok, TITOK), (sources.vqgan, VQGAN)):
+        if path is not None and not resumes:
+            take_over(model, path, origin)
     if sources.init is not None:
         weights = checkpoint.load(sources.init).ema
         tokenizer = not any(key.startswith(TOKENIZER_PREFIX) for key in weights)
         _start_from(model.vqgan if tokenizer else model, weights)
-        if tokenizer and model.config.stem.tokenizer and not (sources.out / CHECKPOINT).exists():
+        if tokenizer and model.config.stem.tokenizer and not resumes:
             warm_start(model, images[:: max(1, len(images) // WARM_PICTURES)])
     return CodecStage(config, model, perceptual, images, val)
 
