@@ -144,7 +144,7 @@ def test_a_stage_starts_from_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert torch.equal(book, pretrained(TITOK)["quantize.embedding.weight"])
     # frozen codes are neither seeded anew nor moved
     assert stage.pending is None
-    assert not stage.trains_codes
+    assert not stage.module.quantize.embedding.weight.requires_grad
     assert torch.equal(stage.module.vqgan.post_quant_conv.bias, pretrained(VQGAN)["post_quant_conv.bias"])
 
 

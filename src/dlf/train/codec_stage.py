@@ -95,6 +95,12 @@ class Draw:
     details: Tensor
 
 
+def _gather(batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Vectors and indices of all batches of the step, of all ranks."""
+    z, indices = zip(*batches, strict=True)
+    return distributed.gather_rows(z), distributed.gather_rows(indices)
+
+
 class CodecStage:
     """Alignment (`stage: align`) or end-to-end training (`joint`); see `dlf.train.loop.Stage`."""
 
@@ -120,11 +126,10 @@ class CodecStage:
         tokens = model.config.tokens
         self.schedule = token_schedule(tokens.count, tail_drop=tokens.tail_drop)
         self.token_bits = math.log2(tokens.codes)
-        # token vectors and indices of the step's batches
-        self.last: deque[tuple[Tensor, Tensor]] = deque(maxlen=len(distributed.own_parts(config.parts)))
-        self.trains_codes = model.quantize.embedding.weight.requires_grad
+        # vectors and indices of each code book in the step's batches
+        self.last: deque[list[tuple[Tensor, Tensor]]] = deque(maxlen=len(distributed.own_parts(config.parts)))
         # vectors collected for seeding the codebook, (N, code dim); None: it is seeded
-        seeds = config.stage == "align" and self.trains_codes
+        seeds = config.stage == "align" and model.quantize.embedding.weight.requires_grad
         self.pending = torch.empty(0, tokens.code_dim) if seeds else None
         self.rung = 0  # of the rate's ladder
 
@@ -164,11 +169,12 @@ class CodecStage:
                 terms = pixel_terms(
                     picture, pixels * 2 - 1, self.config.weights, self.perceptual, (int(row), int(col))
                 )
-        terms["vq"] = bottleneck.tokens.loss
+        terms["vq"] = bottleneck.tokens.loss + bottleneck.details.loss
         bpp = bottleneck.details.bits * draw.details / pixels[0, 0].numel()
         rate = (self._rate_weight(draw.quality, progress) * bpp).mean()
         total = weighted_sum(terms, self.config.weights) + rate
-        self.last.append((bottleneck.z.detach(), bottleneck.tokens.indices))
+        tokens = (bottleneck.z.detach(), bottleneck.tokens.indices)
+        self.last.append([tokens, *bottleneck.details.vectors])
         shown = {k: v.item() for k, v in terms.items()}
         return LossReport(total, {**shown, "bpp": bpp.mean().item(), "rate": rate.item()})
 
@@ -193,7 +199,8 @@ class CodecStage:
 
     def after_step(self) -> dict[str, float]:
         """Revive codes; see `Stage`."""
-        z, indices = (distributed.gather_rows(rows) for rows in zip(*self.last, strict=True))
+        found = [_gather(batches) for batches in zip(*self.last, strict=True)]
+        z, _ = found[0]
         if self.pending is not None:
             # the codebook starts from vectors that the encoder produces once it has found its feet
             self.pending = torch.cat([self.pending.to(z.device), z])
@@ -201,9 +208,9 @@ class CodecStage:
                 self.module.quantize.seed(self.pending)
                 self.pending = None
             return {}
-        if not self.trains_codes:
-            return {}
-        return {"moved": float(self.module.quantize.revive(z, indices, CODE_PATIENCE))}
+        books = zip(self.module.codebooks(), found, strict=True)
+        trained = [(book, rows) for book, rows in books if book.embedding.weight.requires_grad]
+        return {"moved": float(sum(book.revive(*rows, CODE_PATIENCE) for book, rows in trained))}
 
     def validate(self) -> Validation:
         """Measure whole pictures; see `Stage`."""
@@ -245,14 +252,18 @@ class CodecStage:
     def state(self) -> dict[str, Any]:
         """Which codes are idle, what will seed them, where the rate's control is; see `Stage`."""
         pending = {} if self.pending is None else {"pending": self.pending}
-        return {"idle": self.module.quantize.idle, "rung": self.rung, **pending}
+        idle = torch.cat([book.idle for book in self.module.codebooks()])
+        return {"idle": idle, "rung": self.rung, **pending}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Stage`."""
         # without an entry the codebook was seeded, and doing so again would throw away what was trained
         self.pending = state.get("pending")
         self.rung = min(state.get("rung", 0), max(0, len(self.config.rate.ladder.lambdas) - 1))
-        self.module.quantize.idle.copy_(state.get("idle", self.module.quantize.idle))
+        books = self.module.codebooks()
+        if "idle" in state:
+            for book, idle in zip(books, state["idle"].split([len(b.idle) for b in books]), strict=True):
+                book.idle.copy_(idle)
 
     def _code(self, pixels: Tensor, quality: int) -> tuple[Tensor, Bottleneck, Tensor]:
         grid = self.module.grid(*pixels.shape[2:])
