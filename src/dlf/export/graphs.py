@@ -86,5 +86,10 @@ class Synthesis(nn.Module):
         """See the class."""
         codes = self.model.quantize.codebook()[tokens.clamp(min=0)]
         fused = self.model.fuse(codes, tokens >= 0, y_hat, quality, _grid(plans))
-        picture = self.model.vqgan.decode(fused.latent)[0]
-        return ((picture.clamp(-1, 1) + 1) * 127.5 + 0.5).floor().permute(1, 2, 0).to(torch.uint8)
+        vqgan = self.model.vqgan
+        cells = vqgan.decoder.cells(vqgan.unquantise(fused.latent))[0]
+        cells = ((cells.clamp(-1, 1) + 1) * 127.5 + 0.5).floor().to(torch.uint8)
+        # patches to pixels and colours to the end in one move, of bytes: a float PixelShuffle takes longer
+        patch, rows, cols = vqgan.decoder.patch, cells.shape[1], cells.shape[2]
+        split = cells.reshape(3, patch, patch, rows, cols).permute(3, 1, 4, 2, 0)
+        return split.reshape(rows * patch, cols * patch, 3)

@@ -9,19 +9,23 @@ from torch import Tensor
 
 from dlf.losses.perceptual import StemDistance
 
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # of the published form, for pixels in [0, 1]
+
 
 @dataclass(frozen=True)
 class Weights:
     """Weights of the loss terms; a term of weight 0 is not computed.
 
     l1: mean absolute error of pixels in [-1, 1].  low: the same of 8x8 means (keeps colour right while
-    the perceptual term rules).  perceptual: distance of a feature network.  vq: codebook and commitment
+    the perceptual term rules).  ssim: 1 - structural similarity; sees the fine grids that the perceptual
+    term's strides hide.  perceptual: distance of a feature network.  vq: codebook and commitment
     loss.  latent, code: stage 1, MSE to and cross-entropy against the tokenizer's latent.
     Rate has its own schedule.
     """
 
     l1: float = 0.0
     low: float = 0.0
+    ssim: float = 0.0
     perceptual: float = 0.0
     vq: float = 0.0
     latent: float = 0.0
@@ -35,7 +39,7 @@ def pixel_terms(
     perceptual: StemDistance | None,
     offset: tuple[int, int] = (0, 0),
 ) -> dict[str, Tensor]:
-    """Unweighted terms l1, low and perceptual of RGB batches (B, 3, H, W) in [-1, 1].
+    """Unweighted terms l1, low, ssim and perceptual of RGB batches (B, 3, H, W) in [-1, 1].
 
     offset: rows and columns that the feature network does not see.  Its strides hide patterns of the
     same period in the picture; another offset at every step shows them.
@@ -43,10 +47,25 @@ def pixel_terms(
     terms = {"l1": (picture - target).abs().mean()}
     if weights.low:
         terms["low"] = (F.avg_pool2d(picture, 8) - F.avg_pool2d(target, 8)).abs().mean()
+    if weights.ssim:
+        terms["ssim"] = 1 - structural_similarity(picture, target)
     if weights.perceptual and perceptual is not None:
         row, col = offset
         terms["perceptual"] = perceptual(picture[..., row:, col:], target[..., row:, col:]).mean()
     return terms
+
+
+def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
+    """Mean SSIM over 7x7 squares of RGB batches in [-1, 1] (Wang et al. 2004), at most 1.
+
+    Squares instead of Gaussians: the boxes are cheap sums.  float32, since variances are differences.
+    """
+    x, y = (x.float() + 1) / 2, (y.float() + 1) / 2
+    mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(part, 7, 1) for part in (x, y, x * x, y * y, x * y))
+    spread = (xx - mean_x.square()).clamp(min=0) + (yy - mean_y.square()).clamp(min=0)
+    shared = xy - mean_x * mean_y
+    likeness = (2 * mean_x * mean_y + SSIM_C1) * (2 * shared + SSIM_C2)
+    return (likeness / ((mean_x.square() + mean_y.square() + SSIM_C1) * (spread + SSIM_C2))).mean()
 
 
 def weighted_sum(terms: dict[str, Tensor], weights: Weights) -> Tensor:

@@ -207,11 +207,15 @@ class Decoder(nn.Module):
                 if isinstance(module, Upsample):
                     _keep_variance(module.conv, 4 if module.kind == "shuffle" else 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def cells(self, x: Tensor) -> Tensor:
+        """Give the picture before its patches are laid out: (B, 3 patch^2, 16h / patch, 16w / patch)."""
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        return F.pixel_shuffle(self.conv_out(_activate(self.activation, self.norm_out(x))), self.patch)
+        return self.conv_out(_activate(self.activation, self.norm_out(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.cells(x), self.patch)
 
 
 class Vqgan(nn.Module):
@@ -231,7 +235,11 @@ class Vqgan(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """(Mixtures of) codes (B, h, w, code_dim) to RGB in about [-1, 1]."""
-        return self.decoder(self.post_quant_conv(latent.permute(0, 3, 1, 2)))
+        return self.decoder(self.unquantise(latent))
+
+    def unquantise(self, latent: Tensor) -> Tensor:
+        """(Mixtures of) codes (B, h, w, code_dim) to what the decoder takes, (B, code_dim, h, w)."""
+        return self.post_quant_conv(latent.permute(0, 3, 1, 2))
 
 
 def quantise_grid(quantize: VectorQuantizer, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlf.geometry import CELL, PATCH
+from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import pixel_terms, weighted_sum
 from dlf.losses.perceptual import StemDistance
+from dlf.losses.picture import PictureLoss
 from dlf.nn.build import PRESETS
-from dlf.nn.model import Bottleneck, Dlf
+from dlf.nn.model import Bottleneck, Dlf, Fused
 from dlf.nn.semantic import sent_mask, token_schedule
 from dlf.train import distributed
 from dlf.train.config import Rate, TrainConfig
@@ -33,7 +35,6 @@ log = logging.getLogger(__name__)
 
 CODE_PATIENCE = 600  # a step uses a few dozen of about a thousand codes
 SEED_VECTORS = 8192
-OFFSETS = 8  # see `pixel_terms`
 VALIDATION_QUALITIES = (10, 50, 90)
 
 
@@ -126,8 +127,11 @@ class CodecStage:
         tokens = model.config.tokens
         self.schedule = token_schedule(tokens.count, tail_drop=tokens.tail_drop)
         self.token_bits = math.log2(tokens.codes)
+        adversarial = config.adversarial if config.stage == "joint" else Adversarial()
+        batches = len(distributed.own_parts(config.parts))
+        self.judge = PictureLoss(config.weights, adversarial, perceptual, bf16=self.bf16, batches=batches)
         # vectors and indices of each code book in the step's batches
-        self.last: deque[list[tuple[Tensor, Tensor]]] = deque(maxlen=len(distributed.own_parts(config.parts)))
+        self.last: deque[list[tuple[Tensor, Tensor]]] = deque(maxlen=batches)
         # vectors collected for seeding the codebook, (N, code dim); None: it is seeded
         seeds = config.stage == "align" and model.quantize.embedding.weight.requires_grad
         self.pending = torch.empty(0, tokens.code_dim) if seeds else None
@@ -159,24 +163,20 @@ class CodecStage:
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
             fused = model.fuse(codes, sent, y_hat, draw.quality, grid)
-            if self.config.stage == "align":
-                terms = self._latent_terms(
-                    fused.logits.float(), fused.latent.float(), self._wanted_codes(batch)
-                )
-            else:
-                picture = model.vqgan.decode(fused.latent).float()
-                row, col = batch.rng.integers(0, OFFSETS, 2)
-                terms = pixel_terms(
-                    picture, pixels * 2 - 1, self.config.weights, self.perceptual, (int(row), int(col))
-                )
-        terms["vq"] = bottleneck.tokens.loss + bottleneck.details.loss
+            align = self.config.stage == "align"
+            picture = None if align else model.vqgan.decode(fused.latent).float()
+        if picture is None:
+            total, terms = self._latent_terms(fused, self._wanted_codes(batch))
+        else:
+            last = model.vqgan.decoder.conv_out.weight
+            total, terms = self.judge(picture, pixels * 2 - 1, last, batch.rng, progress)
+        vq = bottleneck.tokens.loss + bottleneck.details.loss
         bpp = bottleneck.details.bits * draw.details / pixels[0, 0].numel()
         rate = (self._rate_weight(draw.quality, progress) * bpp).mean()
-        total = weighted_sum(terms, self.config.weights) + rate
         tokens = (bottleneck.z.detach(), bottleneck.tokens.indices)
         self.last.append([tokens, *bottleneck.details.vectors])
-        shown = {k: v.item() for k, v in terms.items()}
-        return LossReport(total, {**shown, "bpp": bpp.mean().item(), "rate": rate.item()})
+        terms = {**terms, "vq": vq, "bpp": bpp.mean(), "rate": rate}
+        return LossReport(total + self.config.weights.vq * vq + rate, {k: v.item() for k, v in terms.items()})
 
     def _rate_weight(self, quality: Tensor, progress: float) -> Tensor:
         ladder = self.config.rate.ladder
@@ -190,15 +190,17 @@ class CodecStage:
             return tokenizer_indices(self.module, batch.pixels, bf16=self.bf16)
         return self.cache(batch.crops).to(batch.pixels.device)
 
-    def _latent_terms(self, logits: Tensor, latent: Tensor, indices: Tensor) -> dict[str, Tensor]:
+    def _latent_terms(self, fused: Fused, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         wanted = self.module.vqgan.quantize.codebook()[indices]
-        return {
-            "latent": F.mse_loss(latent, wanted),
-            "code": F.cross_entropy(logits.flatten(0, -2), indices.flatten()),
+        terms = {
+            "latent": F.mse_loss(fused.latent.float(), wanted),
+            "code": F.cross_entropy(fused.logits.float().flatten(0, -2), indices.flatten()),
         }
+        return weighted_sum(terms, self.config.weights), terms
 
     def after_step(self) -> dict[str, float]:
-        """Revive codes; see `Stage`."""
+        """Revive codes, train the discriminator; see `Stage`."""
+        judged = self.judge.after_step(distributed.average_gradients)
         found = [_gather(batches) for batches in zip(*self.last, strict=True)]
         z, _ = found[0]
         if self.pending is not None:
@@ -207,10 +209,11 @@ class CodecStage:
             if len(self.pending) >= SEED_VECTORS:
                 self.module.quantize.seed(self.pending)
                 self.pending = None
-            return {}
+            return judged
         books = zip(self.module.codebooks(), found, strict=True)
         trained = [(book, rows) for book, rows in books if book.embedding.weight.requires_grad]
-        return {"moved": float(sum(book.revive(*rows, CODE_PATIENCE) for book, rows in trained))}
+        moved = sum(book.revive(*rows, CODE_PATIENCE) for book, rows in trained)
+        return {"moved": float(moved), **judged}
 
     def validate(self) -> Validation:
         """Measure whole pictures; see `Stage`."""
@@ -253,12 +256,13 @@ class CodecStage:
         """Which codes are idle, what will seed them, where the rate's control is; see `Stage`."""
         pending = {} if self.pending is None else {"pending": self.pending}
         idle = torch.cat([book.idle for book in self.module.codebooks()])
-        return {"idle": idle, "rung": self.rung, **pending}
+        return {"idle": idle, "rung": self.rung, **pending, **self.judge.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Stage`."""
         # without an entry the codebook was seeded, and doing so again would throw away what was trained
         self.pending = state.get("pending")
+        self.judge.load_state(state)
         self.rung = min(state.get("rung", 0), max(0, len(self.config.rate.ladder.lambdas) - 1))
         books = self.module.codebooks()
         if "idle" in state:

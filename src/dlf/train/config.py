@@ -9,6 +9,7 @@ from typing import Literal
 import yaml
 
 from dlf.geometry import CELL
+from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
 from dlf.nn.config import from_dict
 from dlf.train.controller import Ladder
@@ -57,6 +58,7 @@ class TrainConfig:
     lr_end: float
     weights: Weights
     rate: Rate = field(default_factory=Rate)
+    adversarial: Adversarial = field(default_factory=Adversarial)
     warmup: int = 200
     hold: float = 0.5
     betas: tuple[float, float] = (0.9, 0.99)

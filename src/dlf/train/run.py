@@ -20,7 +20,7 @@ from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import TrainConfig, load_config
 from dlf.train.data import Ahead, CropSampler, Sampler, StreamSampler, load_images, whole_cells
 from dlf.train.distributed import choose_device
-from dlf.train.loop import CHECKPOINT, Run, Stage
+from dlf.train.loop import CHECKPOINT, Run
 from dlf.train.recompute import recompute_blocks
 from dlf.train.shards import find_images
 from dlf.train.tokenizer_stage import TokenizerStage
@@ -67,6 +67,7 @@ def run_stage(
         val = load_images(find_images(sources.val), 32)
         stage = build_stage(config, sources, images, [whole_cells(image) for image in val])
         stage.module.to(own)
+        stage.judge.to(own)
         if config.recompute:
             recompute_blocks(stage.module)
         first = distributed.rank() == 0
@@ -96,7 +97,7 @@ def build_stage(
     sources: Sources,
     images: Sequence[NDArray[np.uint8]],
     val: Sequence[NDArray[np.uint8]],
-) -> Stage:
+) -> TokenizerStage | CodecStage:
     """The stage that the configuration names, started from `sources.init`."""
     perceptual = None
     if config.weights.perceptual:

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlf.losses.objective import pixel_terms, weighted_sum
+from dlf.losses.objective import pixel_terms
 from dlf.losses.perceptual import StemDistance
+from dlf.losses.picture import PictureLoss
 from dlf.nn.build import PRESETS
 from dlf.nn.vqgan import Vqgan, quantise_grid
 from dlf.train import distributed
@@ -27,29 +28,33 @@ SEED_BATCHES = 16  # whose latents the codes start from
 
 
 class TokenizerStage:
-    """L1, low-frequency, perceptual and VQ loss; see `dlf.train.loop.Stage`."""
+    """Picture loss and VQ loss; see `dlf.train.loop.Stage`."""
 
     def __init__(
         self, config: TrainConfig, perceptual: StemDistance | None, val: Sequence[NDArray[np.uint8]]
     ) -> None:
         self.config, self.perceptual, self.val = config, perceptual, val
         self.module = Vqgan(PRESETS[config.preset].vqgan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.bf16 = config.precision == "bf16"
+        batches = len(distributed.own_parts(config.parts))
+        self.judge = PictureLoss(
+            config.weights, config.adversarial, perceptual, bf16=self.bf16, batches=batches
+        )
         # latents and indices of the step's batches
-        self.last: deque[tuple[Tensor, Tensor]] = deque(maxlen=len(distributed.own_parts(config.parts)))
+        self.last: deque[tuple[Tensor, Tensor]] = deque(maxlen=batches)
         # latents collected for seeding the codebook, (N, code dim)
         self.pending = torch.empty(0, PRESETS[config.preset].vqgan.code_dim)
         self.seen = 0
 
     def reconstruct(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pixels in [-1, 1] to (picture, latents, indices, vq loss)."""
-        bf16 = self.config.precision == "bf16"
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             z = self.module.encode(pixels)
         z = z.float()
         quantised, indices, vq = quantise_grid(self.module.quantize, z)
         if self.module.training and self.seen < SEED_STEP:
             quantised, vq = z, vq * 0
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             picture = self.module.decode(quantised)
         return picture.float(), z, indices, vq
 
@@ -57,16 +62,15 @@ class TokenizerStage:
         """Loss of a batch; see `Stage`."""
         target = batch.pixels * 2 - 1
         picture, z, indices, vq = self.reconstruct(target)
-        with torch.autocast(target.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            terms = pixel_terms(picture, target, self.config.weights, self.perceptual)
-        terms["vq"] = vq
+        total, terms = self.judge(picture, target, self.module.decoder.conv_out.weight, batch.rng, progress)
         self.last.append((z.detach().flatten(0, -2), indices.flatten()))
-        total = weighted_sum(terms, self.config.weights)
-        return LossReport(total, {**{k: v.item() for k, v in terms.items()}, "std": z.detach().std().item()})
+        shown = {k: v.item() for k, v in {**terms, "vq": vq, "std": z.detach().std()}.items()}
+        return LossReport(total + self.config.weights.vq * vq, shown)
 
     def after_step(self) -> dict[str, float]:
-        """Revive codes; see `Stage`."""
+        """Revive codes, train the discriminator; see `Stage`."""
         self.seen += 1
+        judged = self.judge.after_step(distributed.average_gradients)
         latents, indices = (distributed.gather_rows(rows) for rows in zip(*self.last, strict=True))
         if self.seen <= SEED_STEP:
             if self.seen > SEED_STEP - SEED_BATCHES:
@@ -74,9 +78,9 @@ class TokenizerStage:
             if self.seen == SEED_STEP:
                 self.module.quantize.seed(self.pending)
                 self.pending = self.pending[:0]
-            return {}
+            return judged
         moved = self.module.quantize.revive(latents, indices, CODE_PATIENCE)
-        return {"codes": float(len(indices.unique())), "moved": float(moved)}
+        return {"codes": float(len(indices.unique())), "moved": float(moved), **judged}
 
     def validate(self) -> Validation:
         """Measure whole pictures; see `Stage`."""
@@ -97,11 +101,13 @@ class TokenizerStage:
 
     def state(self) -> dict[str, Any]:
         """Which codes are idle and how far the run is from seeding them; see `Stage`."""
-        return {"seen": self.seen, "idle": self.module.quantize.idle, "pending": self.pending}
+        own = {"seen": self.seen, "idle": self.module.quantize.idle, "pending": self.pending}
+        return {**own, **self.judge.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Stage`."""
         # to seed the codebook once more would throw away what was trained
         self.seen = state.get("seen", SEED_STEP)
         self.pending = state.get("pending", self.pending)
+        self.judge.load_state(state)
         self.module.quantize.idle.copy_(state.get("idle", self.module.quantize.idle))

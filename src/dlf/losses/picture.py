@@ -1,0 +1,76 @@
+"""Everything that judges a decoded picture in training, as the tokenizer and the joint stage use it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlf.losses.adversarial import Adversarial, Adversary, Average, keep
+from dlf.losses.objective import Weights, pixel_terms, weighted_sum
+from dlf.losses.perceptual import StemDistance
+
+OFFSETS = 8  # see `pixel_terms`
+
+
+class PictureLoss:
+    """Pixel, perceptual and adversarial terms of a batch, and the discriminator's turn after the step."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        adversarial: Adversarial,
+        perceptual: StemDistance | None,
+        *,
+        bf16: bool,
+        batches: int = 1,
+    ) -> None:
+        self.weights, self.perceptual, self.bf16 = weights, perceptual, bf16
+        self.adversary = Adversary(adversarial, bf16=bf16) if adversarial.wanted else None
+        # of the step's batches
+        self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=batches)
+
+    def __call__(
+        self, picture: Tensor, target: Tensor, last: Tensor, rng: np.random.Generator, progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return a scalar with the gradient of the weighted sum, and the unweighted terms.
+
+        picture, target: RGB (B, 3, H, W) in [-1, 1].  last: weights of the layer that made the picture.
+        rng: this step's random numbers.  progress: in [0, 1] of the run.
+        """
+        row, col = rng.integers(0, OFFSETS, 2)
+        with torch.autocast(picture.device.type, torch.bfloat16, enabled=self.bf16):
+            terms = pixel_terms(picture, target, self.weights, self.perceptual, (int(row), int(col)))
+        total = weighted_sum(terms, self.weights)
+        if self.adversary is None:
+            return total, terms
+        judged = self.adversary.terms(picture, target)
+        self.pairs.append((picture.detach(), target))
+        return self.adversary.weigh(judged, total, picture, last, progress), terms | judged
+
+    def to(self, device: torch.device) -> None:
+        """Move the networks that judge."""
+        if self.perceptual is not None:
+            self.perceptual.to(device)
+        if self.adversary is not None:
+            self.adversary.network.to(device)
+
+    def after_step(self, average: Average = keep) -> dict[str, float]:
+        """Let the discriminator learn from the step's pictures; returns what is to be logged.
+
+        average: brings its gradients together where several processes train.
+        """
+        return {} if self.adversary is None else {"hinge": self.adversary.update(self.pairs, average)}
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return {} if self.adversary is None else {"adversary": self.adversary.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a `state`; one of a run without a discriminator leaves a new one as it is."""
+        if self.adversary is not None and "adversary" in state:
+            self.adversary.load_state(state["adversary"])
