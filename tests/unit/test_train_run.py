@@ -251,56 +251,6 @@ def test_frozen_prefixes_do_not_train() -> None:
     assert stage.module.vqgan.decoder.conv_in.weight.requires_grad
 
 
-STATE = Checkpoint(3, to_dict(CONFIG), {"a": torch.ones(3)}, {"a": torch.zeros(3)}, {"main": {}}, {"seen": 1})
-
-
-def test_checkpoint_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "last.pt"
-    checkpoint.save(path, STATE)
-    assert_same(vars(checkpoint.load(path)), vars(STATE))
-    assert [p.name for p in path.parent.iterdir()] == ["last.pt"]
-
-
-def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "last.pt"
-    checkpoint.save(path, STATE)
-
-    def fail(data: object, where: Path) -> None:
-        where.write_bytes(b"half a checkpoint")
-        raise OSError
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError):  # noqa: PT011
-        checkpoint.save(path, replace(STATE, step=4))
-    assert checkpoint.load(path).step == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
-
-
-class Bomb:
-    """Runs code when unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pytest.fail, ("a checkpoint ran code",)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"", b"not a checkpoint", [1, 2], {"format": 0}, {"format": 1, "step": 3}, Bomb(),
-        {"format": 1, **vars(STATE), "surplus": 0},
-    ],
-    ids=["empty", "text", "list", "format", "missing", "code", "surplus"],
-)  # fmt: skip
-def test_what_is_no_checkpoint_is_refused(content: object, tmp_path: Path) -> None:
-    path = tmp_path / "x.pt"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        torch.save(content, path)
-    with pytest.raises(ValueError, match=r"x\.pt is not a training checkpoint"):
-        checkpoint.load(path)
-
-
 def write_pictures(folder: Path) -> Path:
     from PIL import Image
 
