@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -33,15 +34,16 @@ def call(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_rows_summary_and_sheets(folder: Path) -> None:
-    done = call(folder, "--quality", "50,10,50", "--baseline", "webp", "--sheet", "1")
+    arguments = ["--quality", "50,10,50", "--codecs", "webp,dlf", "--jobs", "1"]
+    done = call(folder, *arguments, "--sheet", "1")
     assert done.returncode == 0, done.stderr
     with (folder / "out" / "rows.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["picture"], row["quality"], row["codec"]) for row in rows] == [
-        (name, quality, codec)
+    assert [(row["picture"], row["target"], row["codec"]) for row in rows] == [
+        (name, target, codec)
         for name in ("a.png", "b.png")
-        for quality in ("10", "50")
-        for codec in ("dlf", "webp")
+        for target in ("q10", "q50")
+        for codec in ("webp", "dlf")
     ]
     with Image.open(folder / "pictures" / "a.png") as image:
         subprocess.run(
@@ -50,30 +52,51 @@ def test_rows_summary_and_sheets(folder: Path) -> None:
             check=True,
             capture_output=True,
         )
-        size = (folder / "a.dlf").stat().st_size
-        assert int(rows[0]["size"]) == size
-        assert float(rows[0]["bpp"]) == pytest.approx(8 * size / (image.width * image.height), abs=1e-6)
+        data = (folder / "a.dlf").read_bytes()
+        assert int(rows[1]["size"]) == len(data)
+        assert float(rows[1]["bpp"]) == pytest.approx(8 * len(data) / (image.width * image.height), abs=1e-6)
+        kept = list((folder / "out" / "files" / "q10" / "dlf").glob("a.png.*"))
+        assert [path.read_bytes() for path in kept] == [data]
     summary = (folder / "out" / "summary.md").read_text()
-    assert summary.count("| webp |") == 2
+    assert summary.count("| webp |") == 3  # two targets and one rate difference
     assert done.stdout == summary
-    assert "[8/8] b.png, quality 50, webp" in done.stderr
-    assert {path.name for path in (folder / "out").iterdir()} == {
-        "rows.csv",
-        "summary.md",
-        "sheet-q10.png",
-        "sheet-q50.png",
-    }
-    before = (folder / "out" / "rows.csv").stat().st_mtime_ns
-    assert call(folder, "--quality", "50,10", "--baseline", "webp", "--quiet").stdout == ""
-    assert (folder / "out" / "rows.csv").stat().st_mtime_ns == before
+    assert "[8/8] b.png, q50, webp" in done.stderr
+    found = json.loads((folder / "out" / "results.json").read_text())
+    assert [point["target"] for point in found["curves"]["dlf"]] == ["q10", "q50"]
+    assert len(found["rows"]) == 8
+    names = {path.name for path in (folder / "out").iterdir()}
+    assert {"rows.csv", "rows.jsonl", "summary.md", "results.json", "sheet-q10.png", "sheet-q50.png"} <= names
+    before = (folder / "out" / "rows.jsonl").read_bytes()
+    assert call(folder, *arguments, "--quiet").stdout == ""
+    assert (folder / "out" / "rows.jsonl").read_bytes() == before
+
+
+def test_rates_and_names(folder: Path) -> None:
+    codecs = "dlf,other=dlf:model,webp@1/2,small=webp"
+    done = call(folder, "--bpp", "0.5,8", "--codecs", codecs, "--anchor", "other", "--metrics", "ms-ssim")
+    assert done.returncode == 0, done.stderr
+    with (folder / "out" / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["codec"] for row in rows} == {"dlf", "other", "webp@1_2", "small"}
+    assert {row["scale"] for row in rows if row["codec"] == "webp@1_2"} == {"1/2"}
+    for row in rows:
+        assert float(row["bpp"]) <= float(row["target"]) or row["over_budget"] == "True"
+    assert "psnr" not in rows[0]
+    assert "| other | small |" in done.stdout
 
 
 def test_a_broken_picture_is_told(folder: Path) -> None:
     (folder / "pictures" / "c.png").write_bytes(b"nothing")
-    done = call(folder, "--quality", "50", "--baseline", "none", "--quiet")
+    done = call(folder, "--quality", "50", "--codecs", "dlf", "--quiet")
     assert done.returncode == 1
-    assert "[3/3] c.png, quality 50, dlf: this is not an image of a known format" in done.stderr
-    assert "| 50 | dlf | 2 |" in (folder / "out" / "summary.md").read_text()
+    assert "c.png, q50, dlf: this is not an image of a known format" in done.stderr
+    assert "Means over 2 pictures" in (folder / "out" / "summary.md").read_text()
+
+
+def test_the_spellings_of_before(folder: Path) -> None:
+    done = call(folder, "--quality", "50", "--baseline", "webp", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "| webp | q50 |" in (folder / "out" / "summary.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -81,16 +104,26 @@ def test_a_broken_picture_is_told(folder: Path) -> None:
     [
         (["--quality", "101"], 2, "'101' is not a whole number from 0 to 100"),
         (["--quality", ""], 2, "'' is not a whole number"),
-        (["--baseline", "bmp"], 2, "'bmp' is not one of avif, webp, jxl, heic, none"),
-        (["--perceptual", "absent"], 1, "absent"),
+        (["--bpp", "0"], 2, "'0' is not a number of bits a pixel"),
+        (["--bpp", "0.1", "--quality", "3"], 2, "not allowed with"),
+        (["--codecs", "bmp"], 2, "'bmp' is not one of the codecs dlf, jpeg, webp, avif"),
+        (["--codecs", "webp,,dlf"], 2, "has an empty part"),
+        (["--codecs", "webp,webp=jpeg"], 2, "two codecs are called 'webp'"),
+        (["--codecs", "webp@0"], 2, "is not a number above 0 and up to 1"),
+        (["--codecs", "a/b=webp"], 2, "the name 'a/b' may hold"),
+        (["--codecs", "webp", "--quality", "3"], 2, "--quality needs the codec dlf"),
+        (["--metrics", "beauty"], 2, "'beauty' is not one of the metrics psnr, msssim"),
+        (["--anchor", "heic"], 2, "--anchor heic is not one of dlf, best-of-formats"),
+        (["--judge", "stem"], 2, "--judge stem is not among the metrics psnr, ms_ssim"),
+        (["--metrics", "stem:absent"], 1, "absent"),
         (["--model", "absent"], 1, "'absent' is not installed"),
         (["-o", "pictures/a.png"], 1, "cannot write to 'pictures/a.png'"),
     ],
 )
 def test_bad_arguments(folder: Path, args: list[str], code: int, sentence: str) -> None:
-    if args[0] == "--perceptual":
+    if args[-1] == "stem:absent":
         pytest.importorskip("torch")
-    done = call(folder, "--baseline", "none", *args)
+    done = call(folder, *([] if "--codecs" in args else ["--codecs", "dlf"]), *args)
     assert done.returncode == code
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

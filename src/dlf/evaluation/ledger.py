@@ -1,34 +1,38 @@
-"""Rows of an evaluation, kept in a CSV file from which a later run takes what is finished."""
+"""Rows of an evaluation, kept in a file of one JSON object a line; a later run takes what is finished."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass, field, fields
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from dlf.errors import FormatError
 from dlf.files import write_bytes
 
-Key = tuple[str, int, str]
-"""Picture, quality, codec."""
+Key = tuple[str, str, str]
+"""Picture, target, codec."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One picture through one codec.
 
-    picture: name below the folder.  quality: 0..100, of dlf; the others get as many bytes as dlf took.
-    codec: "dlf" or a baseline.  identity: changes when picture, codec or metrics do.
+    picture: name below the folder.  target: what the file should have, "0.02" bits a pixel or quality
+    "q50" (the codecs without that quality get as many bytes as the first that has it).
+    codec: name of the candidate.  identity: changes when picture, codec or target do.
     width, height: pixels of the picture.  size: bytes of the file.
-    scale, setting: of a baseline: how the picture was scaled before coding, and the format's own quality.
-    over_budget: the smallest file of the baseline is larger than that of dlf.
+    scale, setting: how the picture was scaled before coding, and the codec's own quality.
+    over_budget: the smallest file of the codec is larger than the target.
+    encode_s, decode_s: seconds of the codec alone; 0 where not known.
     error: why there is no result, a sentence; else empty.
-    scores: value of each metric by name.
+    scores: value of each metric by name.  versions: identity of each of these metrics.
     """
 
     picture: str
-    quality: int
+    target: str
     codec: str
     identity: str
     width: int = 0
@@ -37,13 +41,16 @@ class Row:
     scale: str = "1"
     setting: int = 0
     over_budget: bool = False
+    encode_s: float = 0
+    decode_s: float = 0
     error: str = ""
     scores: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
         """What the row is about."""
-        return self.picture, self.quality, self.codec
+        return self.picture, self.target, self.codec
 
     @property
     def bpp(self) -> float:
@@ -51,70 +58,92 @@ class Row:
         return 8 * self.size / (self.width * self.height)
 
 
-_COLUMNS = tuple(f.name for f in fields(Row) if f.name != "scores")
+_TYPES = {f.name: str(f.type) for f in fields(Row)}
+_COLUMNS = tuple(name for name in _TYPES if name not in ("scores", "versions"))
+_CHECKS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
 
 
 class Ledger:
-    """Every row known so far; written to disk with each new one, whole or not at all.
+    """Every row known so far; a new one is added to the end of the file.
 
-    Raises FormatError if the file exists but is not such a table.
+    Of several rows of one key the last counts.  Raises FormatError if the file exists but holds something
+    else; a last line that was cut off (the power failed) is left out.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rows: dict[Key, Row] = {}
         if path.exists():
-            self._rows = {row.key: row for row in _parse(path)}
+            self._rows = _parse(path)
 
     def find(self, key: Key, identity: str) -> Row | None:
-        """Return a finished row if picture, codec and metrics are still the same."""
+        """Return a finished row if picture, codec and target are still the same."""
         row = self._rows.get(key)
         return row if row and row.identity == identity and not row.error else None
 
     def add(self, row: Row) -> None:
         """Keep a row, in the place of an older one of the same key; raises OSError."""
+        if self._rows.get(row.key) == row:
+            return
         self._rows[row.key] = row
-        write_bytes(self._path, _dump(list(self._rows.values())))
+        # a line cut off by a crash must not swallow this one
+        with self._path.open("a", encoding="ascii") as file:
+            file.write(("" if _ends_clean(self._path) else "\n") + json.dumps(asdict(row)) + "\n")
 
 
-def _dump(rows: list[Row]) -> bytes:
-    """Return the CSV file; metrics have the columns after `bpp`."""
+def _ends_clean(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        if not size:
+            return True
+        file.seek(-1, io.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _parse(path: Path) -> dict[Key, Row]:
+    rows = {}
+    try:
+        lines = path.read_text("ascii").split("\n")
+        for number, line in enumerate(lines, 1):
+            if not line:
+                continue
+            try:
+                row = _row(json.loads(line))
+            except json.JSONDecodeError:
+                if number == 1 or not line.startswith("{"):
+                    raise
+                continue  # cut off
+            rows[row.key] = row
+    except (ValueError, TypeError) as error:
+        msg = f"'{path}' does not hold the rows of an earlier run: remove it or choose another output folder"
+        raise FormatError(msg) from error
+    return rows
+
+
+def _row(entries: object) -> Row:
+    if not isinstance(entries, dict):
+        msg = "no object"
+        raise TypeError(msg)
+    for name, value in entries.items():
+        if name in _COLUMNS and not isinstance(value, _CHECKS[_TYPES[name]]):
+            msg = f"{name} is {value}"
+            raise TypeError(msg)
+    return Row(**entries)
+
+
+def table(rows: Sequence[Row]) -> bytes:
+    """Return the rows as a CSV file; metrics have the columns after `bpp`."""
     metrics = list(dict.fromkeys(name for row in rows for name in row.scores))
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*_COLUMNS, "bpp", *metrics])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_COLUMNS, "bpp", *metrics])
     for row in rows:
         plain = [getattr(row, name) for name in _COLUMNS]
         bpp = "" if row.error else f"{row.bpp:.6f}"
-        table.writerow([*plain, bpp, *(row.scores.get(name, "") for name in metrics)])
+        writer.writerow([*plain, bpp, *(row.scores.get(name, "") for name in metrics)])
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _parse(path: Path) -> list[Row]:
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            table = csv.DictReader(file)
-            if missing := set(_COLUMNS) - set(table.fieldnames or ()):
-                raise KeyError(*missing)
-            return [_row(cells) for cells in table]
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
-        msg = f"'{path}' is not a table of an earlier run: remove it or choose another output folder"
-        raise FormatError(msg) from error
-
-
-def _row(cells: dict[str, str]) -> Row:
-    metrics = [name for name in cells if name not in (*_COLUMNS, "bpp")]
-    return Row(
-        picture=cells["picture"],
-        quality=int(cells["quality"]),
-        codec=cells["codec"],
-        identity=cells["identity"],
-        width=int(cells["width"]),
-        height=int(cells["height"]),
-        size=int(cells["size"]),
-        scale=cells["scale"],
-        setting=int(cells["setting"]),
-        over_budget=cells["over_budget"] == "True",
-        error=cells["error"],
-        scores={name: float(cells[name]) for name in metrics if cells[name]},
-    )
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write the CSV file, whole or not at all; raises OSError."""
+    write_bytes(path, table(rows))

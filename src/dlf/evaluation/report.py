@@ -1,109 +1,204 @@
-"""What people look at: a table over all pictures, and sheets of pictures side by side."""
+"""The results of an evaluation as records, and as tables that people read."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from statistics import fmean
+from dataclasses import asdict, dataclass
 
-from PIL import Image, ImageDraw, ImageFont
-
-from dlf.evaluation.dataset import Picture
+from dlf.evaluation.curves import HULL, Curve, Difference, common, curve, differences
 from dlf.evaluation.ledger import Row
 from dlf.evaluation.metrics import Metric
-from dlf.evaluation.runner import DLF, Bench, Experiment
+from dlf.evaluation.runner import Experiment
 
-CAPTION, GAP, FONT_SIZE = 22, 6, 15  # pixels
+DOUBTFUL = 0.5
+"""Overlap of two curves below which a rate difference is marked."""
 
 
-def summary(rows: Sequence[Row], experiment: Experiment, missing: Sequence[str] = ()) -> str:
-    """Return the Markdown table of means, a line for each quality and codec; then what went wrong.
+@dataclass(frozen=True)
+class Results:
+    """What an evaluation found.
 
-    The mean runs over the pictures that every codec has a result for at that quality, so that all
-    lines of a quality speak of the same pictures.
+    rows: all of them, in order.  pictures: how many the means run over.  metrics: as asked for.
+    curves: by codec.  differences: of rates.  notes: sentences on what is missing or went wrong.
     """
-    codecs = (DLF, *(baseline.name for baseline in experiment.baselines))
-    titles = ["quality", "codec", "pictures", "bpp", *(m.title for m in experiment.metrics), "over budget"]
-    lines = [_line(titles), _line(["---:" if title != "codec" else "---" for title in titles])]
-    for quality in experiment.qualities:
-        done = [row for row in rows if row.quality == quality and not row.error]
-        common = {row.picture for row in done}.intersection(
-            *({row.picture for row in done if row.codec == codec} for codec in codecs)
-        )
-        for codec in codecs:
-            chosen = [row for row in done if row.codec == codec and row.picture in common]
-            lines.append(_line(_means(quality, codec, chosen, experiment.metrics)))
-    notes = [f"- {sentence}" for sentence in missing]
-    notes += [
-        f"- {row.picture}, {row.codec}, quality {row.quality}: {row.error}" for row in rows if row.error
+
+    rows: list[Row]
+    pictures: int
+    metrics: tuple[Metric, ...]
+    curves: dict[str, Curve]
+    differences: list[Difference]
+    notes: list[str]
+
+
+def results(
+    rows: Sequence[Row], experiment: Experiment, anchors: Sequence[str] = (), missing: Sequence[str] = ()
+) -> Results:
+    """Gather the results; rows: all, in any order.  anchors: names of codecs, or HULL; none: HULL if any.
+
+    missing: sentences on what could not be opened.
+    """
+    ordered = sorted(rows, key=experiment.place)
+    good = common(ordered)
+    names = [candidate.name for candidate in experiment.candidates]
+    formats = [candidate.name for candidate in experiment.candidates if candidate.classical]
+    if not anchors:
+        anchors = [HULL] if formats else names[:1]
+    there = {row.codec for row in good}
+    return Results(
+        rows=ordered,
+        pictures=len({row.picture for row in good}),
+        metrics=experiment.metrics,
+        curves={name: curve(good, name) for name in names if name in there},
+        differences=differences(
+            good, [name for name in names if name in there], experiment.metrics, anchors, formats
+        ),
+        notes=[*missing, *_failures(ordered)],
+    )
+
+
+def _failures(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence for each failure, one for all targets that failed in the same way."""
+    failed: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row.error:
+            failed.setdefault((row.picture, row.codec, row.error), []).append(row.target)
+    return [
+        f"{picture}, {codec}, {', '.join(targets)}: {error}"
+        for (picture, codec, error), targets in failed.items()
     ]
-    explained = (
-        "Means over pictures. bpp: bits of the whole file for each pixel. A baseline has at most the bytes "
-        "that dlf took for the same picture, at the scale that is best by "
-        f"{experiment.judging.title}; over budget: pictures for which even its smallest file is larger."
-    )
-    return "\n".join(["# Evaluation", "", *lines, "", explained, *(["", *notes] if notes else []), ""])
 
 
-def _means(quality: int, codec: str, rows: Sequence[Row], metrics: Sequence[Metric]) -> list[str]:
-    """Cells of one line."""
-    start = [str(quality), codec, str(len(rows))]
-    if not rows:
-        return [*start, *[""] * (len(metrics) + 2)]
-    means = [f"{fmean(row.scores[metric.name] for row in rows):.{metric.digits}f}" for metric in metrics]
-    over = "" if codec == DLF else str(sum(row.over_budget for row in rows))
-    return [*start, f"{fmean(row.bpp for row in rows):.4f}", *means, over]
+def to_json(found: Results) -> str:
+    """Return curves, rate differences and rows as JSON (numbers that are not finite as null)."""
+    metrics = [
+        {"name": m.name, "title": m.title, "lower_is_better": m.lower_is_better, "identity": m.identity}
+        for m in found.metrics
+    ]
+    record = {
+        "pictures": found.pictures,
+        "metrics": metrics,
+        "curves": {name: [asdict(point) for point in points] for name, points in found.curves.items()},
+        "bd_rates": [asdict(difference) for difference in found.differences],
+        "notes": found.notes,
+        "rows": [asdict(row) | {"bpp": None if row.error else row.bpp} for row in found.rows],
+    }
+    return json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def contact_sheet(
-    experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row], quality: int
-) -> Image.Image | None:
-    """Put original, dlf and the first baseline of each picture side by side, at one quality.
-
-    Pictures without a result are left out; None if there is none.  The pixels are neither scaled nor cut.
-    """
-    known = {row.key: row for row in rows if not row.error}
-    codecs = (DLF, *(baseline.name for baseline in experiment.baselines[:1]))
-    strips = []
-    for picture in pictures:
-        found = [known[key] for codec in codecs if (key := (picture.name, quality, codec)) in known]
-        if not found:
-            continue
-        bench = Bench(experiment, picture)
-        tiles = [(picture.name, Image.fromarray(bench.original))]
-        tiles += [(_caption(row, experiment), Image.fromarray(bench.paint(row))) for row in found]
-        strips.append(_strip(tiles))
-    if not strips:
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
         return None
-    size = max(strip.width for strip in strips), sum(strip.height for strip in strips)
-    sheet = Image.new("RGB", size, "white")
-    top = 0
-    for strip in strips:
-        sheet.paste(strip, (0, top))
-        top += strip.height
-    return sheet
+    return value
 
 
-def _caption(row: Row, experiment: Experiment) -> str:
-    metric = experiment.judging
+@dataclass(frozen=True)
+class Table:
+    """A table of text; words: columns at the start that hold no numbers."""
+
+    titles: list[str]
+    lines: list[list[str]]
+    words: int = 1
+
+    def markdown(self) -> list[str]:
+        """Return its lines; the first `words` columns are text."""
+        rule = ["---" if place < self.words else "---:" for place in range(len(self.titles))]
+        return [f"| {' | '.join(cells)} |" for cells in (self.titles, rule, *self.lines)]
+
+
+def summary(found: Results, experiment: Experiment) -> str:
+    """Return all of it as Markdown."""
+    parts = ["# Evaluation", "", *means_table(found).markdown(), "", explanation(found, experiment), ""]
+    if found.differences:
+        parts += ["## BD-rate", "", *bd_table(found).markdown(), "", *bd_words(found), ""]
+    if found.notes:
+        parts += ["## Left out and failed", "", *(f"- {note}" for note in found.notes), ""]
+    return "\n".join(parts)
+
+
+def explanation(found: Results, experiment: Experiment) -> str:
+    """Say what the means are."""
     return (
-        f"{row.codec}  {row.size:,} bytes  {row.bpp:.4f} bpp  "
-        f"{metric.title} {row.scores[metric.name]:.{metric.digits}f}"
+        f"Means over {found.pictures} pictures, those with every result. bpp: bits of the file a pixel. "
+        "Every codec has at most the bytes of the target, a format that may be scaled down before "
+        f"coding at the scale that is best by {experiment.judging.title}; over: pictures for which even its "
+        "smallest file is larger. Seconds: of the chosen setting alone, while other work ran beside it."
     )
 
 
-def _strip(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Put pictures of one size side by side, each under its caption."""
-    width, height = tiles[0][1].size
-    strip = Image.new("RGB", (len(tiles) * (width + GAP) - GAP, CAPTION + height + GAP), "white")
-    font = ImageFont.load_default(FONT_SIZE)
-    for column, (caption, image) in enumerate(tiles):
-        left = column * (width + GAP)
-        label = Image.new("RGB", (width, CAPTION), "white")
-        ImageDraw.Draw(label).text((2, 2), caption, fill="black", font=font)
-        strip.paste(label, (left, 0))
-        strip.paste(image, (left, CAPTION))
-    return strip
+def means_table(found: Results) -> Table:
+    """Return the table of means, a line for each target and codec."""
+    titles = ["codec", "target", "bpp", *(m.title for m in found.metrics), "over", "encode s", "decode s"]
+    lines = []
+    targets = dict.fromkeys(point.target for points in found.curves.values() for point in points)
+    for target in targets:
+        for codec, points in found.curves.items():
+            for point in points:
+                if point.target == target:
+                    values = [_value(point.scores.get(m.name), m) for m in found.metrics]
+                    times = [f"{s:.2f}" if s else "" for s in (point.encode_s, point.decode_s)]
+                    over = str(point.over_budget or "")
+                    lines.append([codec, target, f"{point.bpp:.4f}", *values, over, *times])
+    return Table(titles, lines)
+
+
+def rows_table(found: Results) -> Table:
+    """Return the table of all rows."""
+    titles = ["picture", "codec", "target", "bytes", "bpp", *(m.title for m in found.metrics)]
+    lines = []
+    for row in found.rows:
+        start = [row.picture, row.codec, row.target]
+        if row.error:
+            lines.append([*start, "", "", *[""] * len(found.metrics)])
+            continue
+        values = [_value(row.scores.get(m.name), m) for m in found.metrics]
+        lines.append([*start, str(row.size), f"{row.bpp:.4f}", *values])
+    return Table(titles, lines, words=2)
+
+
+def _value(value: float | None, metric: Metric) -> str:
+    return "" if value is None else f"{value:.{metric.digits}f}"
+
+
+def bd_table(found: Results) -> Table:
+    """Return the table of rate differences, a line for each anchor and codec."""
+    by_pair: dict[tuple[str, str], dict[str, Difference]] = {}
+    for difference in found.differences:
+        by_pair.setdefault((difference.anchor, difference.codec), {})[difference.metric] = difference
+    lines = []
+    for (anchor, codec), by_metric in by_pair.items():
+        cells = [difference_text(by_metric[m.name]) if m.name in by_metric else "" for m in found.metrics]
+        lines.append([anchor, codec, *cells])
+    return Table(["anchor", "codec", *(m.title for m in found.metrics)], lines, words=2)
+
+
+def difference_text(difference: Difference) -> str:
+    """Return "-43.1 % (overlap 85 %)", or a dash."""
+    rate = difference.rate
+    if rate is None:
+        return "–"  # noqa: RUF001
+    doubt = "?" if rate.overlap < DOUBTFUL else ""
+    return f"{rate.percent:+.1f} %{doubt} (overlap {100 * rate.overlap:.0f} %)"
+
+
+def bd_words(found: Results) -> list[str]:
+    """Say what the rate differences are; then why some are not there, as a Markdown list."""
+    words = (
+        "Bytes for the same quality compared with the anchor: -50 % is half of them. Overlap: share of the "
+        "qualities spanned by both curves that both reach; ? marks less than a half."
+    )
+    if any(difference.anchor == HULL for difference in found.differences):
+        words += f" {HULL}: for each picture, target and metric the best of the common formats."
+    dropped = sum(d.rate.dropped for d in found.differences if d.rate)
+    if dropped:
+        words += f" {dropped} points at which more bytes gave no better quality are left out."
+    reasons = [
+        f"- {d.codec} against {d.anchor}, {d.metric}: no rate difference: {d.reason}"
+        for d in found.differences
+        if d.rate is None
+    ]
+    return [words, *([""] if reasons else []), *reasons]

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from dlf.errors import MissingExtra
-from dlf.evaluation import baselines
-from dlf.evaluation.baselines import BaselineError, Fitter
+from dlf.evaluation import formats
+from dlf.evaluation.fitting import SCALES, FitError, Fitter, climb
+from dlf.evaluation.formats import Format
 from dlf.evaluation.metrics import MS_SSIM, Metric, Score
 from dlf.records import UInt8
 
@@ -22,7 +23,7 @@ Picture = Callable[[int, int], UInt8]
 class Ruler:
     """A format whose file has 10 + pixels * (quality + 1) / 8 bytes; it keeps the size and the mean."""
 
-    name, identity, qualities = "ruler", "ruler 1", range(101)
+    identity, qualities = "ruler 1", range(101)
 
     def __init__(self, refuses: Callable[[Image.Image], bool] = lambda image: False) -> None:
         self.made: list[tuple[tuple[int, int], int]] = []
@@ -41,75 +42,97 @@ class Ruler:
         return Image.new("RGB", (int(data[:5]), int(data[5:10])), (len(data) % 256, 0, 0))
 
 
-def listed() -> tuple[Metric, Score, list[UInt8]]:
-    """A metric with a list of values to give, one after the other, and the pictures it was asked about."""
+def fitter(form: Format, original: UInt8, *scales: Fraction) -> Fitter:
+    return Fitter("ruler", form, original, scales or SCALES)
+
+
+def listed(*values: float) -> tuple[Metric, Score, list[UInt8]]:
+    """A metric that gives these values, one after the other, and the pictures it was asked about."""
     seen: list[UInt8] = []
-    values = iter([3.0, 2.0, 5.0, 4.0, 5.0, 1.0, 1.0])
 
     def score(rgb: UInt8) -> float:
         seen.append(rgb)
-        return next(values)
+        return values[len(seen) - 1]
 
     return Metric("m", "m", 2, lambda original: score), score, seen
 
 
+@pytest.mark.parametrize("count", range(1, 9))
+def test_climbing_finds_the_top(count: int) -> None:
+    for top in range(count):
+        heights = [-abs(place - top) for place in range(count)]
+        asked: set[int] = set()
+
+        def better(one: int, other: int, heights: list[int] = heights, asked: set[int] = asked) -> bool:
+            asked.update((one, other))
+            return heights[one] > heights[other]
+
+        assert climb(count, better) == top
+        assert len(asked) <= 6
+
+
 def test_the_best_scale_wins_at_its_best_quality(picture: Picture) -> None:
-    metric, score, seen = listed()
-    fitted = Fitter(Ruler(), picture(64, 64)).fit(10 + 64 * 64 * 20 // 8, metric, score)
-    assert len(seen) == 7
+    metric, score, seen = listed(4.0, 3.0)  # of 1/4 and 1/2, so there is no need to look at 1
+    scales = [Fraction(1, n) for n in (1, 2, 4)]
+    fitted = fitter(Ruler(), picture(64, 64), *scales).fit(10 + 64 * 64 * 20 // 8, metric, score)
     assert all(rgb.shape == (64, 64, 3) for rgb in seen)
-    # of two equal ones the first, the less scaled
-    assert fitted.scale == Fraction(1, 2)
-    assert fitted.quality == 79
-    assert fitted.size == 10 + 32 * 32 * 80 // 8
+    assert (fitted.scale, fitted.quality, fitted.size) == (Fraction(1, 4), 100, 10 + 16 * 16 * 101 // 8)
+    metric, score, seen = listed(3.0, 3.0, 5.0)
+    fitted = fitter(Ruler(), picture(64, 64), *scales).fit(10 + 64 * 64 * 20 // 8, metric, score)
+    # 1/2 and 1/4 are equal, so the less scaled of them meets 1, which is better
+    assert (fitted.scale, fitted.quality, len(seen)) == (Fraction(1), 19, 3)
+    assert fitted.data is not None
+    assert fitted.size == len(fitted.data)
 
 
 def test_scales_whose_smallest_file_is_too_large_are_left_out(picture: Picture) -> None:
-    metric, score, seen = listed()
-    fitted = Fitter(Ruler(), picture(64, 64)).fit(10 + 16 * 16 * 2 // 8, metric, score)
-    assert len(seen) == 3  # 1/4, 3/16, 1/8
-    assert fitted.size <= 10 + 16 * 16 * 2 // 8
+    metric, score, seen = listed(1.0, 2.0, 3.0)
+    fitted = fitter(Ruler(), picture(64, 64)).fit(40, metric, score)
+    assert len(seen) == 2  # 1/8 and 3/16; 1/4 is left
+    assert fitted.scale == Fraction(3, 16)
+    assert fitted.size <= 40
 
 
 def test_where_nothing_fits_the_smallest_is_taken(picture: Picture) -> None:
     metric, score, seen = listed()
-    fitted = Fitter(Ruler(), picture(64, 64)).fit(9, metric, score)
+    fitted = fitter(Ruler(), picture(64, 64)).fit(9, metric, score)
     assert seen == []
     assert (fitted.scale, fitted.quality, fitted.size) == (Fraction(1, 8), 0, 18)
 
 
 def test_files_are_made_once(picture: Picture) -> None:
     ruler = Ruler()
-    fitter = Fitter(ruler, picture(64, 64))
+    attempt = fitter(ruler, picture(64, 64))
     for budget in (300, 300, 500):
-        metric, score, _ = listed()
-        fitter.fit(budget, metric, score)
+        metric, score, _ = listed(*[1.0] * 7)
+        attempt.fit(budget, metric, score)
     assert len(ruler.made) == len(set(ruler.made))
 
 
 def test_scales_that_the_format_refuses_are_left_out(picture: Picture) -> None:
     ruler = Ruler(refuses=lambda image: image.width < 16)
     metric, score, _ = listed()
-    assert Fitter(ruler, picture(64, 64)).fit(20, metric, score).scale == Fraction(1, 4)
+    assert fitter(ruler, picture(64, 64)).fit(20, metric, score).scale == Fraction(1, 4)
     metric, score, _ = listed()
-    with pytest.raises(BaselineError, match="ruler cannot hold the picture"):
-        Fitter(Ruler(refuses=lambda image: True), picture(8, 8)).fit(20, metric, score)
+    with pytest.raises(FitError, match=r"ruler cannot hold the picture.*RuntimeError: no"):
+        fitter(Ruler(refuses=lambda image: True), picture(8, 8)).fit(20, metric, score)
 
 
-@pytest.mark.parametrize("name", sorted(baselines.OPENERS))
+@pytest.mark.parametrize("name", sorted(formats.OPENERS))
 @pytest.mark.parametrize("size", [(96, 72), (5, 5)])
 def test_real_formats(picture: Picture, name: str, size: tuple[int, int]) -> None:
     try:
-        baseline = baselines.open_baseline(name)
+        form = formats.open_format(name)
     except MissingExtra as error:
         pytest.skip(str(error))
-    assert baseline.name == name
     rgb = picture(*size)
-    fitter = Fitter(baseline, rgb)
-    small, large = (fitter.fit(budget, MS_SSIM, MS_SSIM.against(rgb)) for budget in (900, 3000))
+    attempt = Fitter(name, form, rgb, SCALES)
+    small, large = (attempt.fit(budget, MS_SSIM, MS_SSIM.against(rgb)) for budget in (1000, 3000))
     assert large.rgb.shape == rgb.shape
     assert large.size <= 3000
-    again = fitter.paint(small.scale, small.quality)
+    again = attempt.paint(small.scale, small.quality)
+    assert small.data is not None
+    assert np.array_equal(attempt.decode(small.data), small.rgb)
     assert (again.size, again.scale) == (small.size, small.scale)
     assert np.array_equal(again.rgb, small.rgb)
 
@@ -119,24 +142,24 @@ def test_a_missing_plugin_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> 
         msg = f"pip install 'dlf-codec[{extra}]'"
         raise MissingExtra(msg)
 
-    monkeypatch.setattr(baselines, "need", absent)
-    monkeypatch.setattr(baselines.features, "check", lambda feature: False)
-    for name in baselines.OPENERS:
+    monkeypatch.setattr(formats, "need", absent)
+    monkeypatch.setattr(formats.features, "check", lambda feature: False)
+    for name in formats.OPENERS:
         with pytest.raises(MissingExtra, match=r"dlf-codec\[eval\]"):
-            baselines.open_baseline(name)
+            formats.open_format(name)
 
 
 def test_a_broken_plugin_is_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> baselines.Baseline:
+    def broken() -> Format:
         msg = "lib.so: wrong ELF class"
         raise ImportError(msg)
 
-    monkeypatch.setitem(baselines.OPENERS, "heic", broken)
+    monkeypatch.setitem(formats.OPENERS, "heic", broken)
     with pytest.raises(MissingExtra, match="does not work here"):
-        baselines.open_baseline("heic")
+        formats.open_format("heic")
 
 
 def test_files_hold_nothing_but_the_picture(picture: Picture) -> None:
-    webp = baselines.open_baseline("webp")
+    webp = formats.open_format("webp")
     with Image.open(io.BytesIO(webp.encode(Image.fromarray(picture(32, 32)), 10))) as image:
         assert not {"exif", "icc_profile", "xmp"} & set(image.info)

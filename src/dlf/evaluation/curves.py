@@ -1,0 +1,134 @@
+"""From rows to curves: means over pictures, the best of the common formats, and rate differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from statistics import fmean
+
+from dlf.evaluation.bdrate import BdRate, NoOverlap, bd_rate
+from dlf.evaluation.ledger import Row
+from dlf.evaluation.metrics import Metric
+
+HULL = "best-of-formats"
+"""Name of the codec that is, for each picture and target, the best of the common formats."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Means of one codec at one target.
+
+    target: label.  pictures: how many.  bpp: of the files.  over_budget: pictures over the target.
+    encode_s, decode_s: seconds a picture.  scores: of each metric.
+    """
+
+    target: str
+    pictures: int
+    bpp: float
+    over_budget: int
+    encode_s: float
+    decode_s: float
+    scores: dict[str, float]
+
+
+Curve = list[Point]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Rate of a codec against an anchor by one metric; `rate`, or the sentence `reason` why there is none."""
+
+    codec: str
+    anchor: str
+    metric: str
+    rate: BdRate | None
+    reason: str = ""
+
+
+def common(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without errors of the pictures that every codec has every target of.
+
+    All means then speak of the same pictures.  A codec without any result is left out of that rule.
+    """
+    done = [row for row in rows if not row.error]
+    wanted = {(row.target, row.codec) for row in done}
+    found: dict[str, set[tuple[str, str]]] = {}
+    for row in done:
+        found.setdefault(row.picture, set()).add((row.target, row.codec))
+    return [row for row in done if found[row.picture] == wanted]
+
+
+def curve(rows: Sequence[Row], codec: str) -> Curve:
+    """Return the means of a codec at each target, in the order of the rows; pictures count equally."""
+    chosen = [row for row in rows if row.codec == codec]
+    points = []
+    for target in dict.fromkeys(row.target for row in chosen):
+        at = [row for row in chosen if row.target == target]
+        names = [name for name in at[0].scores if all(name in row.scores for row in at)]
+        points.append(
+            Point(
+                target=target,
+                pictures=len(at),
+                bpp=fmean(row.bpp for row in at),
+                over_budget=sum(row.over_budget for row in at),
+                encode_s=fmean(row.encode_s for row in at),
+                decode_s=fmean(row.decode_s for row in at),
+                scores={name: fmean(row.scores[name] for row in at) for name in names},
+            )
+        )
+    return points
+
+
+def hull(rows: Sequence[Row], formats: Sequence[str], metric: Metric) -> list[Row]:
+    """Return, for each picture and target, the row of the format that is best by `metric`, renamed HULL.
+
+    A format that takes more bytes than the target counts only where all do; then the smallest is taken.
+    """
+    chosen = [row for row in rows if row.codec in formats and metric.name in row.scores]
+    best = []
+    for _, group in groupby(sorted(chosen, key=_pair), key=_pair):
+        at = list(group)
+        within = [row for row in at if not row.over_budget]
+        if within:
+            pick = within[0]
+            for row in within[1:]:
+                if metric.better(row.scores[metric.name], pick.scores[metric.name]):
+                    pick = row
+        else:
+            pick = min(at, key=lambda row: row.size)
+        best.append(replace(pick, codec=HULL, scores={metric.name: pick.scores[metric.name]}))
+    order = {row.target: place for place, row in reversed(list(enumerate(chosen)))}
+    return sorted(best, key=lambda row: order[row.target])
+
+
+def _pair(row: Row) -> tuple[str, str]:
+    return row.picture, row.target
+
+
+def differences(
+    rows: Sequence[Row], codecs: Sequence[str], metrics: Sequence[Metric], anchors: Sequence[str],
+    formats: Sequence[str],
+) -> list[Difference]:  # fmt: skip
+    """Return the rate difference of every codec against every anchor by every metric.
+
+    anchors: names of codecs, or HULL, which is the best of `formats`.
+    """
+    found = []
+    for metric in metrics:
+        best = hull(rows, formats, metric)
+        for anchor in anchors:
+            base = _pairs(best if anchor == HULL else rows, anchor, metric)
+            for codec in codecs:
+                if codec == anchor:
+                    continue
+                try:
+                    rate = bd_rate(base, _pairs(rows, codec, metric), lower_is_better=metric.lower_is_better)
+                    found.append(Difference(codec, anchor, metric.name, rate))
+                except NoOverlap as error:
+                    found.append(Difference(codec, anchor, metric.name, None, str(error)))
+    return found
+
+
+def _pairs(rows: Sequence[Row], codec: str, metric: Metric) -> list[tuple[float, float]]:
+    return [(p.bpp, p.scores[metric.name]) for p in curve(rows, codec) if metric.name in p.scores]

@@ -1,0 +1,104 @@
+"""One HTML page with everything in it: plots, tables, pictures; it makes no request."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from string import Template
+
+from dlf.evaluation.examples import Example
+from dlf.evaluation.plots import Plot, label
+from dlf.evaluation.published import PublishedPoint, PublishedRate
+from dlf.evaluation.report import Results, Table, bd_table, bd_words, explanation, means_table, rows_table
+from dlf.evaluation.runner import Experiment
+from dlf.extras import need
+
+
+def page(
+    found: Results,
+    experiment: Experiment,
+    drawn: Sequence[Plot],
+    pictures: Sequence[Example],
+    published: tuple[Sequence[PublishedPoint], Sequence[PublishedRate]] = ((), ()),
+) -> str:
+    """Return the page.
+
+    drawn: plots to show.  pictures: to compare.  published: numbers of others, shown as such.
+
+    Raises:
+        MissingExtra: plotly is not installed.
+    """
+    need("plotly", "eval")
+    from plotly.offline import get_plotlyjs
+
+    words, *reasons = bd_words(found) if found.differences else [""]
+    targets = [target.label for target in experiment.targets]
+    data = {
+        "plots": [_plot(plot) for plot in drawn],
+        "examples": [asdict(example) for example in pictures],
+        "middle": targets[len(targets) // 2],
+    }
+    hint = "Dashed curves are published by others and were not measured here." if published[0] else ""
+    return Template(
+        _part("page.html")
+    ).substitute(
+        style=_part("page.css"),
+        script=_part("page.js"),
+        plotly=get_plotlyjs(),
+        data=json.dumps(data).replace("<", "\\u003c"),  # no name may end the script element
+        explanation=html.escape(explanation(found, experiment)),
+        hint=hint,
+        means=_table(means_table(found)),
+        rates=f"{_table(bd_table(found))}<p>{html.escape(words)}</p>{_list(r[2:] for r in reasons if r)}",
+        published=_published(*published),
+        notes=f"<section><h2>Left out and failed</h2>{_list(found.notes)}</section>" if found.notes else "",
+        count=len(found.rows),
+        rows=_table(rows_table(found)),
+    )
+
+
+def _part(name: str) -> str:
+    return (files("dlf.evaluation") / "page" / name).read_text("utf-8")
+
+
+def _plot(plot: Plot) -> dict[str, object]:
+    lines = [
+        {"label": label(x), "points": x.points, "published": x.published} for x in plot.lines if x.points
+    ]
+    return {"title": plot.title, "lower_is_better": plot.lower_is_better, "lines": lines}
+
+
+def _published(points: Sequence[PublishedPoint], rates: Sequence[PublishedRate]) -> str:
+    if not points and not rates:
+        return ""
+    values = [[p.codec, p.metric, p.reading, p.source, f"{p.bpp:g}", f"{p.value:g}"] for p in points]
+    differences = [[r.codec, r.anchor, r.metric, r.reading, r.source, f"{r.percent:+g} %"] for r in rates]
+    return (
+        "<section><h2>Published by others</h2><p>Not measured here; protocols may differ. Plot: centre of a "
+        "marker in the authors' plot; eye: read off a plot by eye; computed: from published points.</p>"
+        + _table(Table(["codec", "metric", "reading", "source", "bpp", "value"], values, words=4))
+        + "<h3>BD-rate</h3>"
+        + _table(Table(["codec", "anchor", "metric", "reading", "source", "BD-rate"], differences, words=5))
+        + "</section>"
+    )
+
+
+def _table(table: Table) -> str:
+    def cells(line: list[str], tag: str) -> str:
+        parts = [
+            f"<{tag}{' class=word' if place < table.words else ''}>{html.escape(text)}</{tag}>"
+            for place, text in enumerate(line)
+        ]
+        return f"<tr>{''.join(parts)}</tr>"
+
+    body = "".join(cells(line, "td") for line in table.lines)
+    head = cells(table.titles, "th")
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+
+
+def _list(sentences: Iterable[str]) -> str:
+    items = "".join(f"<li>{html.escape(s)}</li>" for s in sentences)
+    return f"<ul>{items}</ul>" if items else ""

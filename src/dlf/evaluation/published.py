@@ -1,0 +1,63 @@
+"""Curves and rate differences that others published; shown beside measured ones, never mixed with them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from importlib.resources import files
+
+CURVES, RATES = "published.csv", "published_bd.csv"
+
+
+@dataclass(frozen=True)
+class PublishedPoint:
+    """A point of a curve.
+
+    dataset: "kodak", "clic2020", "coco30k".  metric: name as in our tables.  reading: how the number was
+    had: "plot" (centre of a marker, measured) or "eye" (off a plot by eye).  source: where it stands.
+    """
+
+    dataset: str
+    codec: str
+    metric: str
+    bpp: float
+    value: float
+    reading: str
+    source: str
+
+
+@dataclass(frozen=True)
+class PublishedRate:
+    """A BD-rate of `codec` against `anchor`, in per cent; reading: "stated" or "computed" from points."""
+
+    dataset: str
+    codec: str
+    anchor: str
+    metric: str
+    percent: float
+    reading: str
+    source: str
+
+
+def datasets() -> list[str]:
+    """Return the names of the data sets that there are curves of."""
+    return list(dict.fromkeys(point.dataset for point in points()))
+
+
+def points(dataset: str | None = None) -> list[PublishedPoint]:
+    """Return the points of all curves, or of those of one data set."""
+    made = []
+    for c in _lines(CURVES, dataset):
+        bpp, value = float(c.pop("bpp")), float(c.pop("value"))
+        made.append(PublishedPoint(**c, bpp=bpp, value=value))
+    return made
+
+
+def rates(dataset: str | None = None) -> list[PublishedRate]:
+    """Return the rate differences, or those of one data set."""
+    return [PublishedRate(percent=float(c.pop("percent")), **c) for c in _lines(RATES, dataset)]
+
+
+def _lines(name: str, dataset: str | None) -> list[dict[str, str]]:
+    text = (files("dlf.evaluation") / "data" / name).read_text("utf-8")
+    return [line for line in csv.DictReader(text.splitlines()) if dataset in (None, line["dataset"])]
