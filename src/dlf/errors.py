@@ -35,3 +35,11 @@ class ImageError(DlfError):
 
 class MissingExtra(DlfError):
     """An optional dependency is not installed; the message holds the pip line to type."""
+
+
+class TrainingError(DlfError):
+    """A training run cannot start or go on: unfit configuration, pictures, weights or machine."""
+
+
+class CheckpointError(DlfError):
+    """A checkpoint to import is not of the form that the model needs."""

@@ -13,10 +13,12 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from dlf.errors import TrainingError
 from dlf.nn.build import TINY
 from dlf.nn.model import Dlf
 from dlf.train.codec_stage import LatentCache
-from dlf.train.data import Crop, CropSampler, find_images, load_images, to_float
+from dlf.train.data import Crop, CropSampler, cut, load_images, to_float
+from dlf.train.shards import find_images
 
 pytestmark = pytest.mark.torch
 
@@ -57,7 +59,7 @@ def test_unusable_pictures_are_skipped_and_counted(folder: Path, caplog: pytest.
 
 
 def test_no_picture_at_all_is_an_error(folder: Path) -> None:
-    with pytest.raises(ValueError, match="no usable picture"):
+    with pytest.raises(TrainingError, match="no usable picture"):
         load_images(find_images(folder), 1000)
 
 
@@ -106,7 +108,7 @@ def test_a_crop_larger_than_the_budget_still_comes_alone() -> None:
 
 
 def test_crops_that_no_picture_can_fill_are_an_error() -> None:
-    with pytest.raises(ValueError, match="256x32"):
+    with pytest.raises(TrainingError, match="256x32"):
         CropSampler([noise(100, 100)], [(64, 64), (256, 32)], 4096, 0)
 
 
@@ -146,12 +148,11 @@ def test_cached_latents_are_those_of_the_whole_picture(tokenizer: Dlf) -> None:
 def test_cut_of_cached_latents_fits_the_crop(top: int, left: int, mirrored: bool, tokenizer: Dlf) -> None:
     """Away from its borders, where the tokenizer sees more of the picture than of the crop."""
     cache = LatentCache(tokenizer, [IMAGE], bf16=False)
-    source = CropSampler([IMAGE], [(256, 256)], 1, 0)
     crop = Crop(0, top, left, 256, 256, mirrored)
     found = cache([crop])
     assert found.shape == (1, 16, 16)
     assert found.dtype == torch.int64
-    wanted = directly(tokenizer, source.cut(crop))
+    wanted = directly(tokenizer, cut(IMAGE, crop))
     inner = (slice(5, -5), slice(5, -5))
     np.testing.assert_array_equal(found[0].numpy()[inner], wanted[inner])
     # exactly the places of the picture's map; of the mirrored picture's map, counted from its right

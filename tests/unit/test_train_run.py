@@ -20,12 +20,15 @@ from dlf.losses.objective import Weights
 from dlf.nn.build import TINY
 from dlf.nn.config import to_dict
 from dlf.train import checkpoint, codec_stage, tokenizer_stage
+from dlf.train.board import LOG
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import Rate, TrainConfig
+from dlf.train.controller import Ladder
 from dlf.train.data import Batch, CropSampler
-from dlf.train.loop import CHECKPOINT, LOG, LossReport, Run, Stage
-from dlf.train.run import Sources, build_stage, run_stage
+from dlf.train.loop import CHECKPOINT, LossReport, Run, Stage
+from dlf.train.recompute import BLOCKS, recompute_blocks
+from dlf.train.run import Sources, build_stage, open_pictures, run_stage
 from dlf.train.tokenizer_stage import TokenizerStage
 
 pytestmark = pytest.mark.torch
@@ -74,9 +77,9 @@ class Sampler(CropSampler):
         super().__init__(pictures(), CONFIG.shapes, CONFIG.pixels, CONFIG.seed)
         self.hook = hook
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int, part: int = 0) -> Batch:
         self.hook(step)
-        return super().__call__(step)
+        return super().__call__(step, part)
 
 
 def make_run(kind: str, folder: Path, hook: Callable[[int], None] = lambda step: None) -> Run:
@@ -248,56 +251,6 @@ def test_frozen_prefixes_do_not_train() -> None:
     assert stage.module.vqgan.decoder.conv_in.weight.requires_grad
 
 
-STATE = Checkpoint(3, to_dict(CONFIG), {"a": torch.ones(3)}, {"a": torch.zeros(3)}, {"main": {}}, {"seen": 1})
-
-
-def test_checkpoint_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "last.pt"
-    checkpoint.save(path, STATE)
-    assert_same(vars(checkpoint.load(path)), vars(STATE))
-    assert [p.name for p in path.parent.iterdir()] == ["last.pt"]
-
-
-def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "last.pt"
-    checkpoint.save(path, STATE)
-
-    def fail(data: object, where: Path) -> None:
-        where.write_bytes(b"half a checkpoint")
-        raise OSError
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError):  # noqa: PT011
-        checkpoint.save(path, replace(STATE, step=4))
-    assert checkpoint.load(path).step == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
-
-
-class Bomb:
-    """Runs code when unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pytest.fail, ("a checkpoint ran code",)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"", b"not a checkpoint", [1, 2], {"format": 0}, {"format": 1, "step": 3}, Bomb(),
-        {"format": 1, **vars(STATE), "surplus": 0},
-    ],
-    ids=["empty", "text", "list", "format", "missing", "code", "surplus"],
-)  # fmt: skip
-def test_what_is_no_checkpoint_is_refused(content: object, tmp_path: Path) -> None:
-    path = tmp_path / "x.pt"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        torch.save(content, path)
-    with pytest.raises(ValueError, match=r"x\.pt is not a training checkpoint"):
-        checkpoint.load(path)
-
-
 def write_pictures(folder: Path) -> Path:
     from PIL import Image
 
@@ -345,3 +298,134 @@ def test_draws_ask_for_tokens_that_exist() -> None:
     assert qualities.min() >= 0
     assert qualities.max() <= 100
     assert qualities.std() > 20
+
+
+def test_a_full_disk_does_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file may not grow while steps 2 to 4 are saved; the run goes on, and its end is saved."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def hook(step: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096 if 2 <= step <= 4 else soft, hard))
+
+    config, stage = make_stage("tokenizer")
+    run = Run(replace(config, checkpoint_minutes=0.0), stage, Sampler(hook), tmp_path)
+    try:
+        assert run.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sum("the run goes on" in message for message in caplog.messages) == 3
+    assert "disk full" in caplog.text
+    assert checkpoint.load(tmp_path / CHECKPOINT).step == STEPS
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_last_checkpoint_must_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, state: Checkpoint) -> None:
+        msg = "no space"
+        raise OSError(msg)
+
+    run = make_run("tokenizer", tmp_path)
+    monkeypatch.setattr(checkpoint, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        run.train()
+
+
+def test_a_changed_configuration_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run("tokenizer", tmp_path)
+    stop_after(run, 1)
+    run.train()
+    _, stage = make_stage("tokenizer")
+    Run(replace(CONFIG, lr=0.5, seed=3), stage, Sampler(), tmp_path)
+    assert [m for m in caplog.messages if "it was" in m] == [
+        "lr is now 0.5; it was 0.002",
+        "seed is now 3; it was 0",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "joint"])
+def test_recomputed_blocks_give_the_same_run(kind: str, tmp_path: Path) -> None:
+    plain = make_run(kind, tmp_path / "plain")
+    plain.train()
+    config, stage = make_stage(kind)
+    recompute_blocks(stage.module)
+    calls = []
+    first = next(m for m in stage.module.modules() if isinstance(m, BLOCKS))
+    first.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    again = Run(config, stage, Sampler(), tmp_path / "again")
+    again.train()
+    assert len(calls) >= STEPS
+    a, b = (checkpoint.load(tmp_path / name / CHECKPOINT) for name in ("plain", "again"))
+    assert a.model.keys() == b.model.keys()
+    for key, value in a.model.items():
+        torch.testing.assert_close(b.model[key], value, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_a_step_of_two_parts_averages_their_gradients(tmp_path: Path) -> None:
+    """Against one batch of both, by hand."""
+    config, stage = make_stage("joint")
+    config = replace(config, parts=2, stage="joint")
+    run = Run(config, stage, Sampler(), tmp_path)
+    run._accumulate()
+    found = {n: p.grad.clone() for n, p in stage.module.named_parameters() if p.grad is not None}
+    wanted: dict[str, torch.Tensor] = {}
+    _, other = make_stage("joint")
+    single = Run(config, other, Sampler(), tmp_path / "other")
+    for part in (0, 1):
+        other.module.zero_grad(set_to_none=True)
+        single._seed(part)
+        other.loss(single.sampler(0, part), 0.0).total.backward()
+        for name, parameter in other.module.named_parameters():
+            if parameter.grad is not None:
+                wanted[name] = wanted.get(name, 0) + parameter.grad / 2
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_lambda_climbs_while_the_rate_is_above_the_window(tmp_path: Path) -> None:
+    """One rung a validation, kept in the checkpoint, and used as the weight of the rate."""
+    rate = Rate(ladder=Ladder((0.5, 2.0, 8.0), 0.0, 1e-6))
+    config, stage = make_stage("joint")
+    config = replace(config, rate=rate, validate_every=2)
+    stage.config = config
+    run = Run(config, stage, Sampler(), tmp_path)
+    assert run.train()
+    assert isinstance(stage, CodecStage)
+    assert stage.rung == 2
+    rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    ratios = [row["rate"] / row["bpp"] for row in rows if row["kind"] == "train"]
+    assert ratios == pytest.approx([0.5, 2.0, 8.0], rel=0.01)
+    _, fresh = make_stage("joint")
+    fresh.config = config
+    assert isinstance(fresh, CodecStage)
+    Run(config, fresh, Sampler(), tmp_path)
+    assert fresh.rung == 2
+
+
+@pytest.mark.parametrize("kind", ["align", "joint"])
+def test_a_streamed_run_resumes_exactly(kind: str, tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "data")
+    torch.manual_seed(1)
+    config = replace(CONFIG, stage=kind, stream=True, steps=4)
+    sources = Sources(data, data, tmp_path, None, None)
+
+    def start(folder: Path) -> Run:
+        torch.manual_seed(21)
+        sampler, images = open_pictures(config, data)
+        return Run(config, build_stage(config, sources, images, pictures()[:1]), sampler, folder)
+
+    assert start(tmp_path / "whole").train()
+    first = start(tmp_path / "parts")
+    first.board.row = lambda *_: setattr(first, "stop", True)  # type: ignore[method-assign]
+    assert not first.train()
+    assert first.step == 2
+    second = start(tmp_path / "parts")
+    assert second.train()
+    a, b = (checkpoint.load(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
+    assert_same(a.model, b.model)
+    rows = [json.loads(line) for line in (tmp_path / "whole" / LOG).read_text().splitlines()]
+    assert [row["unread"] for row in rows if row["kind"] == "train" and "unread" in row]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dlf.nn.ablation import FixedContext
 from dlf.nn.context import ContextModel
 from dlf.nn.exact import with_whole_weights
 from dlf.nn.model import Dlf
@@ -41,10 +42,10 @@ class Analysis(nn.Module):
         return self.model.quantize.nearest(z), self.model.details.analyse(feature, quality)[0]
 
 
-def whole_context(model: Dlf) -> ContextModel:
+def whole_context(model: Dlf) -> ContextModel | FixedContext:
     """The context model with whole numbers for weights, as the files hold it."""
     context = with_whole_weights(model.details.context)
-    assert isinstance(context, ContextModel)
+    assert isinstance(context, ContextModel | FixedContext)
     return context
 
 

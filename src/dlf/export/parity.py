@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.onnx_backend import OnnxBackend
@@ -72,10 +73,17 @@ def _compare_one(model: Dlf, backend: OnnxBackend, rgb: NDArray[np.uint8], quali
     painted = backend.synthesise(found.tokens, found.y, quality)
     return Parity(
         tokens=float((indices == tokens).float().mean()),
-        latent=float((y - torch.from_numpy(found.y)).abs().max() / y.std()),
+        latent=_latent_error(y, torch.from_numpy(found.y), whole=model.config.quant.kind != "scalar"),
         pixels=int(np.abs(picture.astype(int) - painted.astype(int)).max()),
         context=_context_agrees(model, backend, found.y, quality),
     )
+
+
+def _latent_error(wanted: Tensor, found: Tensor, *, whole: bool) -> float:
+    """See `Parity`; digits of codes are whole numbers, which agree as tokens do or not at all."""
+    if whole:
+        return 0.0 if float((wanted == found).float().mean()) >= TOKENS_AGREE else float("inf")
+    return float((wanted - found).abs().max() / wanted.std())
 
 
 def _context_agrees(model: Dlf, backend: OnnxBackend, y: NDArray[np.float32], quality: int) -> bool:

@@ -20,7 +20,8 @@ from dlf.export.parity import Parity, compare
 from dlf.nn.build import PRESETS
 from dlf.nn.model import Dlf
 from dlf.train import checkpoint
-from dlf.train.data import find_images, load_images, to_float, whole_cells
+from dlf.train.data import load_images, to_float, whole_cells
+from dlf.train.shards import PictureFile, find_images
 
 log = logging.getLogger(__name__)
 
@@ -86,5 +87,5 @@ def count_tokens(model: Dlf, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[n
     return counts
 
 
-def _spread(paths: list[Path]) -> list[Path]:
-    return paths[:: max(1, len(paths) // STATISTICS_PICTURES)]
+def _spread(files: list[PictureFile]) -> list[PictureFile]:
+    return files[:: max(1, len(files) // STATISTICS_PICTURES)]

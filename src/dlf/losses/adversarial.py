@@ -6,13 +6,16 @@ transformers train it.  It sees what a frozen feature network is blind to, such 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Average = Callable[[Sequence[nn.Parameter]], None]
+"""Averages gradients over the processes of a run."""
 
 BETAS = (0.5, 0.9)
 RATIO_LIMIT = 1e4
@@ -39,6 +42,10 @@ class Adversarial:
     def wanted(self) -> bool:
         """Whether there is a discriminator at all."""
         return self.weight > 0 or self.matching > 0
+
+
+def keep(parameters: Sequence[nn.Parameter]) -> None:
+    """Leave gradients as they are: the `Average` of one process."""
 
 
 class PatchDiscriminator(nn.Module):
@@ -106,14 +113,18 @@ class Adversary:
             pull = pull + self.config.weight * ratio * own
         return (picture * pull).sum()
 
-    def update(self, picture: Tensor, target: Tensor) -> float:
-        """One step of the discriminator on these batches; returns its hinge loss."""
-        loss = hinge(self._judge(target)[0], self._judge(picture.detach())[0])
+    def update(self, pairs: Collection[tuple[Tensor, Tensor]], average: Average = keep) -> float:
+        """One step of the discriminator on batches of (picture, target); returns its mean hinge loss."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        total = 0.0
+        for picture, target in pairs:
+            loss = hinge(self._judge(target)[0], self._judge(picture.detach())[0]) / len(pairs)
+            loss.backward()
+            total += loss.item()
+        average(list(self.network.parameters()))
         if all(bool(torch.isfinite(p.grad).all()) for p in self.network.parameters() if p.grad is not None):
             self.optimiser.step()
-        return loss.item()
+        return total
 
     def _judge(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):

@@ -74,7 +74,7 @@ class StemFeatures(nn.Module):
 
 def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
     """Mean over layers and places of the squared distance of unit feature vectors: (B,), each 0..4."""
-    total = torch.zeros(a[0].shape[0])
+    total = torch.zeros(a[0].shape[0], device=a[0].device)
     for x, y in zip(a, b, strict=True):
         scale_x = torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-8)
         scale_y = torch.rsqrt(y.square().sum(1, keepdim=True) + 1e-8)

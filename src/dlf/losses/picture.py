@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlf.losses.adversarial import Adversarial, Adversary
+from dlf.losses.adversarial import Adversarial, Adversary, Average, keep
 from dlf.losses.objective import Weights, pixel_terms, weighted_sum
 from dlf.losses.perceptual import StemDistance
 
@@ -20,11 +21,18 @@ class PictureLoss:
     """Pixel, perceptual and adversarial terms of a batch, and the discriminator's turn after the step."""
 
     def __init__(
-        self, weights: Weights, adversarial: Adversarial, perceptual: StemDistance | None, *, bf16: bool
+        self,
+        weights: Weights,
+        adversarial: Adversarial,
+        perceptual: StemDistance | None,
+        *,
+        bf16: bool,
+        batches: int = 1,
     ) -> None:
         self.weights, self.perceptual, self.bf16 = weights, perceptual, bf16
         self.adversary = Adversary(adversarial, bf16=bf16) if adversarial.wanted else None
-        self.pair = (torch.empty(0), torch.empty(0))
+        # of the step's batches
+        self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=batches)
 
     def __call__(
         self, picture: Tensor, target: Tensor, last: Tensor, rng: np.random.Generator, progress: float
@@ -41,12 +49,22 @@ class PictureLoss:
         if self.adversary is None:
             return total, terms
         judged = self.adversary.terms(picture, target)
-        self.pair = (picture.detach(), target)
+        self.pairs.append((picture.detach(), target))
         return self.adversary.weigh(judged, total, picture, last, progress), terms | judged
 
-    def after_step(self) -> dict[str, float]:
-        """Let the discriminator learn from the step's pictures; returns what is to be logged."""
-        return {} if self.adversary is None else {"hinge": self.adversary.update(*self.pair)}
+    def to(self, device: torch.device) -> None:
+        """Move the networks that judge."""
+        if self.perceptual is not None:
+            self.perceptual.to(device)
+        if self.adversary is not None:
+            self.adversary.network.to(device)
+
+    def after_step(self, average: Average = keep) -> dict[str, float]:
+        """Let the discriminator learn from the step's pictures; returns what is to be logged.
+
+        average: brings its gradients together where several processes train.
+        """
+        return {} if self.adversary is None else {"hinge": self.adversary.update(self.pairs, average)}
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must know."""

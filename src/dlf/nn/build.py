@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dlf.nn.config import (
     DetailConfig,
     FusionConfig,
@@ -64,6 +66,24 @@ COMPACT = ModelConfig(
     ),
 )  # fmt: skip
 
+# Ablations of the paper (table 4), each a change of `compact`.
+_APART = replace(COMPACT.interact, encoder_layers=(), decoder_layers=())
+COMPACT_NO_DETAILS = replace(
+    COMPACT,
+    name="compact-no-details",
+    detail=replace(COMPACT.detail, encoder_in_swin=0),
+    interact=_APART,
+    quant=replace(COMPACT.quant, kind="none"),
+)
+COMPACT_NO_INTERACTION = replace(
+    COMPACT, name="compact-no-interaction", interact=replace(COMPACT.interact, depth=0)
+)
+COMPACT_VECTOR_DETAILS = replace(
+    COMPACT,
+    name="compact-vector-details",
+    quant=replace(COMPACT.quant, channels=12, kind="vector", codes=256, code_dim=8),
+)
+
 TINY = ModelConfig(
     name="tiny",
     stem=StemConfig(channels=(8, 8, 8, 16), blocks=(0, 0, 0, 1)),
@@ -87,4 +107,7 @@ TINY = ModelConfig(
     ),
 )  # fmt: skip
 
-PRESETS = {config.name: config for config in (DLF_L, COMPACT, TINY)}
+PRESETS = {
+    config.name: config
+    for config in (DLF_L, COMPACT, COMPACT_NO_DETAILS, COMPACT_NO_INTERACTION, COMPACT_VECTOR_DETAILS, TINY)
+}

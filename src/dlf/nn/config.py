@@ -114,6 +114,8 @@ class QuantConfig:
     hidden: width of the transform between detail features and latent; blocks: depth blocks on each
     side of the quality gain.  qualities: anchors of the quality gain (1: fixed rate).
     integer: the context network computes in exact integers (see `dlf.nn.context`).
+    kind: for ablations, "vector" (see `dlf.nn.ablation`; `channels` are then digits of codes) or "none",
+        which leaves out the detail branch.  codes, code_dim: of each codebook of "vector".
     """
 
     channels: int
@@ -122,6 +124,9 @@ class QuantConfig:
     qualities: int
     integer: bool
     spatial_blocks: int
+    kind: Literal["scalar", "vector", "none"] = "scalar"
+    codes: int = 0
+    code_dim: int = 0
 
 
 @dataclass(frozen=True)

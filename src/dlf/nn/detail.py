@@ -20,20 +20,23 @@ class Quantised(NamedTuple):
     """A quantised latent and its cost.
 
     y_hat: dequantised latent (B, C, h, w).  bits: estimated bits of each sample (B,).
-    active: fraction of symbols that are not skipped.
+    active: fraction of symbols that are not skipped.  loss, vectors: of code books, if there are any
+    (`dlf.nn.ablation`): vectors (N, dim) and their codes (N,).
     """
 
     y_hat: Tensor
     bits: Tensor
     active: float
+    loss: Tensor | float = 0.0
+    vectors: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
-class DetailQuantizer(nn.Module):
-    """Features (B, hidden, h, w) to y and back, and the rate of y."""
+class Transforms(nn.Module):
+    """Features (B, hidden, h, w) to y of `channels` channels and back, with gains by the quality."""
 
-    def __init__(self, config: QuantConfig) -> None:
+    def __init__(self, config: QuantConfig, channels: int) -> None:
         super().__init__()
-        hidden, channels, blocks = config.hidden, config.channels, config.blocks
+        hidden, blocks = config.hidden, config.blocks
         plain = Arithmetic(integer=False)
         self.enc_trans_0 = depth_stack([hidden] * (blocks + 1), plain)
         self.enc_trans_1 = depth_stack([hidden] * blocks + [channels], plain)
@@ -45,10 +48,9 @@ class DetailQuantizer(nn.Module):
         gain = torch.logspace(-0.3, 0.3, config.qualities) if config.qualities > 1 else torch.ones(1)
         self.enc_q = nn.Parameter(gain[:, None].repeat(1, hidden))
         self.dec_q = nn.Parameter(1 / gain[:, None].repeat(1, hidden))
-        self.context = ContextModel(config)
 
-    def analyse(self, feature: Tensor, quality: Tensor) -> Tensor:
-        """Features to y, not divided by the step.  quality: (B,) in [0, 100]."""
+    def latent(self, feature: Tensor, quality: Tensor) -> Tensor:
+        """Features to y.  quality: (B,) in [0, 100]."""
         gain = interpolate_anchors(self.enc_q, quality)[..., None, None]
         return self.enc_trans_1(self.enc_trans_0(feature) * gain)
 
@@ -56,6 +58,18 @@ class DetailQuantizer(nn.Module):
         """y_hat to features."""
         gain = interpolate_anchors(self.dec_q, quality)[..., None, None]
         return self.dec_trans_1(self.dec_trans_0(y_hat) * gain)
+
+
+class DetailQuantizer(Transforms):
+    """The scalar quantiser: y, its four-step walk and its rate."""
+
+    def __init__(self, config: QuantConfig) -> None:
+        super().__init__(config, config.channels)
+        self.context = ContextModel(config)
+
+    def analyse(self, feature: Tensor, quality: Tensor) -> Tensor:
+        """Features to y, not divided by the step.  quality: (B,) in [0, 100]."""
+        return self.latent(feature, quality)
 
     def quantise(self, y: Tensor, quality: Tensor) -> Quantised:
         """Walk the four steps: noise for the rate in training, rounding for what is decoded.
@@ -66,7 +80,7 @@ class DetailQuantizer(nn.Module):
         vector = self.context.prior_vector(quality).expand(-1, -1, *y.shape[2:])
         params, step, common = self.context.prior(vector)
         scaled = y / (step / step_unit)
-        masks = torch.from_numpy(np.array(step_masks(*y.shape[1:])))
+        masks = torch.from_numpy(np.array(step_masks(*y.shape[1:]))).to(y.device)
         y_hat = torch.zeros_like(y)
         bits = torch.zeros_like(y)
         active = 0.0

@@ -162,7 +162,9 @@ class HybridEncoder(nn.Module):
         self.patch_embed = make_stem(config)
         width = stem_width(config)
         self.token_proj = nn.Linear(width, tokens.width) if width != tokens.width else nn.Identity()
-        self.pix_emb_proj = nn.Linear(width, detail.width)
+        self.detailed = config.quant.kind != "none"
+        if self.detailed:
+            self.pix_emb_proj = nn.Linear(width, detail.width)
         self.latent_tokens = nn.Parameter(tokens.width**-0.5 * torch.randn(tokens.count, tokens.width))
         self.feat_in = swin_stack(detail.encoder_in_swin, detail.width, detail)
         self.path = TokenPath(tokens, detail, config.interact, encoder=True)
@@ -170,9 +172,11 @@ class HybridEncoder(nn.Module):
         self.spread = RunningStandard(tokens.count, tokens.code_dim) if tokens.spread else nn.Identity()
         before = detail.encoder_in_swin + detail.mix[0] * len(config.interact.encoder_layers)
         self.feat_out = swin_stack(detail.encoder_out_swin, detail.width, detail, before)
-        self.down = nn.Conv2d(detail.width, config.quant.hidden, 2, stride=2)
-        self.down_norm = nn.LayerNorm(config.quant.hidden)
-        self.down_proj = nn.Linear(config.quant.hidden, config.quant.hidden)
+        self.hidden = config.quant.hidden
+        if self.detailed:
+            self.down = nn.Conv2d(detail.width, self.hidden, 2, stride=2)
+            self.down_norm = nn.LayerNorm(self.hidden)
+            self.down_proj = nn.Linear(self.hidden, self.hidden)
 
     def forward(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         """pixels: (B, 3, H, W) in [0, 1].
@@ -180,7 +184,8 @@ class HybridEncoder(nn.Module):
         Returns token vectors (B * windows, tokens, code dim) and features (B, hidden, H/32, W/32).
         """
         x = self.patch_embed(pixels).permute(0, 2, 3, 1)
-        detail = self.feat_in(self.pix_emb_proj(x), grid)
+        # without details the path carries an empty map, which nothing reads
+        detail = self.feat_in(self.pix_emb_proj(x), grid) if self.detailed else x
         patches = cut(self.token_proj(x), grid.token)
         latents = self.latent_tokens.expand(patches.shape[0], -1, -1)
         x, detail = self.path(patches, latents, detail, grid)
@@ -188,6 +193,8 @@ class HybridEncoder(nn.Module):
         if self.legacy_reshape:
             z = z.reshape(z.shape[0], z.shape[2], z.shape[1]).transpose(1, 2)
         z = self.spread(self.conv_out(z))
+        if not self.detailed:
+            return z, x.new_zeros(pixels.shape[0], self.hidden, pixels.shape[2] // 32, pixels.shape[3] // 32)
         feature = self.down(self.feat_out(detail, grid).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return z, self.down_proj(self.down_norm(feature)).permute(0, 3, 1, 2)
 
@@ -201,7 +208,10 @@ class HybridDecoder(nn.Module):
         self.decoder_embed = nn.Linear(tokens.code_dim, tokens.width)
         self.mask_token = nn.Parameter(tokens.width**-0.5 * torch.randn(1, 1, tokens.width))
         self.missing = nn.Parameter(torch.zeros(tokens.width)) if tokens.tail_drop else None
-        self.init_feat_up = nn.Conv2d(config.quant.hidden, 4 * detail.width, 1)
+        self.detailed = config.quant.kind != "none"
+        if self.detailed:
+            self.init_feat_up = nn.Conv2d(config.quant.hidden, 4 * detail.width, 1)
+        self.width = detail.width
         self.feat_in = swin_stack(detail.decoder_in_swin, detail.width, detail)
         self.path = TokenPath(tokens, detail, config.interact, encoder=False)
 
@@ -214,7 +224,11 @@ class HybridDecoder(nn.Module):
         latents = self.decoder_embed(codes)
         if self.missing is not None:
             latents = torch.where(sent[..., None], latents, self.missing.to(latents.dtype))
-        detail = F.pixel_shuffle(self.init_feat_up(feature), 2).permute(0, 2, 3, 1)
+        if self.detailed:
+            detail = F.pixel_shuffle(self.init_feat_up(feature), 2).permute(0, 2, 3, 1)
+        else:
+            rows, cols = grid.token.scatter.shape
+            detail = 0 * feature[:, :1, :1, :1].expand(-1, rows, cols, self.width)
         detail = self.feat_in(detail, grid)
         patches = self.mask_token.expand(codes.shape[0], grid.token.gather.shape[1], -1)
         x, detail = self.path(patches, latents, detail, grid)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dlf.nn.config import ModelConfig
+from dlf.nn.ablation import NoDetails, VectorDetails
+from dlf.nn.config import ModelConfig, QuantConfig
 from dlf.nn.detail import DetailQuantizer, Quantised
 from dlf.nn.fusion import Fusion
 from dlf.nn.hybrid import HybridDecoder, HybridEncoder
@@ -35,6 +36,12 @@ class Fused(NamedTuple):
     latent: Tensor
 
 
+def _details(config: QuantConfig) -> DetailQuantizer | VectorDetails | NoDetails:
+    if config.kind == "scalar":
+        return DetailQuantizer(config)
+    return VectorDetails(config) if config.kind == "vector" else NoDetails(config)
+
+
 class Dlf(nn.Module):
     """Dual-generative Latent Fusion codec (https://arxiv.org/abs/2503.01428)."""
 
@@ -48,14 +55,19 @@ class Dlf(nn.Module):
         self.quantize = VectorQuantizer(
             config.tokens.codes, config.tokens.code_dim, normalise=True, commitment=commitment
         )
-        self.details = DetailQuantizer(config.quant)
+        self.details = _details(config.quant)
         self.decoder = HybridDecoder(config)
         self.fusion = Fusion(config)
         self.vqgan = Vqgan(config.vqgan)
 
+    def codebooks(self) -> list[VectorQuantizer]:
+        """The code books of tokens and, in an ablation, of details."""
+        return [self.quantize, *(m for m in self.details.modules() if isinstance(m, VectorQuantizer))]
+
     def grid(self, height: int, width: int) -> Grid:
         """Window plans for pixels of this size (multiples of 32)."""
-        return make_grid(height // 16, width // 16, self.config.detail.swin_window)
+        device = self.quantize.idle.device
+        return make_grid(height // 16, width // 16, self.config.detail.swin_window, device)
 
     def compress(self, pixels: Tensor, quality: Tensor, grid: Grid) -> Bottleneck:
         """pixels: (B, 3, H, W) in [0, 1].  quality: (B,) in [0, 100]."""

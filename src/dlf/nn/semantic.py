@@ -26,4 +26,4 @@ def sent_mask(keep: Tensor, count: int, win: Windows) -> Tensor:
     """
     patches = (win.region >= 0).sum(1)
     share = -(-keep[:, None] * patches[None, :] // WINDOW_PATCHES)
-    return (torch.arange(count) < share[..., None]).flatten(0, 1)
+    return (torch.arange(count, device=keep.device) < share[..., None]).flatten(0, 1)

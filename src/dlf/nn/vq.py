@@ -66,7 +66,7 @@ class VectorQuantizer(nn.Module):
         dead = (self.idle > patience).nonzero().flatten()
         dead = dead[: len(z)]
         if len(dead):
-            picks = z[torch.randperm(len(z))[: len(dead)]]
+            picks = z[torch.randperm(len(z))[: len(dead)].to(z.device)]
             self.embedding.weight[dead] = F.normalize(picks, dim=-1) if self.normalise else picks
             self.idle[dead] = 0
         return len(dead)
@@ -77,7 +77,7 @@ class VectorQuantizer(nn.Module):
         if self.normalise:
             z = F.normalize(z, dim=-1)
         weight = self.embedding.weight
-        weight.copy_(z[torch.randperm(len(z))[: len(weight)]])
+        weight.copy_(z[torch.randperm(len(z))[: len(weight)].to(z.device)])
         for _ in range(iterations):
             indices = self.nearest(z)
             sums = torch.zeros_like(weight).index_add_(0, indices, z)

@@ -31,24 +31,24 @@ class Grid(NamedTuple):
     shifted: Windows
 
 
-def windows(rows: int, cols: int, window: int, shift: int = 0) -> Windows:
+def windows(rows: int, cols: int, window: int, shift: int = 0, device: torch.device | None = None) -> Windows:
     """Plan of a patch grid as tensors."""
     plan = window_plan(rows, cols, window, shift)
     return Windows(
-        gather=torch.from_numpy(plan.gather),
-        region=torch.from_numpy(plan.region),
-        slot=torch.from_numpy(plan.slot),
-        scatter=torch.from_numpy(plan.scatter),
+        gather=torch.from_numpy(plan.gather).to(device),
+        region=torch.from_numpy(plan.region).to(device),
+        slot=torch.from_numpy(plan.slot).to(device),
+        scatter=torch.from_numpy(plan.scatter).to(device),
         whole=bool((plan.region == plan.region[:, :1]).all()),
     )
 
 
-def make_grid(rows: int, cols: int, swin_window: int) -> Grid:
+def make_grid(rows: int, cols: int, swin_window: int, device: torch.device | None = None) -> Grid:
     """All plans of a grid of rows x cols patches."""
     return Grid(
-        token=windows(rows, cols, WINDOW),
-        swin=windows(rows, cols, swin_window),
-        shifted=windows(rows, cols, swin_window, swin_window // 2),
+        token=windows(rows, cols, WINDOW, device=device),
+        swin=windows(rows, cols, swin_window, device=device),
+        shifted=windows(rows, cols, swin_window, swin_window // 2, device),
     )
 
 

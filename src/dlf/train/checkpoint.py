@@ -31,12 +31,19 @@ class Checkpoint:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write to a temporary file beside `path`, then replace it."""
+    """Write to a temporary file beside `path`, then replace it.
+
+    Raises:
+        OSError: it cannot be written, for example because the disk is full; what was there stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     try:
         torch.save({"format": FORMAT, **vars(checkpoint)}, temporary)
         os.replace(temporary, path)
+    except RuntimeError as error:  # what torch makes of a failed write
+        msg = f"the checkpoint {path} cannot be written; is the disk full?"
+        raise OSError(msg) from error
     finally:
         temporary.unlink(missing_ok=True)
 

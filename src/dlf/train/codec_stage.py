@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,10 +24,14 @@ from dlf.losses.picture import PictureLoss
 from dlf.nn.build import PRESETS
 from dlf.nn.model import Bottleneck, Dlf, Fused
 from dlf.nn.semantic import sent_mask, token_schedule
+from dlf.train import distributed
 from dlf.train.config import Rate, TrainConfig
+from dlf.train.controller import next_rung
 from dlf.train.data import Batch, Crop, to_float, whole_cells
 from dlf.train.loop import LossReport, Validation
 from dlf.train.pictures import rows_of_pairs
+
+log = logging.getLogger(__name__)
 
 CODE_PATIENCE = 600  # a step uses a few dozen of about a thousand codes
 SEED_VECTORS = 8192
@@ -41,6 +47,14 @@ def rate_weight(rate: Rate, quality: Tensor, progress: float) -> Tensor:
     return factor * rate.at_low ** (1 - share) * rate.at_high**share
 
 
+@torch.no_grad()
+def tokenizer_indices(model: Dlf, pixels: Tensor, *, bf16: bool) -> Tensor:
+    """The tokenizer's codes of pixels (B, 3, H, W) in [0, 1]: int64 (B, h, w)."""
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
+        z = model.vqgan.encode(pixels * 2 - 1)
+    return model.vqgan.quantize.nearest(z.float())
+
+
 class LatentCache:
     """Tokenizer indices of whole training pictures, plain and mirrored: uint16 (h, w) each."""
 
@@ -50,11 +64,9 @@ class LatentCache:
             for image in map(whole_cells, images)
         ]
 
-    @torch.no_grad()
     def _encode(self, model: Dlf, image: NDArray[np.uint8], bf16: bool) -> NDArray[np.uint16]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            z = model.vqgan.encode(to_float([np.ascontiguousarray(image)]) * 2 - 1)
-        return model.vqgan.quantize.nearest(z.float())[0].numpy().astype(np.uint16)
+        pixels = to_float([np.ascontiguousarray(image)]).to(model.vqgan.quantize.idle.device)
+        return tokenizer_indices(model, pixels, bf16=bf16)[0].cpu().numpy().astype(np.uint16)
 
     def __call__(self, crops: Sequence[Crop]) -> Tensor:
         """Indices of a batch: int64 (B, h, w)."""
@@ -84,6 +96,12 @@ class Draw:
     details: Tensor
 
 
+def _gather(batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Vectors and indices of all batches of the step, of all ranks."""
+    z, indices = zip(*batches, strict=True)
+    return distributed.gather_rows(z), distributed.gather_rows(indices)
+
+
 class CodecStage:
     """Alignment (`stage: align`) or end-to-end training (`joint`); see `dlf.train.loop.Stage`."""
 
@@ -102,16 +120,22 @@ class CodecStage:
             frozen = ("vqgan", *config.freeze)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen))
+        # a model of one rate gives the same picture at every quality
+        self.qualities = VALIDATION_QUALITIES if model.config.quant.qualities > 1 else (50,)
         self.bf16 = config.precision == "bf16"
         self.images = train
         tokens = model.config.tokens
         self.schedule = token_schedule(tokens.count, tail_drop=tokens.tail_drop)
         self.token_bits = math.log2(tokens.codes)
         adversarial = config.adversarial if config.stage == "joint" else Adversarial()
-        self.judge = PictureLoss(config.weights, adversarial, perceptual, bf16=self.bf16)
-        self.last: Bottleneck | None = None
+        batches = len(distributed.own_parts(config.parts))
+        self.judge = PictureLoss(config.weights, adversarial, perceptual, bf16=self.bf16, batches=batches)
+        # vectors and indices of each code book in the step's batches
+        self.last: deque[list[tuple[Tensor, Tensor]]] = deque(maxlen=batches)
         # vectors collected for seeding the codebook, (N, code dim); None: it is seeded
-        self.pending = torch.empty(0, tokens.code_dim) if config.stage == "align" else None
+        seeds = config.stage == "align" and model.quantize.embedding.weight.requires_grad
+        self.pending = torch.empty(0, tokens.code_dim) if seeds else None
+        self.rung = 0  # of the rate's ladder
 
     @cached_property
     def cache(self) -> LatentCache:
@@ -126,7 +150,7 @@ class CodecStage:
             keep = batch.rng.integers(1, keep + 1)
         dropout = self.config.detail_dropout * (1 - progress)
         details = (batch.rng.random(len(quality)) >= dropout).astype(np.float32)
-        return Draw(*(torch.from_numpy(a) for a in (quality, keep, details)))
+        return Draw(*(torch.from_numpy(a).to(batch.pixels.device) for a in (quality, keep, details)))
 
     def loss(self, batch: Batch, progress: float) -> LossReport:
         """Loss of a batch; see `Stage`."""
@@ -134,7 +158,7 @@ class CodecStage:
         model, pixels = self.module, batch.pixels
         grid = model.grid(*pixels.shape[2:])
         sent = sent_mask(draw.keep, model.config.tokens.count, grid.token)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             bottleneck = model.compress(pixels, draw.quality, grid)
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
@@ -142,16 +166,29 @@ class CodecStage:
             align = self.config.stage == "align"
             picture = None if align else model.vqgan.decode(fused.latent).float()
         if picture is None:
-            total, terms = self._latent_terms(fused, self.cache(batch.crops))
+            total, terms = self._latent_terms(fused, self._wanted_codes(batch))
         else:
             last = model.vqgan.decoder.conv_out.weight
             total, terms = self.judge(picture, pixels * 2 - 1, last, batch.rng, progress)
-        vq = bottleneck.tokens.loss
+        vq = bottleneck.tokens.loss + bottleneck.details.loss
         bpp = bottleneck.details.bits * draw.details / pixels[0, 0].numel()
-        rate = (rate_weight(self.config.rate, draw.quality, progress) * bpp).mean()
-        self.last = bottleneck
+        rate = (self._rate_weight(draw.quality, progress) * bpp).mean()
+        tokens = (bottleneck.z.detach(), bottleneck.tokens.indices)
+        self.last.append([tokens, *bottleneck.details.vectors])
         terms = {**terms, "vq": vq, "bpp": bpp.mean(), "rate": rate}
         return LossReport(total + self.config.weights.vq * vq + rate, {k: v.item() for k, v in terms.items()})
+
+    def _rate_weight(self, quality: Tensor, progress: float) -> Tensor:
+        ladder = self.config.rate.ladder
+        if ladder.lambdas:
+            return torch.full_like(quality, ladder.lambdas[self.rung])
+        return rate_weight(self.config.rate, quality, progress)
+
+    def _wanted_codes(self, batch: Batch) -> Tensor:
+        """Tokenizer indices of a batch: of whole pictures where they fit into memory, else of the crops."""
+        if self.config.stream:
+            return tokenizer_indices(self.module, batch.pixels, bf16=self.bf16)
+        return self.cache(batch.crops).to(batch.pixels.device)
 
     def _latent_terms(self, fused: Fused, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         wanted = self.module.vqgan.quantize.codebook()[indices]
@@ -163,26 +200,29 @@ class CodecStage:
 
     def after_step(self) -> dict[str, float]:
         """Revive codes, train the discriminator; see `Stage`."""
-        assert self.last is not None
-        judged = self.judge.after_step()
-        z, indices = self.last.z.detach(), self.last.tokens.indices
+        judged = self.judge.after_step(distributed.average_gradients)
+        found = [_gather(batches) for batches in zip(*self.last, strict=True)]
+        z, _ = found[0]
         if self.pending is not None:
             # the codebook starts from vectors that the encoder produces once it has found its feet
-            self.pending = torch.cat([self.pending, z])
+            self.pending = torch.cat([self.pending.to(z.device), z])
             if len(self.pending) >= SEED_VECTORS:
                 self.module.quantize.seed(self.pending)
                 self.pending = None
             return judged
-        return {"moved": float(self.module.quantize.revive(z, indices, CODE_PATIENCE)), **judged}
+        books = zip(self.module.codebooks(), found, strict=True)
+        trained = [(book, rows) for book, rows in books if book.embedding.weight.requires_grad]
+        moved = sum(book.revive(*rows, CODE_PATIENCE) for book, rows in trained)
+        return {"moved": float(moved), **judged}
 
     def validate(self) -> Validation:
         """Measure whole pictures; see `Stage`."""
         terms: dict[str, float] = {}
         pairs: list[tuple[Tensor, Tensor]] = []
         used: set[int] = set()
-        for quality in VALIDATION_QUALITIES:
+        for quality in self.qualities:
             for image in self.val:
-                pixels = to_float([image])
+                pixels = to_float([image]).to(self.module.quantize.idle.device)
                 picture, bottleneck, sent = self._code(pixels, quality)
                 used.update(bottleneck.tokens.indices.tolist())
                 bits = bottleneck.details.bits.item()
@@ -205,24 +245,37 @@ class CodecStage:
                     pairs.append((pixels * 2 - 1, picture))
         return Validation({**terms, "codes": float(len(used))}, rows_of_pairs(pairs[:6]))
 
+    def after_validation(self, terms: Mapping[str, float]) -> None:
+        """Move lambda along its ladder, if there is one; see `Stage`."""
+        ladder = self.config.rate.ladder
+        if ladder.lambdas:
+            self.rung = next_rung(self.rung, terms["bpp_50"], ladder)
+            log.info("lambda is %g", ladder.lambdas[self.rung])
+
     def state(self) -> dict[str, Any]:
-        """Which codes are idle and what will seed them; see `Stage`."""
+        """Which codes are idle, what will seed them, where the rate's control is; see `Stage`."""
         pending = {} if self.pending is None else {"pending": self.pending}
-        return {"idle": self.module.quantize.idle, **pending, **self.judge.state()}
+        idle = torch.cat([book.idle for book in self.module.codebooks()])
+        return {"idle": idle, "rung": self.rung, **pending, **self.judge.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Stage`."""
         # without an entry the codebook was seeded, and doing so again would throw away what was trained
         self.pending = state.get("pending")
         self.judge.load_state(state)
-        self.module.quantize.idle.copy_(state.get("idle", self.module.quantize.idle))
+        self.rung = min(state.get("rung", 0), max(0, len(self.config.rate.ladder.lambdas) - 1))
+        books = self.module.codebooks()
+        if "idle" in state:
+            for book, idle in zip(books, state["idle"].split([len(b.idle) for b in books]), strict=True):
+                book.idle.copy_(idle)
 
     def _code(self, pixels: Tensor, quality: int) -> tuple[Tensor, Bottleneck, Tensor]:
         grid = self.module.grid(*pixels.shape[2:])
-        keep = torch.tensor([int(self.schedule[quality])])
+        keep = torch.tensor([int(self.schedule[quality])], device=pixels.device)
         sent = sent_mask(keep, self.module.config.tokens.count, grid.token)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            bottleneck, _, picture = self.module(pixels, torch.tensor([float(quality)]), sent)
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
+            asked = torch.tensor([float(quality)], device=pixels.device)
+            bottleneck, _, picture = self.module(pixels, asked, sent)
         return picture.float(), bottleneck, sent
 
 

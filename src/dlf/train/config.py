@@ -12,6 +12,7 @@ from dlf.geometry import CELL
 from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
 from dlf.nn.config import from_dict
+from dlf.train.controller import Ladder
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Rate:
 
     It starts at `initial` times that and grows geometrically to 1 times between the fractions
     `ramp_from` and `ramp_to` of the run: with the full weight from the start pictures stay grey.
+    ladder: for a model of one rate, takes the place of all that (see `dlf.train.controller`).
     """
 
     at_low: float = 0.0
@@ -27,6 +29,7 @@ class Rate:
     initial: float = 0.05
     ramp_from: float = 0.0
     ramp_to: float = 0.25
+    ladder: Ladder = field(default_factory=Ladder)
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,16 @@ class TrainConfig:
     """One stage of training.
 
     stage: tokenizer (VQGAN), align (latents), joint (pixels).  shapes: (height, width) of crops,
-    multiples of 32, one drawn for each step.  pixels: of one batch; a step takes as many crops as fit.
+    multiples of 32, one drawn for each step.  pixels: of one batch; it takes as many crops as fit.
+    parts: batches of a step, whose gradients are averaged (gradient accumulation); several processes
+    share them, so their number must divide it.  The result depends on it, not on the processes.
     lr is reached after `warmup` steps, held for the fraction `hold` of the run, then falls along a
     cosine to `lr_end`.  ema: decay of the averaged weights that are validated and exported.
     precision: bf16 uses autocast, worth 1.6-1.8x on CPUs that have it.  freeze: prefixes of parameters
     that do not train.  detail_dropout: share of samples decoded from tokens alone at the start of the
     run, falling to none at its end; without pretrained tokens the details otherwise learn everything.
+    stream: decode pictures when they are drawn instead of holding them all in memory.  recompute:
+    gradient checkpointing, less memory for about a third more time.
     """
 
     preset: str
@@ -61,6 +68,9 @@ class TrainConfig:
     precision: Literal["float32", "bf16"] = "bf16"
     freeze: tuple[str, ...] = ()
     detail_dropout: float = 0.0
+    parts: int = 1
+    stream: bool = False
+    recompute: bool = False
     validate_every: int = 2000
     log_every: int = 50
     checkpoint_minutes: float = 10.0

@@ -1,51 +1,62 @@
-"""Pictures in memory and random crops that depend on (seed, step) alone, so that a run can resume."""
+"""Pictures, and random crops that depend on (seed, step, part) alone, so that a run can resume.
+
+A sampler draws from pictures in memory (`CropSampler`) or decodes them as they are needed
+(`StreamSampler`); both skip what cannot be read, and count it.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from dlf.errors import DlfError, TrainingError
 from dlf.geometry import CELL
+from dlf.train.shards import PictureFile
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+Shape = tuple[int, int]
+
+FRUITLESS = 1000  # draws in a row without a usable picture before a run gives up
+AHEAD = 4  # batches decoded before they are asked for
 
 
-def find_images(folder: Path) -> list[Path]:
-    """All pictures below `folder`, sorted by path."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+def load_images(files: Iterable[PictureFile], smallest: int) -> list[NDArray[np.uint8]]:
+    """Decode to uint8 (H, W, 3); unreadable ones and those with a side under `smallest` are counted.
 
-
-def load_images(paths: Iterable[Path], smallest: int) -> list[NDArray[np.uint8]]:
-    """Decode to uint8 (H, W, 3); unreadable ones and those with a side under `smallest` are counted."""
+    Raises:
+        TrainingError: nothing is left.
+    """
     images: list[NDArray[np.uint8]] = []
     skipped = 0
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            log.warning("skipping %s: %s", path, error)
+    for file in files:
+        pixels = _decode(file)
+        if pixels is None or min(pixels.shape[:2]) < smallest:
             skipped += 1
-            continue
-        if min(pixels.shape[:2]) < smallest:
-            skipped += 1
-            continue
-        images.append(pixels)
+        else:
+            images.append(pixels)
     log.info("%d pictures in memory, %d skipped", len(images), skipped)
     if not images:
         msg = f"no usable picture with both sides of at least {smallest} pixels"
-        raise ValueError(msg)
+        raise TrainingError(msg)
     return images
+
+
+def _decode(file: PictureFile) -> NDArray[np.uint8] | None:
+    """Pixels, or None with a line in the log."""
+    try:
+        return file.pixels()
+    except (DlfError, OSError) as error:
+        log.warning("skipping %s: %s", file, error)
+        return None
 
 
 @dataclass(frozen=True)
@@ -73,52 +84,154 @@ class Batch:
     rng: np.random.Generator
 
 
+class Sampler(Protocol):
+    """Where a run takes its batches from."""
+
+    @property
+    def skipped(self) -> int:
+        """How many pictures were left out so far because they cannot be read."""
+        ...
+
+    def __call__(self, step: int, part: int = 0) -> Batch:
+        """One of the batches of a step; the same for the same seed, step and part."""
+        ...
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random choices of a batch: `rng`, the shape of its crops (one for all parts of a step), how many."""
+
+    rng: np.random.Generator
+    shape: Shape
+    count: int
+
+    @classmethod
+    def of(cls, shapes: Sequence[Shape], pixels: int, key: tuple[int, int, int]) -> Draws:
+        """key: seed, step, part."""
+        seed, step, part = key
+        rng = _generator(seed, step, 0)
+        shape = shapes[int(rng.integers(len(shapes)))]
+        if part:
+            rng = _generator(seed, step, part)
+        return cls(rng, shape, max(1, pixels // (shape[0] * shape[1])))
+
+    def crop(self, image: int, size: tuple[int, ...]) -> Crop:
+        """A place for a crop in a picture of this size (height, width, ...)."""
+        top, left = (
+            int(self.rng.integers((side - want) // CELL + 1))
+            for side, want in zip(size, self.shape, strict=False)
+        )
+        return Crop(image, top, left, *self.shape, mirrored=bool(self.rng.integers(2)))
+
+
+def _generator(seed: int, step: int, part: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=seed, counter=(step << 64) + (part << 128)))
+
+
 class CropSampler:
-    """Random crops of pictures in memory."""
+    """Random crops of pictures in memory; see `Sampler`."""
+
+    skipped = 0  # counted when they were loaded
 
     def __init__(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        shapes: Sequence[tuple[int, int]],
-        pixels: int,
-        seed: int,
+        self, images: Sequence[NDArray[np.uint8]], shapes: Sequence[Shape], pixels: int, seed: int
     ) -> None:
         self.images, self.shapes, self.pixels, self.seed = images, shapes, pixels, seed
         # a shape that few pictures can fill would draw those few again and again
         self.eligible = {
-            shape: [i for i, image in enumerate(images) if _fits(image, shape)] for shape in set(shapes)
+            shape: [i for i, image in enumerate(images) if _fits(image.shape, shape)] for shape in set(shapes)
         }
         for shape, fitting in self.eligible.items():
             if not fitting:
                 msg = f"no picture is large enough for crops of {shape[0]}x{shape[1]}"
-                raise ValueError(msg)
+                raise TrainingError(msg)
 
-    def __call__(self, step: int) -> Batch:
-        """The batch of one step; the same for the same seed and step."""
-        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=step << 64))
-        shape = self.shapes[int(rng.integers(len(self.shapes)))]
-        count = max(1, self.pixels // (shape[0] * shape[1]))
-        crops = tuple(self._draw(rng, shape) for _ in range(count))
-        return Batch(to_float([self.cut(c) for c in crops]), crops, rng)
-
-    def _draw(self, rng: np.random.Generator, shape: tuple[int, int]) -> Crop:
-        eligible = self.eligible[shape]
-        index = eligible[int(rng.integers(len(eligible)))]
-        top, left = (
-            int(rng.integers((side - want) // CELL + 1))
-            for side, want in zip(self.images[index].shape, shape, strict=False)
-        )
-        return Crop(index, top, left, *shape, mirrored=bool(rng.integers(2)))
-
-    def cut(self, crop: Crop) -> NDArray[np.uint8]:
-        """Pixels of a crop: uint8 (height, width, 3)."""
-        top, left = crop.top * CELL, crop.left * CELL
-        pixels = self.images[crop.image][top : top + crop.height, left : left + crop.width]
-        return pixels[:, ::-1] if crop.mirrored else pixels
+    def __call__(self, step: int, part: int = 0) -> Batch:
+        """See `Sampler`."""
+        draws = Draws.of(self.shapes, self.pixels, (self.seed, step, part))
+        eligible = self.eligible[draws.shape]
+        crops: list[Crop] = []
+        for _ in range(draws.count):
+            index = eligible[int(draws.rng.integers(len(eligible)))]
+            crops.append(draws.crop(index, self.images[index].shape))
+        pixels = to_float([cut(self.images[crop.image], crop) for crop in crops])
+        return Batch(pixels, tuple(crops), draws.rng)
 
 
-def _fits(image: NDArray[np.uint8], shape: tuple[int, int]) -> bool:
-    return image.shape[0] >= shape[0] and image.shape[1] >= shape[1]
+class StreamSampler:
+    """Random crops of pictures that are decoded when they are drawn; see `Sampler`."""
+
+    def __init__(self, files: Sequence[PictureFile], shapes: Sequence[Shape], pixels: int, seed: int) -> None:
+        self.files, self.shapes, self.pixels, self.seed = files, shapes, pixels, seed
+        self.sizes: dict[int, tuple[int, ...]] = {}  # of the pictures seen; () where unreadable
+
+    @property
+    def skipped(self) -> int:
+        """See `Sampler`."""
+        return sum(size == () for size in list(self.sizes.values()))
+
+    def __call__(self, step: int, part: int = 0) -> Batch:
+        """See `Sampler`; raises TrainingError where no picture is usable."""
+        draws = Draws.of(self.shapes, self.pixels, (self.seed, step, part))
+        crops: list[Crop] = []
+        cuts, fruitless = [], 0
+        while len(crops) < draws.count:
+            index = int(draws.rng.integers(len(self.files)))
+            pixels = self._fitting(index, draws.shape)
+            if pixels is not None:
+                crops.append(draws.crop(index, pixels.shape))
+                cuts.append(cut(pixels, crops[-1]))
+            fruitless = 0 if pixels is not None else fruitless + 1
+            if fruitless == FRUITLESS:
+                msg = f"no picture is usable for crops of {draws.shape[0]}x{draws.shape[1]}"
+                raise TrainingError(msg)
+        return Batch(to_float(cuts), tuple(crops), draws.rng)
+
+    def _fitting(self, index: int, shape: Shape) -> NDArray[np.uint8] | None:
+        """Pixels of a picture that can fill the shape; known misfits are not read again."""
+        size = self.sizes.get(index)
+        if size is not None and not _fits(size, shape):
+            return None
+        pixels = _decode(self.files[index])
+        self.sizes[index] = () if pixels is None else pixels.shape
+        return pixels if pixels is not None and _fits(pixels.shape, shape) else None
+
+
+class Ahead:
+    """Lets threads prepare the batches that will be asked for next; see `Sampler`.
+
+    following: the (step, part) that this process needs after one.
+    """
+
+    def __init__(self, sampler: Sampler, following: Callable[[int, int], tuple[int, int]]) -> None:
+        self.sampler, self.following = sampler, following
+        self.threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="pictures")
+        self.waiting: dict[tuple[int, int], Future[Batch]] = {}
+
+    @property
+    def skipped(self) -> int:
+        """See `Sampler`."""
+        return self.sampler.skipped
+
+    def __call__(self, step: int, part: int = 0) -> Batch:
+        """See `Sampler`."""
+        key, wanted = (step, part), {}
+        for _ in range(1 + AHEAD):
+            wanted[key] = self.waiting.get(key) or self.threads.submit(self.sampler, *key)
+            key = self.following(*key)
+        self.waiting = wanted
+        return self.waiting.pop((step, part)).result()
+
+
+def cut(image: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
+    """Pixels of a crop: uint8 (height, width, 3)."""
+    top, left = crop.top * CELL, crop.left * CELL
+    pixels = image[top : top + crop.height, left : left + crop.width]
+    return pixels[:, ::-1] if crop.mirrored else pixels
+
+
+def _fits(size: tuple[int, ...], shape: Shape) -> bool:
+    return len(size) > 0 and size[0] >= shape[0] and size[1] >= shape[1]
 
 
 def whole_cells(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ def rows_of_pairs(pairs: Sequence[tuple[Tensor, Tensor]], side: int = 384) -> Im
     sheet = Image.new("RGB", (side * len(pairs), 2 * side))
     for column, pair in enumerate(pairs):
         for row, tensor in enumerate(pair):
-            pixels = ((tensor[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+            pixels = ((tensor[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
             sheet.paste(
                 Image.fromarray(np.ascontiguousarray(pixels[:side, :side])), (column * side, row * side)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from dlf.losses.perceptual import StemDistance
 from dlf.losses.picture import PictureLoss
 from dlf.nn.build import PRESETS
 from dlf.nn.vqgan import Vqgan, quantise_grid
+from dlf.train import distributed
 from dlf.train.config import TrainConfig
 from dlf.train.data import Batch, to_float
 from dlf.train.loop import LossReport, Validation
@@ -34,22 +36,25 @@ class TokenizerStage:
         self.config, self.perceptual, self.val = config, perceptual, val
         self.module = Vqgan(PRESETS[config.preset].vqgan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = config.precision == "bf16"
-        self.judge = PictureLoss(config.weights, config.adversarial, perceptual, bf16=self.bf16)
-        self.latents = torch.empty(0)
-        self.indices = torch.empty(0, dtype=torch.int64)
+        batches = len(distributed.own_parts(config.parts))
+        self.judge = PictureLoss(
+            config.weights, config.adversarial, perceptual, bf16=self.bf16, batches=batches
+        )
+        # latents and indices of the step's batches
+        self.last: deque[tuple[Tensor, Tensor]] = deque(maxlen=batches)
         # latents collected for seeding the codebook, (N, code dim)
         self.pending = torch.empty(0, PRESETS[config.preset].vqgan.code_dim)
         self.seen = 0
 
     def reconstruct(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pixels in [-1, 1] to (picture, latents, indices, vq loss)."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             z = self.module.encode(pixels)
         z = z.float()
         quantised, indices, vq = quantise_grid(self.module.quantize, z)
         if self.module.training and self.seen < SEED_STEP:
             quantised, vq = z, vq * 0
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             picture = self.module.decode(quantised)
         return picture.float(), z, indices, vq
 
@@ -58,23 +63,24 @@ class TokenizerStage:
         target = batch.pixels * 2 - 1
         picture, z, indices, vq = self.reconstruct(target)
         total, terms = self.judge(picture, target, self.module.decoder.conv_out.weight, batch.rng, progress)
-        self.latents, self.indices = z.detach().flatten(0, -2), indices.flatten()
+        self.last.append((z.detach().flatten(0, -2), indices.flatten()))
         shown = {k: v.item() for k, v in {**terms, "vq": vq, "std": z.detach().std()}.items()}
         return LossReport(total + self.config.weights.vq * vq, shown)
 
     def after_step(self) -> dict[str, float]:
         """Revive codes, train the discriminator; see `Stage`."""
         self.seen += 1
-        judged = self.judge.after_step()
+        judged = self.judge.after_step(distributed.average_gradients)
+        latents, indices = (distributed.gather_rows(rows) for rows in zip(*self.last, strict=True))
         if self.seen <= SEED_STEP:
             if self.seen > SEED_STEP - SEED_BATCHES:
-                self.pending = torch.cat([self.pending, self.latents])
+                self.pending = torch.cat([self.pending.to(latents.device), latents])
             if self.seen == SEED_STEP:
                 self.module.quantize.seed(self.pending)
                 self.pending = self.pending[:0]
             return judged
-        moved = self.module.quantize.revive(self.latents, self.indices, CODE_PATIENCE)
-        return {"codes": float(len(self.indices.unique())), "moved": float(moved), **judged}
+        moved = self.module.quantize.revive(latents, indices, CODE_PATIENCE)
+        return {"codes": float(len(indices.unique())), "moved": float(moved), **judged}
 
     def validate(self) -> Validation:
         """Measure whole pictures; see `Stage`."""
@@ -82,13 +88,16 @@ class TokenizerStage:
         pairs: list[tuple[Tensor, Tensor]] = []
         used: set[int] = set()
         for image in self.val:
-            target = to_float([image]) * 2 - 1
+            target = to_float([image]).to(self.module.quantize.idle.device) * 2 - 1
             picture, _, indices, _ = self.reconstruct(target)
             used.update(indices.flatten().tolist())
             for key, value in pixel_terms(picture, target, self.config.weights, self.perceptual).items():
                 sums[key] = sums.get(key, 0.0) + float(value) / len(self.val)
             pairs.append((target, picture))
         return Validation({**sums, "codes": float(len(used))}, rows_of_pairs(pairs[:6]))
+
+    def after_validation(self, terms: Mapping[str, float]) -> None:
+        """Nothing to control; see `Stage`."""
 
     def state(self) -> dict[str, Any]:
         """Which codes are idle and how far the run is from seeding them; see `Stage`."""

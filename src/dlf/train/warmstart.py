@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlf.geometry import CELL
+from dlf.nn.ablation import VectorDetails
 from dlf.nn.depth import ConvFfn, DepthConv
 from dlf.nn.hybrid import RunningStandard, TokenizerStem
 from dlf.nn.interact import InteractBlock
@@ -50,11 +51,14 @@ def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]]) -> None:
     assert isinstance(stem, TokenizerStem)
     stem.encoder.load_state_dict(model.vqgan.encoder.state_dict())
     pixels = _crops(model, images)
-    _damp_branches(model)
-    _open_detail_path(model)
-    _principal_details(model, pixels)
-    _fuse_by_distance(model)
+    if model.config.quant.kind != "none":
+        _damp_branches(model)
+        _open_detail_path(model)
+        _principal_details(model, pixels)
+        _fuse_by_distance(model)
     _spread_tokens(model, pixels)
+    if isinstance(model.details, VectorDetails):
+        _seed_details(model.details, pixels, model)
     model.train()
 
 
@@ -107,8 +111,7 @@ def _open_detail_path(model: Dlf) -> None:
 
 def _principal_details(model: Dlf, pixels: Tensor) -> None:
     """Set y to the first principal components of a cell's latents, flattened in spectrum; and back."""
-    dim, channels = model.config.vqgan.code_dim, model.config.quant.channels
-    encoder, details = model.encoder, model.details
+    dim, encoder, details = model.config.vqgan.code_dim, model.encoder, model.details
     raw = torch.cat([_cells(model, batch) for batch in pixels.split(8)])
     normed = F.layer_norm(raw, raw.shape[-1:])
     centre = normed.mean(0)
@@ -121,6 +124,7 @@ def _principal_details(model: Dlf, pixels: Tensor) -> None:
     encoder.down_proj.bias.copy_(-rotate @ centre)
     last = f"enc_trans_1.{model.config.quant.blocks - 1}.0.adaptor"
     narrow = details.get_parameter(f"{last}.weight")
+    channels = len(narrow)
     narrow.copy_(torch.eye(channels, narrow.shape[1])[:, :, None, None])
     widen = details.get_parameter("dec_trans_0.0.0.adaptor.weight")
     widen.copy_((axes[:channels] / gain[:channels, None]).t()[:, :, None, None])
@@ -140,6 +144,17 @@ def _principal_details(model: Dlf, pixels: Tensor) -> None:
         up.weight[rows, phase * dim + channel] = scale
         columns = phase * dim + channel
         up.bias[rows] = scale * centre[columns] + shift - encoder.down.bias[columns]
+
+
+def _seed_details(details: VectorDetails, pixels: Tensor, model: Dlf) -> None:
+    """Seed each group's codebook by k-means; the first groups have the largest components."""
+    rows = []
+    for batch in pixels.split(8):
+        _, feature = model.encoder(batch, model.grid(*batch.shape[2:]))
+        y = details.latent(feature, torch.full((len(batch),), 50.0))
+        rows.append(y.permute(0, 2, 3, 1).flatten(0, 2))
+    for book, part in zip(details.codebooks(), torch.cat(rows).chunk(details.groups, 1), strict=True):
+        book.seed(part)
 
 
 def _signs(count: int) -> Tensor:

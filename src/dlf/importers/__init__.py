@@ -1,0 +1,1 @@
+"""Released checkpoints (DLF, TiTok, VQGAN) to the parameters of our networks."""

@@ -1,0 +1,75 @@
+"""Where pictures lie: files below a folder, or members of WebDataset shards (plain tar files).
+
+A shard's headers are read once; a picture is then one seek and one read away.  Any picture can so be
+drawn at any step, which keeps a resumed run exact and shuffles over all shards at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlf.imageio import load_rgb
+from dlf.records import UInt8
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+SHARD = ".tar"
+
+
+@dataclass(frozen=True, order=True)
+class PictureFile:
+    """The bytes of one picture: a whole file, or `size` bytes at `offset` of a shard.
+
+    name: of the member within its shard; empty for a file.
+    """
+
+    path: Path
+    offset: int = 0
+    size: int = -1
+    name: str = ""
+
+    def __str__(self) -> str:
+        """The path, and the member where there is one."""
+        return f"{self.path}:{self.name}" if self.name else str(self.path)
+
+    def pixels(self) -> UInt8:
+        """Decode to upright sRGB (H, W, 3), as `dlf.imageio` does for the codec; raises its errors."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return load_rgb(file.read(self.size))[0]
+
+
+def find_images(place: Path) -> list[PictureFile]:
+    """All pictures of a shard, or of the files and shards below a folder; sorted by path."""
+    found: list[PictureFile] = []
+    for path in [place] if place.is_file() else place.rglob("*"):
+        suffix = path.suffix.lower()
+        if suffix == SHARD and path.is_file():
+            found.extend(_members(path))
+        elif suffix in SUFFIXES and path.is_file():
+            found.append(PictureFile(path))
+    return sorted(found)
+
+
+def _members(shard: Path) -> Iterator[PictureFile]:
+    """Pictures of one shard; of a damaged shard those before the damage."""
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            end = 0
+            for member in archive:
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                if member.isreg() and Path(member.name).suffix.lower() in SUFFIXES:
+                    yield PictureFile(shard, member.offset_data, member.size, member.name)
+        # tarfile takes a broken header for the end, which is a block of zeros
+        with shard.open("rb") as file:
+            file.seek(end)
+            damage = "" if file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE) else "it breaks off"
+    except tarfile.TarError as error:
+        damage = str(error)
+    if damage:
+        log.warning("the shard %s is damaged (%s): pictures behind that are left out", shard, damage)
