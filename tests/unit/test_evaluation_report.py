@@ -10,12 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import conftest
 from dlf.api import Codec
 from dlf.errors import ImageError
 from dlf.evaluation import bits, dataset, published
@@ -76,12 +76,11 @@ def test_where_the_bits_went(
     tmp_path: Path,
     picture: Callable[[int, int], UInt8],
     write_bundle: Callable[..., Path],
+    backend: object,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from types import ModuleType
-
     stand_in = ModuleType("dlf.codec.onnx_backend")
-    stand_in.OnnxBackend = lambda *_: conftest.MockBackend()  # type: ignore[attr-defined]
+    stand_in.OnnxBackend = lambda *_: backend  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dlf.codec.onnx_backend", stand_in)
     write_bundle(tmp_path / "model")
     codec = Codec(tmp_path / "model")
@@ -148,9 +147,10 @@ def test_the_page_in_a_browser(report: Path) -> None:
         assert page.locator(".plot").count() == 4
         assert page.locator(".plot").first.locator(".scatterlayer .trace").count() == 3
         before = page.evaluate("document.getElementById('left-image').style.clipPath")
-        box = page.locator("#compare").bounding_box()
+        slider = page.locator("#slider")
+        box = slider.bounding_box()
         assert box is not None
-        page.mouse.click(box["x"] + box["width"] * 0.25, box["y"] + box["height"] / 2)
+        slider.click(position={"x": box["width"] * 0.25, "y": box["height"] / 2})
         after = page.evaluate("document.getElementById('left-image').style.clipPath")
         assert before == "inset(0px 50% 0px 0px)"
         assert float(after.split()[1].rstrip("%")) == pytest.approx(75, abs=1.5)

@@ -34,6 +34,7 @@ def need_libraries(*modules: str) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:.*(pretrained|weight enum).*")
 @pytest.mark.parametrize("network", ["alex", "vgg"])
 def test_lpips_is_that_of_the_library(picture: Picture, network: str) -> None:
     need_libraries("torch", "torchvision", "lpips")

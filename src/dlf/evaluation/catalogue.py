@@ -127,4 +127,5 @@ def open_metric(text: str) -> Metric | SetMetric:
         WeightsError: its weights cannot be used.
     """
     name, _, argument = check_metric(text).partition(":")
-    return {**METRICS, **SETS}[name](argument or None)
+    openers: dict[str, Callable[[str | None], Metric | SetMetric]] = {**METRICS, **SETS}
+    return openers[name](argument or None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -101,9 +102,11 @@ def with_weights(what: str, make: Callable[[], Any]) -> Any:
     from torch import hub
 
     try:
-        return make()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchvision deprecates what LPIPS and DISTS ask it for
+            return make()
     except (OSError, RuntimeError) as error:  # no network, no such file, a file cut off
-        folder = Path(hub.get_dir()) / "checkpoints"  # type: ignore[no-untyped-call]
+        folder = Path(hub.get_dir()) / "checkpoints"
         msg = f"the weights of {what} could not be downloaded to '{folder}' ({_first(error)})"
         raise MissingExtra(msg) from error
 

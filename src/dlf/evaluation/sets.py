@@ -6,6 +6,7 @@ pixels right and down (Mentzer et al. 2020, appendix A.7).  Through torchmetrics
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -70,9 +71,11 @@ def kid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetr
     chosen = 2048 if features is None else features
 
     def make(count: int) -> Any:
-        return library.KernelInceptionDistance(
-            feature=chosen, reset_real_features=False, subsets=SUBSETS, subset_size=min(1000, count)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it tells at each start that it needs memory
+            return library.KernelInceptionDistance(
+                feature=chosen, reset_real_features=False, subsets=SUBSETS, subset_size=min(1000, count)
+            )
 
     return _checked("kid", "KID x1000", 3, make, features is None, identity)
 
