@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +16,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dlf.errors import MissingExtra
 from dlf.evaluation import learned, sets, tasks
-from dlf.evaluation.candidates import SpecError
+from dlf.evaluation.candidates import Coder, SpecError
 from dlf.evaluation.catalogue import METRICS, SETS, check_metric, open_metric
+from dlf.evaluation.dataset import find_pictures
+from dlf.evaluation.formats import open_format
+from dlf.evaluation.ledger import Ledger
+from dlf.evaluation.metrics import PSNR
+from dlf.evaluation.report import results
+from dlf.evaluation.runner import Experiment, Target, evaluate
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]
@@ -122,6 +129,45 @@ def test_frechet_and_kernel_distances(picture: Picture) -> None:
         for rgb in pictures:
             sets._update({"kid": kid}, rgb, real=real)
     assert sets._value("kid", kid) > 0
+
+
+@pytest.mark.torch
+def test_sets_of_decoded_pictures(picture: Picture, tmp_path: Path) -> None:
+    need_libraries("torch", "torchmetrics")
+    import torch
+
+    class Means(torch.nn.Module):
+        num_features = 3
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.float().mean((2, 3))
+
+    for name, size in (("a", (300, 520)), ("b", (512, 256)), ("small", (40, 40))):
+        Image.fromarray(noisy(picture(*size), 30)).save(tmp_path / f"{name}.png")
+    pictures = find_pictures(tmp_path)
+    webp = Coder("webp", open_format("webp"), (Fraction(1),))
+    targets = (Target(bpp=0.1), Target(bpp=6))
+    experiment = Experiment((webp,), targets, (PSNR,), "psnr")
+    rows = list(evaluate(experiment, pictures, Ledger(tmp_path / "rows.jsonl")))
+    found = sets.set_scores(experiment, pictures, rows, [sets.fid_metric(Means()), sets.kid_metric(Means())])
+    assert set(found) == {("webp", "0.1"), ("webp", "6")}
+    assert found["webp", "6"]["fid"] < found["webp", "0.1"]["fid"]
+    again = sets.set_scores(experiment, pictures, rows, [sets.kid_metric(Means())])
+    assert again["webp", "6"]["kid"] == found["webp", "6"]["kid"]
+    small = [row for row in rows if row.picture == "small.png"]
+    assert sets.set_scores(experiment, pictures, small, [sets.fid_metric(Means())]) == {}
+    assert sets.set_scores(experiment, pictures, rows, []) == {}
+    joined = results(rows, experiment, sets=found, set_metrics=[sets.fid_metric(Means())])
+    assert [point.scores["fid"] for point in joined.curves["webp"]] == [
+        found["webp", target]["fid"] for target in ("0.1", "6")
+    ]
+
+
+@pytest.mark.parametrize(
+    "size", [(512, 700), (255, 900), (256, 256), (384, 384), (383, 640), (1, 1), (1000, 300)]
+)
+def test_patches_are_counted(size: tuple[int, int]) -> None:
+    assert sets.patch_count(*size) == len(sets.patches(np.zeros((*size, 3), np.uint8)))
 
 
 def test_boxes() -> None:

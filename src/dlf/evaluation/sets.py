@@ -119,6 +119,15 @@ def patches(rgb: UInt8) -> UInt8:
     return np.concatenate(found) if found else np.empty((0, PATCH, PATCH, 3), np.uint8)
 
 
+def patch_count(height: int, width: int) -> int:
+    """Return how many patches a picture has."""
+    return sum(
+        (height - start) // PATCH * ((width - start) // PATCH)
+        for start in (0, SHIFT)
+        if start < min(height, width)
+    )
+
+
 def set_scores(
     experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row], metrics: Sequence[SetMetric]
 ) -> dict[tuple[str, str], dict[str, float]]:
@@ -129,22 +138,22 @@ def set_scores(
     """
     import torch
 
-    there = {row.picture for row in rows}
-    benches = [Bench(experiment, picture) for picture in pictures if picture.name in there]
-    count = sum(len(patches(bench.original)) for bench in benches) if metrics else 0
-    if count < FEWEST:
+    # a picture is read again for each use, for many large ones do not fit into memory together
+    by_name = {picture.name: picture for picture in pictures}
+    sizes = {row.picture: (row.height, row.width) for row in rows}
+    count = sum(patch_count(*size) for size in sizes.values())
+    if count < FEWEST or not metrics:
         return {}
     judges = {metric.name: metric.make(count) for metric in metrics}
-    for bench in benches:
-        _update(judges, bench.original, real=True)
-    by_name = {bench.picture.name: bench for bench in benches}
+    for name in sizes:
+        _update(judges, Bench(experiment, by_name[name]).original, real=True)
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.codec, row.target), []).append(row)
     values = {}
     for group, members in groups.items():
         for row in members:
-            _update(judges, by_name[row.picture].paint(row), real=False)
+            _update(judges, Bench(experiment, by_name[row.picture]).paint(row), real=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             values[group] = {name: _value(name, judge) for name, judge in judges.items()}
