@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dlf.cli.jobs import JobError, UsageError, bounded, complain, count
+from dlf.cli.jobs import JobError, UsageError, bounded, complain, count, progress
 from dlf.errors import MissingExtra
 from dlf.files import write_bytes
 
@@ -185,9 +185,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         ledger = Ledger(args.output / "rows.jsonl")
-        for row in evaluate(experiment, pictures, ledger, jobs):
-            rows.append(row)
-            _tell(row, len(rows), len(pictures), experiment, quiet=args.quiet)
+        total = len(pictures) * len(experiment.targets) * len(experiment.candidates)
+        with progress(args, total) as advance:
+            for row in evaluate(experiment, pictures, ledger, jobs):
+                rows.append(row)
+                _tell(row, f"{len(rows)}/{total}", experiment, quiet=args.quiet)
+                advance()
         sets = _sets(setup, pictures, common(rows))
         found = results(rows, experiment, anchors, setup.missing, sets, setup.sets)
         write_table(args.output / "rows.csv", found.rows)
@@ -314,10 +317,9 @@ def _if_there(make: Callable[[], T], missing: list[str]) -> list[T]:
         return []
 
 
-def _tell(row: Row, done: int, pictures: int, experiment: Experiment, *, quiet: bool) -> None:
+def _tell(row: Row, place: str, experiment: Experiment, *, quiet: bool) -> None:
     """Say on standard error how far the work is; failures also where the rest is quiet."""
-    total = pictures * len(experiment.targets) * len(experiment.candidates)
-    where = f"[{done}/{total}] {row.picture}, {row.target}, {row.codec}"
+    where = f"[{place}] {row.picture}, {row.target}, {row.codec}"
     if row.error:
         complain(f"{where}: {row.error}")
     elif not quiet:
