@@ -18,7 +18,7 @@ from PIL import Image
 
 from dlf.api import Codec
 from dlf.errors import ImageError
-from dlf.evaluation import bits, dataset, published
+from dlf.evaluation import bits, complexity, dataset, published
 from dlf.evaluation.dataset import NAMED, Picture, check_set
 from dlf.evaluation.plots import Line, Plot, draw, label
 from dlf.records import UInt8
@@ -72,27 +72,42 @@ def test_the_square_in_the_middle(picture: Callable[[int, int], UInt8], size: tu
     assert np.array_equal(dataset.cropped(rgb, side), rgb[top : top + side, left : left + side])
 
 
-def test_where_the_bits_went(
-    tmp_path: Path,
-    picture: Callable[[int, int], UInt8],
-    write_bundle: Callable[..., Path],
-    backend: object,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def model(
+    tmp_path: Path, write_bundle: Callable[..., Path], backend: object, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A bundle that runs on the stand-in for the networks."""
     stand_in = ModuleType("dlf.codec.onnx_backend")
     stand_in.OnnxBackend = lambda *_: backend  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dlf.codec.onnx_backend", stand_in)
     write_bundle(tmp_path / "model")
-    codec = Codec(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_where_the_bits_went(model: Path, picture: Callable[[int, int], UInt8]) -> None:
+    codec = Codec(model)
     data = codec.encode(picture(300, 520), 60)
     info = codec.info(data)
-    found = bits.spent(tmp_path / "model", data)
+    found = bits.spent(model, data)
     assert found.cells.shape == (10, 17)
     assert found.windows.shape == found.tokens.shape == (2, 3)
     assert info.detail_bits is not None
     assert found.cells.sum() == pytest.approx(info.detail_bits)
     assert found.windows.sum() == pytest.approx(info.token_bits)
     assert found.tokens[0, 0] >= found.tokens[1, 2] >= 1
+
+
+def test_what_each_network_costs(model: Path, picture: Callable[[int, int], UInt8]) -> None:
+    found = {stage.name: stage for stage in complexity.stages(model, picture(300, 520), 60)}
+    networks = [found[name] for name in ("analysis", "prior", "context", "synthesis")]
+    assert all(stage.size == (model / f"{stage.name}.onnx").stat().st_size for stage in networks)
+    assert found["all"].size == sum(stage.size for stage in networks)
+    for seconds in ("encode_s", "decode_s"):
+        parts = sum(getattr(stage, seconds) for stage in (*networks, found["the rest"]))
+        assert parts == pytest.approx(getattr(found["all"], seconds))
+        assert getattr(found["all"], seconds) > 0
+    assert found["analysis"].decode_s == found["synthesis"].encode_s == 0
+    assert min(found["analysis"].encode_s, found["synthesis"].decode_s, found["context"].decode_s) > 0
 
 
 @pytest.fixture

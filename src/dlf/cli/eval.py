@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -103,6 +103,9 @@ def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="scale the shorter side to N pixels and take the square in the middle (768: FID of the paper)",
     )
+    parser.add_argument(
+        "--complexity", action="store_true", help="parameters and seconds of each network of our codecs"
+    )
     parser.add_argument("--jobs", type=count, metavar="N", help="pictures at a time (default: processors)")
     parser.add_argument("--threads", type=count, metavar="N", help="processor threads for each picture")
     # spellings of version 0.1.0
@@ -193,6 +196,10 @@ def run(args: argparse.Namespace) -> int:
                 advance()
         sets = _sets(setup, pictures, common(rows))
         found = results(rows, experiment, anchors, setup.missing, sets, setup.sets)
+        if args.complexity:
+            from dlf.evaluation.complexity import measured
+
+            found = replace(found, complexity=measured(experiment, pictures, found.rows, args.threads))
         write_table(args.output / "rows.csv", found.rows)
         write_bytes(args.output / "results.json", to_json(found).encode())
         text = summary(found, experiment)

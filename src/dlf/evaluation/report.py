@@ -17,12 +17,19 @@ DOUBTFUL = 0.5
 """Overlap of two curves below which a rate difference is marked."""
 
 
+COMPLEXITY = (
+    "Of our codecs, on the first picture at the middle target, alone on the machine but for other programs. "
+    "Seconds of one run after another that warmed up. The rest: entropy coding and what is around it."
+)
+
+
 @dataclass(frozen=True)
 class Results:
     """What an evaluation found.
 
     rows: all of them, in order.  pictures: how many the means run over.  metrics: as asked for.
     curves: by codec.  differences: of rates.  notes: sentences on what is missing or went wrong.
+    complexity: what our codecs cost, if asked for.
     """
 
     rows: list[Row]
@@ -31,6 +38,7 @@ class Results:
     curves: dict[str, Curve]
     differences: list[Difference]
     notes: list[str]
+    complexity: Table | None = None
 
 
 def results(
@@ -132,6 +140,8 @@ def summary(found: Results, experiment: Experiment) -> str:
     parts = ["# Evaluation", "", *means_table(found).markdown(), "", explanation(found, experiment), ""]
     if found.differences:
         parts += ["## BD-rate", "", *bd_table(found).markdown(), "", *bd_words(found), ""]
+    if found.complexity:
+        parts += ["## Complexity", "", *found.complexity.markdown(), "", COMPLEXITY, ""]
     if found.notes:
         parts += ["## Left out and failed", "", *(f"- {note}" for note in found.notes), ""]
     return "\n".join(parts)
