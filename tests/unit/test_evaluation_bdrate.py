@@ -81,6 +81,14 @@ def test_means_over_pictures() -> None:
     assert [r.picture for r in common([*rows, bad])] == ["a", "a"]
 
 
+def test_what_says_nothing_does_not_count() -> None:
+    rows = [row("a", "1", "x", 2, 10), row("b", "1", "x", 2, math.nan), row("a", "2", "x", 2, math.nan)]
+    assert [p.scores for p in curve(rows, "x")] == [{"psnr": 10, "d": 10}, {}]
+    assert PSNR.better(1, math.nan)
+    assert not PSNR.better(math.nan, math.nan)
+    assert not PSNR.better(math.nan, 1)
+
+
 def test_the_best_of_the_formats() -> None:
     rows = [
         row("a", "1", "x", 2, 10),
@@ -104,7 +112,9 @@ def test_every_codec_against_every_anchor() -> None:
         rows.append(row("a", str(number), "x", round(1000 * rate), value))
         rows.append(row("a", str(number), "y", round(2000 * rate), value))
         rows.append(row("a", str(number), "far", round(1000 * rate), value + 50))
-    found = differences(rows, ["x", "y", "far"], [PSNR], ["y", HULL], ["x", "y"])
+    curves = {codec: curve(rows, codec) for codec in ("x", "y", "far")}
+    best = curve(hull(rows, ["x", "y"], PSNR), HULL)
+    found = differences(curves, PSNR, ["y", HULL], best)
     by_pair = {(d.codec, d.anchor): d for d in found}
     assert set(by_pair) == {("x", "y"), ("far", "y"), ("x", HULL), ("y", HULL), ("far", HULL)}
     rate = by_pair["x", "y"].rate
@@ -116,4 +126,4 @@ def test_every_codec_against_every_anchor() -> None:
     assert same.percent == pytest.approx(0, abs=1e-9)
     assert by_pair["far", "y"].rate is None
     assert "do not overlap" in by_pair["far", "y"].reason
-    assert not [d for d in differences(rows, ["x"], [MS_SSIM], ["y"], []) if d.rate]
+    assert not [d for d in differences(curves, MS_SSIM, ["y"], []) if d.rate]

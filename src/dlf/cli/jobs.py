@@ -146,7 +146,7 @@ def _check_stdout(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace, jobs: Sequence[Job], work: Callable[[Job], Report]) -> int:
     """Do the jobs one after the other; a failed one does not stop the rest.  Returns the exit code."""
     failed = []
-    with _progress(args, len(jobs)) as advance:
+    with progress(args, len(jobs)) as advance:
         for job in jobs:
             result = _attempt(job, work)
             if isinstance(result, str):
@@ -176,8 +176,8 @@ def _attempt(job: Job, work: Callable[[Job], Report]) -> Report | str:
 
 
 @contextmanager
-def _progress(args: argparse.Namespace, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar while several files are handled in front of a person; gives the function to move it."""
+def progress(args: argparse.Namespace, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar while several things are done in front of a person; gives the function to move it."""
     if total < 2 or args.quiet or not sys.stderr.isatty():
         yield lambda: None
         return

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlf.evaluation.candidates import SpecError
 from dlf.evaluation.metrics import MS_SSIM, PSNR, Metric
+
+if TYPE_CHECKING:
+    from dlf.evaluation.sets import SetMetric
 
 
 def _stem(argument: str | None) -> Metric:
     from dlf.evaluation.perceptual import stem_metric
 
-    if argument is None:
-        msg = "the metric stem needs a file of weights: stem:FILE"
-        raise SpecError(msg)
-    return stem_metric(Path(argument))
+    return stem_metric(_file("stem", argument))
 
 
 def _hed(argument: str | None) -> Metric:
@@ -24,32 +25,107 @@ def _hed(argument: str | None) -> Metric:
     return hed_metric()
 
 
+def _lpips(network: str) -> Callable[[str | None], Metric]:
+    def make(argument: str | None) -> Metric:
+        from dlf.evaluation.learned import lpips_metric
+
+        return lpips_metric(network)
+
+    return make
+
+
+def _dists(argument: str | None) -> Metric:
+    from dlf.evaluation.learned import dists_metric
+
+    return dists_metric()
+
+
+def _ssimulacra2(argument: str | None) -> Metric:
+    from dlf.evaluation.learned import ssimulacra2_metric
+
+    return ssimulacra2_metric()
+
+
+def _task(name: str) -> Callable[[str | None], Metric]:
+    def make(argument: str | None) -> Metric:
+        from dlf.evaluation import tasks
+
+        makers: dict[str, Callable[[], Metric]] = {
+            "faces": tasks.faces_metric,
+            "text": tasks.text_metric,
+            "classes": tasks.classes_metric,
+            "objects": tasks.objects_metric,
+        }
+        return makers[name]()
+
+    return make
+
+
+def _fid(argument: str | None) -> SetMetric:
+    from dlf.evaluation.sets import fid_metric
+
+    return fid_metric()
+
+
+def _kid(argument: str | None) -> SetMetric:
+    from dlf.evaluation.sets import kid_metric
+
+    return kid_metric()
+
+
+def _stem_kid(argument: str | None) -> SetMetric:
+    from dlf.evaluation.sets import stem_kid_metric
+
+    return stem_kid_metric(_file("stemkid", argument))
+
+
+def _file(name: str, argument: str | None) -> Path:
+    if argument is None:
+        msg = f"the metric {name} needs a file of weights: {name}:FILE"
+        raise SpecError(msg)
+    return Path(argument)
+
+
 METRICS: dict[str, Callable[[str | None], Metric]] = {
     "psnr": lambda argument: PSNR,
     "msssim": lambda argument: MS_SSIM,
+    "lpipsalex": _lpips("alex"),
+    "lpipsvgg": _lpips("vgg"),
+    "dists": _dists,
+    "ssimulacra2": _ssimulacra2,
     "stem": _stem,
     "hed": _hed,
+    **{name: _task(name) for name in ("faces", "text", "classes", "objects")},
 }
-"""Every metric by name; each opener takes the part after the colon."""
+"""Every metric of one picture by name; each opener takes the part after the colon."""
+
+SETS: dict[str, Callable[[str | None], SetMetric]] = {"fid": _fid, "kid": _kid, "stemkid": _stem_kid}
+"""Every metric of a set of pictures."""
+
+
+def key_of(name: str) -> str:
+    """Return a name without what people write between words."""
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def check_metric(text: str) -> str:
-    """Return the name of a metric as METRICS has it, with its argument; raises SpecError."""
+    """Return the name of a metric as METRICS or SETS has it, with its argument; raises SpecError."""
     name, colon, argument = text.partition(":")
-    key = name.lower().replace("-", "").replace("_", "")
-    if key not in METRICS:
-        msg = f"'{name}' is not one of the metrics {', '.join(METRICS)}"
+    key = key_of(name)
+    if key not in (*METRICS, *SETS):
+        msg = f"'{name}' is not one of the metrics {', '.join([*METRICS, *SETS])}"
         raise SpecError(msg)
     return key + colon + argument
 
 
-def open_metric(text: str) -> Metric:
+def open_metric(text: str) -> Metric | SetMetric:
     """Make the metric of ``NAME`` or ``NAME:ARGUMENT``.
 
     Raises:
-        SpecError: there is no such metric.
+        SpecError: there is no such metric, or a file is not named.
         MissingExtra: something that it needs is not installed.
         WeightsError: its weights cannot be used.
     """
     name, _, argument = check_metric(text).partition(":")
-    return METRICS[name](argument or None)
+    openers: dict[str, Callable[[str | None], Metric | SetMetric]] = {**METRICS, **SETS}
+    return openers[name](argument or None)

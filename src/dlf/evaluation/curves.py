@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import isnan
 from statistics import fmean
 
 from dlf.evaluation.bdrate import BdRate, NoOverlap, bd_rate
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.metrics import Metric
+from dlf.evaluation.metrics import Measure, is_better
 
 HULL = "best-of-formats"
 """Name of the codec that is, for each picture and target, the best of the common formats."""
@@ -74,13 +75,23 @@ def curve(rows: Sequence[Row], codec: str) -> Curve:
                 over_budget=sum(row.over_budget for row in at),
                 encode_s=fmean(row.encode_s for row in at),
                 decode_s=fmean(row.decode_s for row in at),
-                scores={name: fmean(row.scores[name] for row in at) for name in names},
+                scores=_means(at, names),
             )
         )
     return points
 
 
-def hull(rows: Sequence[Row], formats: Sequence[str], metric: Metric) -> list[Row]:
+def _means(rows: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
+    """Return the mean of each score over the rows for which it says something."""
+    found = {}
+    for name in names:
+        values = [row.scores[name] for row in rows if not isnan(row.scores[name])]
+        if values:
+            found[name] = fmean(values)
+    return found
+
+
+def hull(rows: Sequence[Row], formats: Sequence[str], metric: Measure) -> list[Row]:
     """Return, for each picture and target, the row of the format that is best by `metric`, renamed HULL.
 
     A format that takes more bytes than the target counts only where all do; then the smallest is taken.
@@ -93,7 +104,7 @@ def hull(rows: Sequence[Row], formats: Sequence[str], metric: Metric) -> list[Ro
         if within:
             pick = within[0]
             for row in within[1:]:
-                if metric.better(row.scores[metric.name], pick.scores[metric.name]):
+                if is_better(metric, row.scores[metric.name], pick.scores[metric.name]):
                     pick = row
         else:
             pick = min(at, key=lambda row: row.size)
@@ -107,28 +118,25 @@ def _pair(row: Row) -> tuple[str, str]:
 
 
 def differences(
-    rows: Sequence[Row], codecs: Sequence[str], metrics: Sequence[Metric], anchors: Sequence[str],
-    formats: Sequence[str],
-) -> list[Difference]:  # fmt: skip
-    """Return the rate difference of every codec against every anchor by every metric.
+    curves: Mapping[str, Curve], metric: Measure, anchors: Sequence[str], best: Curve
+) -> list[Difference]:
+    """Return the rate difference of every codec against every anchor by one metric.
 
-    anchors: names of codecs, or HULL, which is the best of `formats`.
+    anchors: names of codecs, or HULL, whose curve is `best`.
     """
     found = []
-    for metric in metrics:
-        best = hull(rows, formats, metric)
-        for anchor in anchors:
-            base = _pairs(best if anchor == HULL else rows, anchor, metric)
-            for codec in codecs:
-                if codec == anchor:
-                    continue
-                try:
-                    rate = bd_rate(base, _pairs(rows, codec, metric), lower_is_better=metric.lower_is_better)
-                    found.append(Difference(codec, anchor, metric.name, rate))
-                except NoOverlap as error:
-                    found.append(Difference(codec, anchor, metric.name, None, str(error)))
+    for anchor in anchors:
+        base = _pairs(best if anchor == HULL else curves.get(anchor, []), metric)
+        for codec, points in curves.items():
+            if codec == anchor:
+                continue
+            try:
+                rate = bd_rate(base, _pairs(points, metric), lower_is_better=metric.lower_is_better)
+                found.append(Difference(codec, anchor, metric.name, rate))
+            except NoOverlap as error:
+                found.append(Difference(codec, anchor, metric.name, None, str(error)))
     return found
 
 
-def _pairs(rows: Sequence[Row], codec: str, metric: Metric) -> list[tuple[float, float]]:
-    return [(p.bpp, p.scores[metric.name]) for p in curve(rows, codec) if metric.name in p.scores]
+def _pairs(points: Curve, metric: Measure) -> list[tuple[float, float]]:
+    return [(p.bpp, p.scores[metric.name]) for p in points if metric.name in p.scores]

@@ -16,7 +16,7 @@ from dlf.extras import need
 from dlf.records import UInt8
 
 AVIF_SPEED = 6
-"""Speed 4 takes five times as long for files 3 to 8 % smaller; see docs/evaluation.md."""
+"""Speed 4 takes five times as long and hardly pays; see docs/evaluation.md."""
 
 
 class Format(Protocol):

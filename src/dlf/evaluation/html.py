@@ -12,7 +12,16 @@ from string import Template
 from dlf.evaluation.examples import Example
 from dlf.evaluation.plots import Plot, label
 from dlf.evaluation.published import PublishedPoint, PublishedRate
-from dlf.evaluation.report import Results, Table, bd_table, bd_words, explanation, means_table, rows_table
+from dlf.evaluation.report import (
+    COMPLEXITY,
+    Results,
+    Table,
+    bd_table,
+    bd_words,
+    explanation,
+    means_table,
+    rows_table,
+)
 from dlf.evaluation.runner import Experiment
 from dlf.extras import need
 
@@ -53,6 +62,7 @@ def page(
         hint=hint,
         means=_table(means_table(found)),
         rates=f"{_table(bd_table(found))}<p>{html.escape(words)}</p>{_list(r[2:] for r in reasons if r)}",
+        complexity=_complexity(found),
         published=_published(*published),
         notes=f"<section><h2>Left out and failed</h2>{_list(found.notes)}</section>" if found.notes else "",
         count=len(found.rows),
@@ -69,6 +79,12 @@ def _plot(plot: Plot) -> dict[str, object]:
         {"label": label(x), "points": x.points, "published": x.published} for x in plot.lines if x.points
     ]
     return {"title": plot.title, "lower_is_better": plot.lower_is_better, "lines": lines}
+
+
+def _complexity(found: Results) -> str:
+    if found.complexity is None:
+        return ""
+    return f"<section><h2>Complexity</h2>{_table(found.complexity)}<p>{html.escape(COMPLEXITY)}</p></section>"
 
 
 def _published(points: Sequence[PublishedPoint], rates: Sequence[PublishedRate]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,25 @@ WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+
+class Measure(Protocol):
+    """A number that says how good pictures are, one by one (`Metric`) or as a set; fields as there."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def title(self) -> str: ...  # noqa: D102
+
+    @property
+    def digits(self) -> int: ...  # noqa: D102
+
+    @property
+    def lower_is_better(self) -> bool: ...  # noqa: D102
+
+    @property
+    def identity(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -42,7 +62,14 @@ class Metric:
 
     def better(self, a: float, b: float) -> bool:
         """Tell whether `a` is better than `b`."""
-        return a < b if self.lower_is_better else a > b
+        return is_better(self, a, b)
+
+
+def is_better(measure: Measure, a: float, b: float) -> bool:
+    """Tell whether `a` is better than `b`; what is not a number is worse than any."""
+    if np.isnan(b):
+        return not np.isnan(a)
+    return a < b if measure.lower_is_better else a > b
 
 
 def psnr(a: UInt8, b: UInt8) -> float:

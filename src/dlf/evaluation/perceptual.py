@@ -21,7 +21,7 @@ from dlf.extras import need
 from dlf.records import UInt8
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Features = Callable[["Tensor"], "list[Tensor]"]
 """RGB float32 (1, 3, H, W) in [-1, 1] to feature maps."""
@@ -47,17 +47,42 @@ def stem_metric(weights: Path) -> Metric:
         MissingExtra: torch is not installed.
         WeightsError: the weights cannot be used.
     """
+    features = _stem(weights)
+    return _metric("stem", "stem distance", f"stem {zlib.crc32(weights.read_bytes()):08x}", features)
+
+
+def stem_vectors(weights: Path) -> nn.Module:
+    """Return the network uint8 (N, 3, H, W) -> (N, D): means over places of the stem's last map.
+
+    Raises:
+        MissingExtra: torch is not installed.
+        WeightsError: the weights cannot be used.
+    """
+    features = _stem(weights)
+    from torch import nn
+
+    class Vectors(nn.Module):
+        """Gives one vector a picture."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            """Take uint8, as torchmetrics wants of its networks."""
+            last: Tensor = features(x.float() / 127.5 - 1)[-1]
+            return last.mean((2, 3))
+
+    return Vectors().eval()
+
+
+def _stem(weights: Path) -> nn.Module:
+    """Load the first layers of Inception-v3."""
     need("torch", "torch")
     need("safetensors", "torch")
     from dlf.losses.perceptual import StemFeatures
 
     try:
-        identity = f"stem {zlib.crc32(weights.read_bytes()):08x}"
-        features = StemFeatures(weights).eval().requires_grad_(False)
+        return StemFeatures(weights).eval().requires_grad_(False)
     except Exception as error:  # whatever a damaged file makes the reader raise
         msg = f"'{weights}' does not hold the layers of Inception-v3 ({type(error).__name__})"
         raise WeightsError(msg) from error
-    return _metric("stem", "stem distance", identity, features)
 
 
 def hed_metric() -> Metric:

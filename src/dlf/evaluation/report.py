@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import isnan
+from types import MappingProxyType
 
-from dlf.evaluation.curves import HULL, Curve, Difference, common, curve, differences
+from dlf.evaluation.curves import HULL, Curve, Difference, common, curve, differences, hull
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.metrics import Metric
+from dlf.evaluation.metrics import Measure
 from dlf.evaluation.runner import Experiment
 
 DOUBTFUL = 0.5
 """Overlap of two curves below which a rate difference is marked."""
+
+
+COMPLEXITY = (
+    "Of our codecs, on the first picture at the middle target, alone on the machine but for other programs. "
+    "Seconds of one run after another that warmed up. The rest: entropy coding and what is around it."
+)
 
 
 @dataclass(frozen=True)
@@ -21,22 +29,30 @@ class Results:
 
     rows: all of them, in order.  pictures: how many the means run over.  metrics: as asked for.
     curves: by codec.  differences: of rates.  notes: sentences on what is missing or went wrong.
+    complexity: what our codecs cost, if asked for.
     """
 
     rows: list[Row]
     pictures: int
-    metrics: tuple[Metric, ...]
+    metrics: tuple[Measure, ...]
     curves: dict[str, Curve]
     differences: list[Difference]
     notes: list[str]
+    complexity: Table | None = None
 
 
 def results(
-    rows: Sequence[Row], experiment: Experiment, anchors: Sequence[str] = (), missing: Sequence[str] = ()
+    rows: Sequence[Row],
+    experiment: Experiment,
+    anchors: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    sets: Mapping[tuple[str, str], Mapping[str, float]] = MappingProxyType({}),
+    set_metrics: Sequence[Measure] = (),
 ) -> Results:
     """Gather the results; rows: all, in any order.  anchors: names of codecs, or HULL; none: HULL if any.
 
-    missing: sentences on what could not be opened.
+    missing: sentences on what could not be opened.  sets: scores of sets by (codec, target), which
+    `set_metrics` gave.
     """
     ordered = sorted(rows, key=experiment.place)
     good = common(ordered)
@@ -45,16 +61,25 @@ def results(
     if not anchors:
         anchors = [HULL] if formats else names[:1]
     there = {row.codec for row in good}
+    curves = {name: _joined(curve(good, name), name, sets) for name in names if name in there}
+    metrics = (*experiment.metrics, *set_metrics)
+    found: list[Difference] = []
+    for metric in metrics:
+        best = curve(hull(good, formats, metric), HULL)
+        found += differences(curves, metric, anchors, best)
     return Results(
         rows=ordered,
         pictures=len({row.picture for row in good}),
-        metrics=experiment.metrics,
-        curves={name: curve(good, name) for name in names if name in there},
-        differences=differences(
-            good, [name for name in names if name in there], experiment.metrics, anchors, formats
-        ),
+        metrics=metrics,
+        curves=curves,
+        differences=found,
         notes=[*missing, *_failures(ordered)],
     )
+
+
+def _joined(points: Curve, codec: str, sets: Mapping[tuple[str, str], Mapping[str, float]]) -> Curve:
+    """Return the points with the scores of sets."""
+    return [replace(p, scores=p.scores | dict(sets.get((codec, p.target), {}))) for p in points]
 
 
 def _failures(rows: Sequence[Row]) -> list[str]:
@@ -115,6 +140,8 @@ def summary(found: Results, experiment: Experiment) -> str:
     parts = ["# Evaluation", "", *means_table(found).markdown(), "", explanation(found, experiment), ""]
     if found.differences:
         parts += ["## BD-rate", "", *bd_table(found).markdown(), "", *bd_words(found), ""]
+    if found.complexity:
+        parts += ["## Complexity", "", *found.complexity.markdown(), "", COMPLEXITY, ""]
     if found.notes:
         parts += ["## Left out and failed", "", *(f"- {note}" for note in found.notes), ""]
     return "\n".join(parts)
@@ -160,8 +187,8 @@ def rows_table(found: Results) -> Table:
     return Table(titles, lines, words=2)
 
 
-def _value(value: float | None, metric: Metric) -> str:
-    return "" if value is None else f"{value:.{metric.digits}f}"
+def _value(value: float | None, metric: Measure) -> str:
+    return "" if value is None or isnan(value) else f"{value:.{metric.digits}f}"
 
 
 def bd_table(found: Results) -> Table:

@@ -16,7 +16,7 @@ from threading import Event
 
 from dlf.errors import DlfError
 from dlf.evaluation.candidates import Attempt, Candidate
-from dlf.evaluation.dataset import Picture
+from dlf.evaluation.dataset import Picture, cropped
 from dlf.evaluation.fitting import Fitted
 from dlf.evaluation.ledger import Ledger, Row
 from dlf.evaluation.metrics import Metric, Score
@@ -46,7 +46,8 @@ class Experiment:
 
     candidates: each name once.  targets: each once; those of a quality need an own candidate.
     metrics: at least one; `judge` names the one by which a scale is chosen.
-    files: folder that keeps the files of all codecs; None keeps none.
+    files: folder that keeps the files of all codecs; None keeps none.  crop: side of the square in the
+    middle that stands for each picture; None takes all of it.
     """
 
     candidates: tuple[Candidate, ...]
@@ -54,6 +55,7 @@ class Experiment:
     metrics: tuple[Metric, ...]
     judge: str
     files: Path | None = None
+    crop: int | None = None
 
     @property
     def judging(self) -> Metric:
@@ -173,7 +175,8 @@ class Bench:
         """Return what changes with picture, codec or number of bytes; raises OSError."""
         wanted = f"q{target.quality}" if budget is None else str(budget)
         judge = self.experiment.judging.identity if candidate.judged else ""
-        parts = str(zlib.crc32(self._file)), candidate.identity, wanted, judge
+        crop = self.experiment.crop or ""
+        parts = f"{zlib.crc32(self._file)} {crop}", candidate.identity, wanted, judge
         return f"{zlib.crc32(chr(10).join(parts).encode()):08x}"
 
     def measure(self, blank: Row, target: Target, budget: int | None) -> Row:
@@ -224,7 +227,8 @@ class Bench:
     @cached_property
     def original(self) -> UInt8:
         """Pixels, uint8 (H, W, 3); raises ImageError or LimitExceeded."""
-        return load_rgb(self._file)[0]
+        rgb = load_rgb(self._file)[0]
+        return rgb if self.experiment.crop is None else cropped(rgb, self.experiment.crop)
 
     @property
     def pixels(self) -> int:

@@ -20,7 +20,7 @@ function drawPlots() {
     const layout = {
       title: { text: plot.title }, xaxis: { title: { text: "bits per pixel" }, rangemode: "tozero" },
       yaxis: { title: { text: `${plot.title} (${better} is better)` } }, legend: { orientation: "h", y: -0.25 },
-      margin: { l: 60, r: 10, t: 40, b: 40 },
+      margin: { l: 60, r: 10, t: 40, b: 40 }, showlegend: true,
     };
     Plotly.newPlot(box, traces, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendDataToCloud"] });
   }

@@ -1,0 +1,162 @@
+"""LPIPS, DISTS and SSIMULACRA2 through the libraries of their authors; imported when a metric is made.
+
+Zhang et al. 2018; Ding et al. 2020; Cloudinary's SSIMULACRA 2.1.  The networks under LPIPS and DISTS are
+torchvision's, whose weights it downloads when they are first used; without them a metric is left out.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from dlf.errors import MissingExtra
+from dlf.evaluation.metrics import Metric, Score
+from dlf.extras import need
+from dlf.records import UInt8
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Distance = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Of RGB float32 (1, 3, H, W) in [0, 1]."""
+
+SMALLEST_SIDE = 64
+"""A smaller picture is extended by repeating its last line, for AlexNet needs as much."""
+
+
+def lpips_metric(network: str, *, random_weights: bool = False) -> Metric:
+    """LPIPS version 0.1 over "alex" or "vgg"; random_weights: of the network below, for tests.
+
+    Raises:
+        MissingExtra: the library or the weights are not there.
+    """
+    library = loaded("lpips", "pip install lpips torchvision")
+    title = {"alex": "LPIPS (Alex)", "vgg": "LPIPS (VGG)"}[network]
+    model = with_weights(
+        f"the {network} network of LPIPS",
+        lambda: library.LPIPS(net=network, pnet_rand=random_weights, verbose=False).eval(),
+    )
+    identity = f"lpips {network} {version('lpips')}"
+    return _metric(f"lpips_{network}", title, identity, lambda x, y: model(2 * x - 1, 2 * y - 1))
+
+
+def dists_metric(*, random_weights: bool = False) -> Metric:
+    """DISTS; random_weights: of the network below, for tests.
+
+    Raises:
+        MissingExtra: the library or the weights are not there.
+    """
+    library = loaded("DISTS_pytorch", "pip install dists-pytorch torchvision")
+    torch = need("torch", "torch")
+    # the library looks for its own few weights where not every way of installing it puts them
+    own = Path(library.__file__).parent / "weights.pt"
+    path = own if own.exists() else Path(sys.prefix, "weights.pt")
+
+    def make() -> Any:
+        with _no_download(random_weights):
+            model = library.DISTS(load_weights=False)
+        weights = torch.load(path, weights_only=True)
+        model.alpha.data, model.beta.data = weights["alpha"], weights["beta"]
+        return model.eval()
+
+    model = with_weights("the network of DISTS", make)
+    return _metric("dists", "DISTS", f"dists {version('dists-pytorch')}", lambda x, y: model(x, y))
+
+
+def ssimulacra2_metric() -> Metric:
+    """SSIMULACRA 2.1, up to 100, higher is better; a picture smaller than 8 pixels is extended.
+
+    Raises:
+        MissingExtra: the library is not installed.
+    """
+    library = loaded("ssimulacra2", "pip install ssimulacra2")
+
+    def against(original: UInt8) -> Score:
+        wanted = _png(_extended(original, 8))
+        return lambda picture: float(
+            library.compute_ssimulacra2(io.BytesIO(wanted), io.BytesIO(_png(_extended(picture, 8))))
+        )
+
+    return Metric("ssimulacra2", "SSIMULACRA2", 2, against, identity=f"ssimulacra2 {version('ssimulacra2')}")
+
+
+def loaded(module: str, install: str) -> Any:
+    """Import a library; raises MissingExtra, also if it does not fit what else is installed."""
+    try:
+        return need(module, "eval")
+    except (MissingExtra, ImportError, RuntimeError) as error:
+        msg = f"{module} is not installed or does not work here ({_first(error)}); run: {install}"
+        raise MissingExtra(msg) from error
+
+
+def with_weights(what: str, make: Callable[[], Any]) -> Any:
+    """Return what `make` makes; raises MissingExtra that names the weights if they cannot be had."""
+    from torch import hub
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchvision deprecates what LPIPS and DISTS ask it for
+            return make()
+    except (OSError, RuntimeError) as error:  # no network, no such file, a file cut off
+        folder = Path(hub.get_dir()) / "checkpoints"
+        msg = f"the weights of {what} could not be downloaded to '{folder}' ({_first(error)})"
+        raise MissingExtra(msg) from error
+
+
+def _first(error: Exception) -> str:
+    return str(error).partition("\n")[0].removesuffix(".")
+
+
+class _no_download:
+    """Within it torchvision's VGG-16 has random weights, if asked for."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+
+    def __enter__(self) -> None:
+        if self._wanted:
+            self._models = loaded("torchvision.models", "pip install torchvision")
+            self._make = self._models.vgg16
+            self._models.vgg16 = lambda *args, **options: self._make(weights=None)
+
+    def __exit__(self, *error: object) -> None:
+        if self._wanted:
+            self._models.vgg16 = self._make
+
+
+def _metric(name: str, title: str, identity: str, distance: Distance) -> Metric:
+    import torch
+
+    def look(picture: UInt8) -> Tensor:
+        wide = _extended(picture, SMALLEST_SIDE)
+        return torch.tensor(wide).permute(2, 0, 1)[None].float() / 255
+
+    def against(original: UInt8) -> Score:
+        wanted = look(original)
+
+        def score(picture: UInt8) -> float:
+            with torch.inference_mode():
+                return float(distance(wanted, look(picture)))
+
+        return score
+
+    return Metric(name, title, 4, against, lower_is_better=True, identity=identity)
+
+
+def _extended(picture: UInt8, side: int) -> UInt8:
+    missing = [(0, max(0, side - length)) for length in picture.shape[:2]]
+    return np.pad(picture, [*missing, (0, 0)], mode="edge")
+
+
+def _png(rgb: UInt8) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "PNG", compress_level=0)
+    return file.getvalue()

@@ -1,0 +1,178 @@
+"""Distances between two sets of pictures, FID and KID, on patches as in HiFiC and MS-ILLM.
+
+Every picture is cut into patches of 256 pixels without overlap, once from the corner and once from 128
+pixels right and down (Mentzer et al. 2020, appendix A.7).  Through torchmetrics.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlf.errors import MissingExtra
+from dlf.evaluation.dataset import Picture
+from dlf.evaluation.learned import loaded, with_weights
+from dlf.evaluation.ledger import Row
+from dlf.evaluation.runner import Bench, Experiment
+from dlf.records import UInt8
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PATCH, SHIFT = 256, 128
+INSTALL = "pip install torchmetrics torch-fidelity"
+FEWEST = 2
+"""Patches below which a set has no covariance."""
+
+SUBSETS = 50
+
+
+@dataclass(frozen=True)
+class SetMetric:
+    """A `Measure` of sets; make: takes the number of patches and returns the object of torchmetrics."""
+
+    name: str
+    title: str
+    digits: int
+    identity: str
+    make: Callable[[int], Any]
+    lower_is_better: bool = True
+
+
+def fid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetric:
+    """Frechet distance; features: uint8 (N, 3, 256, 256) to (N, D), None is Inception-v3 of torch-fidelity.
+
+    Raises:
+        MissingExtra: the library or the weights are not there.
+    """
+    library = loaded("torchmetrics.image.fid", INSTALL)
+    chosen = 2048 if features is None else features
+
+    def make(count: int) -> Any:
+        return library.FrechetInceptionDistance(feature=chosen, reset_real_features=False)
+
+    return _checked("fid", "FID", 2, make, features is None, identity)
+
+
+def kid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetric:
+    """Kernel distance, times 1000; the mean over subsets, drawn with a fixed seed; features as `fid_metric`.
+
+    Raises:
+        MissingExtra: the library or the weights are not there.
+    """
+    library = loaded("torchmetrics.image.kid", INSTALL)
+    chosen = 2048 if features is None else features
+
+    def make(count: int) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it tells at each start that it needs memory
+            return library.KernelInceptionDistance(
+                feature=chosen, reset_real_features=False, subsets=SUBSETS, subset_size=min(1000, count)
+            )
+
+    return _checked("kid", "KID x1000", 3, make, features is None, identity)
+
+
+def stem_kid_metric(weights: Path) -> SetMetric:
+    """Kernel distance over the first layers of Inception-v3; under its own name, for it is not KID.
+
+    Raises:
+        MissingExtra: torchmetrics or torch is not installed.
+        WeightsError: the weights cannot be used.
+    """
+    from dlf.evaluation.perceptual import stem_vectors
+
+    vectors = stem_vectors(weights)
+    metric = kid_metric(vectors, f"{zlib.crc32(weights.read_bytes()):08x}")
+    return SetMetric("stem_kid", "stem KID x1000", 3, f"stem_{metric.identity}", metric.make)
+
+
+def _checked(
+    name: str, title: str, digits: int, make: Callable[[int], Any], default: bool, identity: str
+) -> SetMetric:
+    if default:
+        try:
+            with_weights(f"Inception-v3 for {title}", lambda: make(FEWEST))
+        except ModuleNotFoundError as error:
+            msg = f"{title} needs torch-fidelity; run: {INSTALL}"
+            raise MissingExtra(msg) from error
+    identity = f"{name} {version('torchmetrics')} {identity}"
+    return SetMetric(name, title, digits, identity, make)
+
+
+def patches(rgb: UInt8) -> UInt8:
+    """Return the patches of a picture at both offsets, uint8 (n, 256, 256, 3); n may be 0."""
+    found = []
+    for start in (0, SHIFT):
+        part = rgb[start:, start:]
+        rows, cols = part.shape[0] // PATCH, part.shape[1] // PATCH
+        if rows and cols:
+            part = part[: rows * PATCH, : cols * PATCH].reshape(rows, PATCH, cols, PATCH, 3)
+            found.append(part.swapaxes(1, 2).reshape(-1, PATCH, PATCH, 3))
+    return np.concatenate(found) if found else np.empty((0, PATCH, PATCH, 3), np.uint8)
+
+
+def patch_count(height: int, width: int) -> int:
+    """Return how many patches a picture has."""
+    return sum(
+        (height - start) // PATCH * ((width - start) // PATCH)
+        for start in (0, SHIFT)
+        if start < min(height, width)
+    )
+
+
+def set_scores(
+    experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row], metrics: Sequence[SetMetric]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the values of all metrics by (codec, target).
+
+    rows: results to judge, without errors; every codec and target should have the same pictures.
+    Empty if there are too few patches, or no metrics.  Raises OSError.
+    """
+    import torch
+
+    # a picture is read again for each use, for many large ones do not fit into memory together
+    by_name = {picture.name: picture for picture in pictures}
+    sizes = {row.picture: (row.height, row.width) for row in rows}
+    count = sum(patch_count(*size) for size in sizes.values())
+    if count < FEWEST or not metrics:
+        return {}
+    judges = {metric.name: metric.make(count) for metric in metrics}
+    for name in sizes:
+        _update(judges, Bench(experiment, by_name[name]).original, real=True)
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.codec, row.target), []).append(row)
+    values = {}
+    for group, members in groups.items():
+        for row in members:
+            _update(judges, Bench(experiment, by_name[row.picture]).paint(row), real=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            values[group] = {name: _value(name, judge) for name, judge in judges.items()}
+        for judge in judges.values():
+            judge.reset()  # forgets the decoded pictures, not the originals
+    return values
+
+
+def _update(judges: dict[str, Any], rgb: UInt8, *, real: bool) -> None:
+    import torch
+
+    cut = patches(rgb)
+    if len(cut):
+        x: Tensor = torch.tensor(cut).permute(0, 3, 1, 2)
+        for judge in judges.values():
+            with torch.inference_mode():
+                judge.update(x, real=real)
+
+
+def _value(name: str, judge: Any) -> float:
+    found = judge.compute()
+    return 1000 * float(found[0]) if isinstance(found, tuple) else float(found)

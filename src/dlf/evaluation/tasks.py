@@ -1,0 +1,202 @@
+"""What survives for programs that look at the pictures: faces, text, classes, objects.
+
+Each is a `Metric` whose truth is what the same program finds in the original; where that is nothing, the
+value is not a number and the picture does not count.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dlf.errors import MissingExtra
+from dlf.evaluation.learned import loaded, with_weights
+from dlf.evaluation.metrics import Metric, Score
+from dlf.records import UInt8
+
+CASCADE = "haarcascade_frontalface_default.xml"
+NOTHING = float("nan")
+SAME = 0.5
+"""Overlap (intersection over union) from which two boxes are the same object."""
+
+CONFIDENT = 0.5
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+def faces_metric() -> Metric:
+    """Share of the faces of the original that are found again, 0..1, by the cascade that OpenCV has inside.
+
+    Raises:
+        MissingExtra: OpenCV is not installed or has no cascades (version 5 has none).
+    """
+    cv2 = loaded("cv2", "pip install 'opencv-python-headless<5'")
+    path = Path(cv2.__file__).parent / "data" / CASCADE
+    if not path.exists() or not hasattr(cv2, "CascadeClassifier"):
+        msg = "this OpenCV has no cascade of faces; run: pip install 'opencv-python-headless<5'"
+        raise MissingExtra(msg)
+
+    def find(picture: UInt8) -> list[Box]:
+        # made anew each time, for one cannot be used by two threads
+        found = cv2.CascadeClassifier(str(path)).detectMultiScale(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
+        return [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in found]
+
+    return _found_again(
+        "faces", "faces found", f"faces {cv2.__version__}", lambda p: [(b, 0) for b in find(p)]
+    )
+
+
+def objects_metric() -> Metric:
+    """Agreement (F1 at half overlap, same class) with the objects found in the original, 0..1.
+
+    Faster R-CNN over ResNet-50 of torchvision.  Raises MissingExtra.
+    """
+    detection = loaded("torchvision.models.detection", "pip install torchvision")
+    model = with_weights(
+        "torchvision's fasterrcnn_resnet50_fpn",
+        lambda: detection.fasterrcnn_resnet50_fpn(weights="DEFAULT").eval(),
+    )
+    return _found_again(
+        "objects", "objects F1", f"objects {version('torchvision')}", detector(model), harmonic=True
+    )
+
+
+def detector(model: Any) -> Callable[[UInt8], list[tuple[Box, int]]]:
+    """Return the function that lists boxes and classes of which a torchvision detector is confident."""
+    import torch
+
+    def find(picture: UInt8) -> list[tuple[Box, int]]:
+        with torch.inference_mode():
+            found = model([torch.tensor(picture).permute(2, 0, 1).float() / 255])[0]
+        keep = found["scores"] > CONFIDENT
+        boxes, classes = found["boxes"][keep].tolist(), found["labels"][keep].tolist()
+        return [((box[0], box[1], box[2], box[3]), label) for box, label in zip(boxes, classes, strict=True)]
+
+    return find
+
+
+def classes_metric() -> Metric:
+    """Whether the most likely of 1000 classes is that of the original, 0 or 1; torchvision's ResNet-50.
+
+    Raises:
+        MissingExtra: torchvision or its weights are not there.
+    """
+    models = loaded("torchvision.models", "pip install torchvision")
+    weights = models.ResNet50_Weights.DEFAULT
+    model = with_weights("torchvision's resnet50", lambda: models.resnet50(weights=weights).eval())
+    return classifier(model, weights.transforms(), f"classes {version('torchvision')}")
+
+
+def classifier(model: Any, prepare: Any, identity: str) -> Metric:
+    """Return the metric of a network that gives (1, classes); prepare: picture (1, 3, H, W) to its input."""
+    import torch
+
+    def name(picture: UInt8) -> int:
+        with torch.inference_mode():
+            return int(model(prepare(torch.tensor(picture).permute(2, 0, 1)[None])).argmax())
+
+    def against(original: UInt8) -> Score:
+        wanted = name(original)
+        return lambda picture: float(name(picture) == wanted)
+
+    return Metric("classes", "same class", 3, against, identity=identity)
+
+
+def text_metric() -> Metric:
+    """Share of characters that tesseract reads otherwise than in the original, 0..1 (more count as 1).
+
+    Raises:
+        MissingExtra: the program is not installed.
+    """
+    program = shutil.which("tesseract")
+    if program is None:
+        msg = "the metric text needs the program tesseract: install tesseract-ocr"
+        raise MissingExtra(msg)
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, errors="replace")
+    release = told.stdout.partition("\n")[0]
+
+    def against(original: UInt8) -> Score:
+        wanted = read(program, original)
+        return lambda picture: character_error(wanted, read(program, picture)) if wanted else NOTHING
+
+    return Metric("text", "text error", 3, against, lower_is_better=True, identity=f"text {release}")
+
+
+def read(program: str, picture: UInt8) -> str:
+    """Return the text that tesseract finds, blanks as one; "" where it fails."""
+    from io import BytesIO
+
+    file = BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    command = [program, "-", "-", "--psm", "11"]
+    done = subprocess.run(command, input=file.getvalue(), capture_output=True)
+    return " ".join(done.stdout.decode(errors="replace").split())
+
+
+def character_error(wanted: str, found: str) -> float:
+    """Return the characters that must be replaced, put in or left out, as a share of `wanted`, at most 1."""
+    matcher = difflib.SequenceMatcher(None, wanted, found, autojunk=False)
+    wrong = sum(max(a1 - a0, b1 - b0) for tag, a0, a1, b0, b1 in matcher.get_opcodes() if tag != "equal")
+    return min(1.0, wrong / len(wanted))
+
+
+def _found_again(
+    name: str,
+    title: str,
+    identity: str,
+    find: Callable[[UInt8], list[tuple[Box, int]]],
+    *,
+    harmonic: bool = False,
+) -> Metric:
+    """Make the metric of a detector: recall, or F1 if harmonic."""
+
+    def against(original: UInt8) -> Score:
+        wanted = find(original)
+
+        def score(picture: UInt8) -> float:
+            if not wanted:
+                return NOTHING
+            found = find(picture)
+            same = matches(wanted, found)
+            return 2 * same / (len(wanted) + len(found)) if harmonic else same / len(wanted)
+
+        return score
+
+    return Metric(name, title, 3, against, identity=identity)
+
+
+def matches(wanted: Sequence[tuple[Box, int]], found: Sequence[tuple[Box, int]]) -> int:
+    """Return how many of `wanted` have a box of the same class in `found`, each used once, best first."""
+    pairs = sorted(
+        (
+            (overlap(a, b), i, j)
+            for i, (a, x) in enumerate(wanted)
+            for j, (b, y) in enumerate(found)
+            if x == y
+        ),
+        reverse=True,
+    )
+    left, right = set(), set()
+    for value, i, j in pairs:
+        if value >= SAME and i not in left and j not in right:
+            left.add(i)
+            right.add(j)
+    return len(left)
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Return the intersection of two boxes over their union, 0..1."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [float(np.prod([box[2] - box[0], box[3] - box[1]])) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)

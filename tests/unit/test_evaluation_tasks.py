@@ -1,0 +1,286 @@
+"""Metrics through libraries, and what other programs still see; each is compared with the library itself."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from dlf.errors import MissingExtra
+from dlf.evaluation import learned, sets, tasks
+from dlf.evaluation.candidates import Coder, SpecError
+from dlf.evaluation.catalogue import METRICS, SETS, check_metric, open_metric
+from dlf.evaluation.dataset import find_pictures
+from dlf.evaluation.formats import open_format
+from dlf.evaluation.ledger import Ledger
+from dlf.evaluation.metrics import PSNR
+from dlf.evaluation.report import results
+from dlf.evaluation.runner import Experiment, Target, evaluate
+from dlf.records import UInt8
+
+Picture = Callable[[int, int], UInt8]
+
+
+def noisy(rgb: UInt8, amount: float) -> UInt8:
+    noise = np.random.default_rng(0).normal(0, amount, rgb.shape)
+    return np.clip(rgb + noise, 0, 255).astype(np.uint8)
+
+
+def need_libraries(*modules: str) -> None:
+    for module in modules:
+        # also one that does not fit another that is there
+        pytest.importorskip(module, exc_type=(ImportError, RuntimeError))
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:.*(pretrained|weight enum).*")
+@pytest.mark.parametrize("network", ["alex", "vgg"])
+def test_lpips_is_that_of_the_library(picture: Picture, network: str) -> None:
+    need_libraries("torch", "torchvision", "lpips")
+    import lpips
+    import torch
+
+    torch.manual_seed(0)
+    metric = learned.lpips_metric(network, random_weights=True)
+    torch.manual_seed(0)
+    model = lpips.LPIPS(net=network, pnet_rand=True, verbose=False).eval()
+    a = picture(70, 90)
+    b = noisy(a, 20)
+    x, y = (lpips.im2tensor(rgb) for rgb in (a, b))
+    with torch.inference_mode():
+        wanted = float(model(x, y))
+    assert wanted > 0
+    assert metric.against(a)(b) == pytest.approx(wanted, rel=1e-4)
+    assert metric.against(picture(5, 5))(picture(5, 5)) == 0
+
+
+@pytest.mark.torch
+def test_dists_is_that_of_the_library(picture: Picture) -> None:
+    need_libraries("torch", "torchvision", "DISTS_pytorch")
+    import torch
+    from torchvision import models
+
+    torch.manual_seed(0)
+    metric = learned.dists_metric(random_weights=True)
+    assert models.vgg16.__module__.startswith("torchvision")
+    a = picture(70, 90)
+    score = metric.against(a)
+    assert score(a) == pytest.approx(0, abs=1e-4)
+    assert 0 < score(noisy(a, 5)) < score(noisy(a, 60)) <= 1
+
+
+def test_ssimulacra2_is_that_of_the_library(picture: Picture, tmp_path: Path) -> None:
+    need_libraries("ssimulacra2")
+    import ssimulacra2
+
+    metric, a = learned.ssimulacra2_metric(), picture(64, 80)
+    b = noisy(a, 10)
+    for name, rgb in (("a", a), ("b", b)):
+        Image.fromarray(rgb).save(tmp_path / f"{name}.png")
+    wanted = ssimulacra2.compute_ssimulacra2(str(tmp_path / "a.png"), str(tmp_path / "b.png"))
+    assert metric.against(a)(b) == pytest.approx(wanted, abs=1e-6)
+    assert metric.against(a)(a) == pytest.approx(100)
+
+
+def test_patches_at_two_offsets() -> None:
+    rgb = np.arange(512 * 700, dtype=np.uint32).view(np.uint8).reshape(512, 700, 4)[..., :3]
+    found = sets.patches(rgb)
+    assert found.shape == (4 + 2, 256, 256, 3)
+    assert np.array_equal(found[3], rgb[256:512, 256:512])
+    assert np.array_equal(found[5], rgb[128:384, 384:640])
+    assert sets.patches(rgb[:255]).shape == (0, 256, 256, 3)
+
+
+@pytest.mark.torch
+def test_frechet_and_kernel_distances(picture: Picture) -> None:
+    need_libraries("torch", "torchmetrics")
+    import torch
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    class Means(torch.nn.Module):
+        num_features = 3
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.float().mean((2, 3))
+
+    originals = [noisy(picture(512, 512), k) for k in (1, 30, 60)]
+    decoded = [255 - rgb for rgb in originals]
+    fid = sets.fid_metric(Means())
+    judge, wanted = fid.make(15), FrechetInceptionDistance(feature=Means())
+    for real, pictures in ((True, originals), (False, decoded)):
+        for rgb in pictures:
+            sets._update({"fid": judge}, rgb, real=real)
+            wanted.update(torch.tensor(sets.patches(rgb)).permute(0, 3, 1, 2), real=real)
+    assert sets._value("fid", judge) == pytest.approx(float(wanted.compute()), rel=1e-6)
+    judge.reset()
+    for rgb in originals:
+        sets._update({"fid": judge}, rgb, real=False)
+    assert sets._value("fid", judge) == pytest.approx(0, abs=1e-2)
+    kid = sets.kid_metric(Means()).make(15)
+    for real, pictures in ((True, originals), (False, decoded)):
+        for rgb in pictures:
+            sets._update({"kid": kid}, rgb, real=real)
+    assert sets._value("kid", kid) > 0
+
+
+@pytest.mark.torch
+def test_sets_of_decoded_pictures(picture: Picture, tmp_path: Path) -> None:
+    need_libraries("torch", "torchmetrics")
+    import torch
+
+    class Means(torch.nn.Module):
+        num_features = 3
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.float().mean((2, 3))
+
+    for name, size in (("a", (300, 520)), ("b", (512, 256)), ("small", (40, 40))):
+        Image.fromarray(noisy(picture(*size), 30)).save(tmp_path / f"{name}.png")
+    pictures = find_pictures(tmp_path)
+    webp = Coder("webp", open_format("webp"), (Fraction(1),))
+    targets = (Target(bpp=0.1), Target(bpp=6))
+    experiment = Experiment((webp,), targets, (PSNR,), "psnr")
+    rows = list(evaluate(experiment, pictures, Ledger(tmp_path / "rows.jsonl")))
+    found = sets.set_scores(experiment, pictures, rows, [sets.fid_metric(Means()), sets.kid_metric(Means())])
+    assert set(found) == {("webp", "0.1"), ("webp", "6")}
+    assert found["webp", "6"]["fid"] < found["webp", "0.1"]["fid"]
+    again = sets.set_scores(experiment, pictures, rows, [sets.kid_metric(Means())])
+    assert again["webp", "6"]["kid"] == found["webp", "6"]["kid"]
+    small = [row for row in rows if row.picture == "small.png"]
+    assert sets.set_scores(experiment, pictures, small, [sets.fid_metric(Means())]) == {}
+    assert sets.set_scores(experiment, pictures, rows, []) == {}
+    joined = results(rows, experiment, sets=found, set_metrics=[sets.fid_metric(Means())])
+    assert [point.scores["fid"] for point in joined.curves["webp"]] == [
+        found["webp", target]["fid"] for target in ("0.1", "6")
+    ]
+
+
+@pytest.mark.parametrize(
+    "size", [(512, 700), (255, 900), (256, 256), (384, 384), (383, 640), (1, 1), (1000, 300)]
+)
+def test_patches_are_counted(size: tuple[int, int]) -> None:
+    assert sets.patch_count(*size) == len(sets.patches(np.zeros((*size, 3), np.uint8)))
+
+
+def test_boxes() -> None:
+    assert tasks.overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert tasks.overlap((0, 0, 2, 2), (2, 0, 3, 2)) == 0
+    a, b = (0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 10.0, 9.0)
+    assert tasks.matches([(a, 1), (b, 1)], [(a, 1)]) == 1
+    assert tasks.matches([(a, 1)], [(a, 2)]) == 0
+    assert tasks.matches([(a, 1), (b, 2)], [(b, 1), (a, 2)]) == 2
+
+
+def test_recall_and_agreement() -> None:
+    seen = {
+        0: [],
+        1: [((0.0, 0.0, 4.0, 4.0), 1), ((9.0, 9.0, 12.0, 12.0), 1)],
+        2: [((0.0, 0.0, 4.0, 4.0), 1)],
+    }
+    pictures = {key: np.full((1, 1, 3), key, np.uint8) for key in seen}
+
+    def find(picture: UInt8) -> list[tuple[tasks.Box, int]]:
+        return seen[int(picture[0, 0, 0])]
+
+    recall = tasks._found_again("r", "r", "r", find).against(pictures[1])
+    assert [recall(pictures[key]) for key in (1, 2, 0)] == [1, 0.5, 0]
+    agreement = tasks._found_again("f", "f", "f", find, harmonic=True).against(pictures[1])
+    assert agreement(pictures[2]) == pytest.approx(2 / 3)
+    assert math.isnan(tasks._found_again("r", "r", "r", find).against(pictures[0])(pictures[1]))
+
+
+def test_faces(picture: Picture) -> None:
+    need_libraries("cv2")
+    try:
+        metric = tasks.faces_metric()
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    with Image.open(Path(__file__).parents[1] / "data" / "astronaut.jpg") as image:
+        rgb = np.asarray(image.convert("RGB"))
+    score = metric.against(rgb)
+    assert score(rgb) == 1
+    assert score(np.zeros_like(rgb)) == 0
+    assert math.isnan(metric.against(np.zeros_like(rgb))(rgb))
+
+
+@pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
+def test_text() -> None:
+    image = Image.new("RGB", (420, 80), "white")
+    ImageDraw.Draw(image).text((15, 15), "quick brown fox", "black", ImageFont.load_default(44))
+    rgb, blank = np.asarray(image), np.full((80, 420, 3), 255, np.uint8)
+    assert tasks.read(shutil.which("tesseract") or "", rgb) == "quick brown fox"
+    score = tasks.text_metric().against(rgb)
+    assert score(rgb) == 0
+    assert score(blank) == 1
+    assert math.isnan(tasks.text_metric().against(blank)(rgb))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "share"),
+    [("abcd", "abcd", 0), ("abcd", "abxd", 0.25), ("ab", "xyzuvw", 1), ("abcd", "", 1)],
+)
+def test_character_error(wanted: str, found: str, share: float) -> None:
+    assert tasks.character_error(wanted, found) == share
+
+
+@pytest.mark.torch
+def test_networks_of_torchvision_by_stand_ins(picture: Picture) -> None:
+    torch = pytest.importorskip("torch")
+
+    def brightest(x: object) -> object:
+        return torch.as_tensor(x).float().mean((2, 3))
+
+    metric = tasks.classifier(brightest, lambda x: x, "c")
+    red, blue = (np.full((4, 4, 3), colour, np.uint8) for colour in ((200, 0, 0), (0, 0, 200)))
+    assert (metric.against(red)(red), metric.against(red)(blue)) == (1, 0)
+
+    def model(pictures: list[object]) -> list[dict[str, object]]:
+        boxes = torch.tensor([[0.0, 0, 2, 2], [1.0, 1, 3, 3]])
+        return [{"boxes": boxes, "scores": torch.tensor([0.9, 0.2]), "labels": torch.tensor([7, 8])}]
+
+    assert tasks.detector(model)(red) == [((0, 0, 2, 2), 7)]
+
+
+def test_names_of_metrics() -> None:
+    assert check_metric("LPIPS-alex") == "lpipsalex"
+    assert check_metric("stem:a:b") == "stem:a:b"
+    with pytest.raises(SpecError, match="'x' is not one of"):
+        check_metric("x:psnr")
+    for name in ("stem", "stem-kid"):
+        with pytest.raises(SpecError, match="needs a file"):
+            open_metric(name)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "name", ["lpipsalex", "dists", "ssimulacra2", "fid", "kid", "faces", "classes", "objects"]
+)
+def test_what_is_missing_says_what_to_type(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    for module in list(sys.modules):
+        if module.partition(".")[0] in ("torchmetrics", "torchvision", "lpips", "cv2", "ssimulacra2"):
+            monkeypatch.delitem(sys.modules, module)
+    for module in ("lpips", "DISTS_pytorch", "ssimulacra2", "torchmetrics", "torchvision", "cv2"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match="pip install"):
+        {**METRICS, **SETS}[name](None)
+
+
+@pytest.mark.torch
+def test_weights_that_cannot_be_downloaded_are_named() -> None:
+    pytest.importorskip("torch")
+
+    def make() -> SimpleNamespace:
+        msg = "<urlopen error no route>"
+        raise OSError(msg)
+
+    with pytest.raises(MissingExtra, match=r"weights of the net could not be downloaded to .*checkpoints"):
+        learned.with_weights("the net", make)
