@@ -33,6 +33,7 @@ PLAIN: dict[str, Any] = {
     "parts": 2, "lr": 0.002, "lr_end": 0.0001, "warmup": 2, "precision": "float32", "validate_every": 3,
     "log_every": 1, "weights": {"l1": 1.0, "low": 1.0, "vq": 1.0, "latent": 1.0, "code": 0.25},
     "rate": {"at_low": 4.0, "at_high": 1.0},
+    "adversarial": {"weight": 0.5, "matching": 1.0, "width": 4, "layers": 2},
 }  # fmt: skip
 
 
