@@ -235,6 +235,15 @@ def test_averaged_weights_follow(tmp_path: Path) -> None:
     assert (own - mean).abs().max() < 0.05
 
 
+def test_codes_that_jump_are_not_averaged(tmp_path: Path) -> None:
+    run = make_run("joint", tmp_path)
+    assert run.train()
+    own = run.stage.module.state_dict()
+    assert torch.equal(run.ema["quantize.embedding.weight"], own["quantize.embedding.weight"])
+    for name in ("vqgan.quantize.embedding.weight", "fusion.ffn.3.weight"):
+        assert not torch.equal(run.ema[name], own[name]), name
+
+
 def test_alignment_leaves_the_tokenizer_alone(tmp_path: Path) -> None:
     run = make_run("align", tmp_path)
     before = {k: v.clone() for k, v in run.stage.module.vqgan.state_dict().items()}

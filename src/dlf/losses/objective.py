@@ -10,6 +10,7 @@ from torch import Tensor
 from dlf.losses.perceptual import StemDistance
 
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # of the published form, for pixels in [0, 1]
+SSIM_STRIDE = 3  # squares overlap, and a training step is not a tenth longer
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,21 @@ def pixel_terms(
     if weights.low:
         terms["low"] = (F.avg_pool2d(picture, 8) - F.avg_pool2d(target, 8)).abs().mean()
     if weights.ssim:
-        terms["ssim"] = 1 - structural_similarity(picture, target)
+        terms["ssim"] = 1 - structural_similarity(picture, target, SSIM_STRIDE)
     if weights.perceptual and perceptual is not None:
         row, col = offset
         terms["perceptual"] = perceptual(picture[..., row:, col:], target[..., row:, col:]).mean()
     return terms
 
 
-def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
+def structural_similarity(x: Tensor, y: Tensor, stride: int = 1) -> Tensor:
     """Mean SSIM over 7x7 squares of RGB batches in [-1, 1] (Wang et al. 2004), at most 1.
 
-    Squares instead of Gaussians: the boxes are cheap sums.  float32, since variances are differences.
+    Squares instead of Gaussians: the boxes are cheap sums.  stride: distance of squares in pixels.
+    float32, since variances are differences.
     """
     x, y = (x.float() + 1) / 2, (y.float() + 1) / 2
-    mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(part, 7, 1) for part in (x, y, x * x, y * y, x * y))
+    mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(part, 7, stride) for part in (x, y, x * x, y * y, x * y))
     spread = (xx - mean_x.square()).clamp(min=0) + (yy - mean_y.square()).clamp(min=0)
     shared = xy - mean_x * mean_y
     likeness = (2 * mean_x * mean_y + SSIM_C1) * (2 * shared + SSIM_C2)

@@ -136,6 +136,9 @@ class CodecStage:
         seeds = config.stage == "align" and model.quantize.embedding.weight.requires_grad
         self.pending = torch.empty(0, tokens.code_dim) if seeds else None
         self.rung = 0  # of the rate's ladder
+        # a code that was moved has an average between two places, where nothing is
+        books = set(map(id, model.codebooks()))
+        self.copied = [f"{name}.embedding.weight" for name, m in model.named_modules() if id(m) in books]
 
     @cached_property
     def cache(self) -> LatentCache:

@@ -53,6 +53,11 @@ class Stage(Protocol):
         """What trains; its state is what a checkpoint holds."""
         ...
 
+    @property
+    def copied(self) -> Sequence[str]:
+        """Names of tensors whose last value stands for their average: rows of them jump."""
+        ...
+
     def loss(self, batch: Batch, progress: float) -> LossReport:
         """Loss of a batch at `progress` in [0, 1] of the run."""
         ...
@@ -250,6 +255,8 @@ class Run:
         state = self.stage.module.state_dict()
         floats = [k for k, v in state.items() if v.is_floating_point()]
         torch._foreach_lerp_([self.ema[k] for k in floats], [state[k] for k in floats], 1 - decay)
+        for name in self.stage.copied:
+            self.ema[name].copy_(state[name])
 
     def _validate(self) -> None:
         terms = distributed.from_first(self._measure() if distributed.rank() == 0 else {})

@@ -45,6 +45,7 @@ class TokenizerStage:
         # latents collected for seeding the codebook, (N, code dim)
         self.pending = torch.empty(0, PRESETS[config.preset].vqgan.code_dim)
         self.seen = 0
+        self.copied: list[str] = []  # its codes move in the first steps only, and profit from averaging
 
     def reconstruct(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pixels in [-1, 1] to (picture, latents, indices, vq loss)."""
