@@ -111,7 +111,7 @@ def test_discriminator_learns_to_tell_and_resumes() -> None:
     assert hinges[-1] < 0.3 < hinges[0]
     other = PictureLoss(Weights(l1=1.0), SMALL, None, bf16=False)
     other.load_state(loss.state())
-    other.pair = loss.pair
+    other.pairs = loss.pairs
     assert other.after_step() == loss.after_step()
 
 

@@ -18,7 +18,7 @@ from dlf.export import bundle_writer
 from dlf.export.parity import compare
 from dlf.losses.objective import Weights
 from dlf.nn.ablation import VectorDetails
-from dlf.nn.build import COMPACT, PRESETS, TINY
+from dlf.nn.build import PRESETS, TINY
 from dlf.nn.config import ModelConfig, QuantConfig
 from dlf.nn.model import Dlf
 from dlf.nn.semantic import sent_mask, token_schedule
@@ -61,7 +61,8 @@ def test_presets_differ_from_compact_by_one_part_each() -> None:
     )
     vector = names["compact-vector-details"]
     assert full - vector == {name for name in full if name.startswith("details.context.")}
-    assert len(vector - full) == COMPACT.fusion.hidden // 176 * 6  # a code book a group
+    # a code book for each two digits
+    assert len(vector - full) == PRESETS["compact-vector-details"].quant.channels // 2
     assert all("books" in name for name in vector - full)
 
 

@@ -9,9 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from dlf.importers.keymap import entries
 from dlf.losses.objective import Weights
 from dlf.nn.build import PRESETS
 from dlf.nn.config import ModelConfig, from_dict, to_dict
+from dlf.nn.model import Dlf
 from dlf.train.codec_stage import rate_weight
 from dlf.train.config import Rate, TrainConfig, load_config
 from dlf.train.loop import learning_rate
@@ -84,6 +86,34 @@ def test_shipped_configurations_load(path: Path) -> None:
     config = load_config(path)
     assert config.preset in PRESETS
     assert all(side % 32 == 0 for shape in config.shapes for side in shape)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_is_frozen_exists(path: Path) -> None:
+    config = load_config(path)
+    with torch.device("meta"):
+        names = [name for name, _ in Dlf(PRESETS[config.preset]).named_parameters()]
+    for prefix in config.freeze:
+        assert any(name.startswith(prefix) for name in names), prefix
+
+
+def test_the_papers_stages() -> None:
+    align, joint, last = (load_config(CONFIGS / f"paper_{name}.yaml") for name in ("align", "joint", "last"))
+    with torch.device("meta"):
+        names = [name for name, _ in Dlf(PRESETS["dlf-l"]).named_parameters()]
+    titok = {entry.ours for entry in entries(names) if entry.titok}
+    for config in (align, joint):
+        assert {name for name in names if name.startswith(config.freeze)} == titok
+    assert last.freeze == ()
+    assert (align.lr, joint.lr, last.lr) == (4e-5, 2e-5, 1e-6)
+    assert align.betas == joint.betas == (0.5, 0.9)
+    assert align.weights == Weights(latent=1.0, code=0.25, vq=1.0)
+    assert (align.rate.ladder.low, align.rate.ladder.high) == (0.010, 0.015)
+    assert (align.rate.ladder.lambdas[0], align.rate.ladder.lambdas[-1]) == (0.001, 24.0)
+    batches = [c.parts * c.pixels // (c.shapes[0][0] * c.shapes[0][1]) for c in (align, joint)]
+    assert batches == [8, 4]
+    joints = [load_config(path) for path in CONFIGS.glob("paper_joint*.yaml")]
+    assert sorted(c.rate.ladder.lambdas[0] for c in joints) == [5.8, 8.5, 16.0, 28.0]
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=lambda config: config.name)

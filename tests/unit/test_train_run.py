@@ -313,8 +313,7 @@ def test_a_full_disk_does_not_end_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A file may not grow while steps 2 to 4 are saved; the run goes on, and its end is saved."""
-    import resource
-
+    resource = pytest.importorskip("resource", reason="no limits of file sizes here")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def hook(step: int) -> None:

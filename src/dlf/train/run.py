@@ -62,6 +62,9 @@ def run_stage(
     torch.set_num_threads(threads)
     own = choose_device(device)
     with distributed.process_group(own):
+        first = distributed.rank() == 0
+        if not first:
+            logging.getLogger("dlf").setLevel(logging.WARNING)
         torch.manual_seed(config.seed)
         sampler, images = open_pictures(config, sources.train)
         val = load_images(find_images(sources.val), 32)
@@ -70,7 +73,6 @@ def run_stage(
         stage.judge.to(own)
         if config.recompute:
             recompute_blocks(stage.module)
-        first = distributed.rank() == 0
         board = Board(sources.out, config.steps, tensorboard=tensorboard and first)
         return Run(config, stage, sampler, sources.out, board).train()
 

@@ -118,7 +118,9 @@ def _principal_details(model: Dlf, pixels: Tensor) -> None:
     _, values, axes = torch.linalg.svd(normed - centre, full_matrices=False)
     # the LayerNorm leaves at least one direction empty; blown up, it would be rounding errors only
     deviation = (values / values[0]).clamp(min=SMALLEST) * values[0] / len(normed) ** 0.5
-    gain = LARGEST * (deviation / deviation[0]) ** FLATTEN / deviation
+    # quantisation steps give a scalar latent its scale; a codebook's loss is to weigh as much as a picture's
+    largest = LARGEST if model.config.quant.kind == "scalar" else 1.0
+    gain = largest * (deviation / deviation[0]) ** FLATTEN / deviation
     rotate = axes * gain[:, None]
     encoder.down_proj.weight.copy_(rotate)
     encoder.down_proj.bias.copy_(-rotate @ centre)
