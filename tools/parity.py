@@ -104,7 +104,7 @@ class Report:
 
 
 class Recorder:
-    """A side that keeps the symbols and scales' tables that pass, on the latent grid."""
+    """A side that keeps the symbols that pass, on the latent grid."""
 
     def __init__(self, side: Side, shape: tuple[int, ...]) -> None:
         self._side = side
@@ -133,17 +133,21 @@ class Given:
         return exchange_symbols(self.writer, self._symbols[mask], index, tables)
 
 
-def compare_symbols(report: Report, name: str, found: Array, wanted: Array, distance: Array) -> None:
-    """Few symbols may differ, each by one and next to a rounding border."""
-    difference = np.abs(found.astype(np.int64) - wanted)
-    places = np.flatnonzero(difference)
-    what = f"{len(places)} of {difference.size} differ, at most 0.1 %"
-    good = len(places) <= difference.size / 1000
-    if len(places):
-        far = float(distance.ravel()[places].max())
-        what += f"; by {difference.max()}, {far:.4f} from a border"
-        good = good and difference.max() <= 1 and far <= NEAR
-    report.line(name, what, good=bool(good))
+def compare_symbols(report: Report, given: Given, wanted: Array, free: Array) -> None:
+    """Few symbols may differ, each by one and next to a rounding border.
+
+    A symbol that fell on the other side of a border changes what all later steps see, and under random
+    weights much of what they say.  So each step is compared with the reference's symbols of the steps
+    before; how many differ when each step sees our own is only told.
+    """
+    rounded = np.rint(given.residual).astype(np.int64)
+    apart = np.abs(rounded - wanted)
+    places = apart > 0
+    far = float(np.abs(np.abs(given.residual - np.floor(given.residual)) - 0.5)[places].max(initial=0))
+    what = f"{places.sum()} of {places.size} differ, at most 0.1 %; by {apart.max()}, {far:.5f} from a border"
+    good = places.sum() <= places.size / 1000 and apart.max() <= 1 and far <= NEAR
+    report.line("y_q", what, good=bool(good))
+    print(f"{'':<22} {int((free != wanted).sum())} where later steps see our own symbols")
 
 
 def check(backend: TorchBackend, bundle: ModelBundle, fixture: dict[str, Array]) -> bool:
@@ -164,16 +168,10 @@ def check(backend: TorchBackend, bundle: ModelBundle, fixture: dict[str, Array])
     walk(backend, tables, grid, QUALITY, free)
     given = Given(wanted, y, tables)
     y_hat = walk(backend, tables, grid, QUALITY, given)
-    distance = np.abs(np.abs(given.residual - np.floor(given.residual)) - 0.5)
-    rounded = np.rint(given.residual).astype(np.int32)
-    compare_symbols(report, "y_q", free.symbols, wanted, distance)
-    compare_symbols(report, "y_q, step by step", rounded, wanted, distance)
+    compare_symbols(report, given, wanted, free.symbols)
     size, target = len(given.writer.finish()), int(fixture["detail_stream_bytes"])
-    report.line(
-        "detail_stream_bytes",
-        f"{size} instead of {target}, at most 1 % off",
-        good=abs(size / target - 1) <= 0.01,
-    )
+    what = f"{size} instead of {target}, at most 1 % off"
+    report.line("detail_stream_bytes", what, good=abs(size / target - 1) <= 0.01)
     token_writer = SymbolWriter()
     counts = np.full(len(tokens), tables.tokens, np.int64)
     exchange_tokens(token_writer, tokens, counts, tables)
@@ -201,9 +199,7 @@ def check_file(
     y_hat = walk(backend, tables, (symbols.shape[1], symbols.shape[2]), QUALITY, direct)
     tokens = backend.analyse(rgb, QUALITY).tokens
     same = np.array_equal(received.tokens, tokens) and np.array_equal(received.y_hat, y_hat)
-    report.line(
-        "file: symbols", f"{len(data)} bytes, decoded {'as' if same else 'NOT as'} encoded", good=same
-    )
+    report.line("file: symbols", f"{len(data)} bytes, {'as' if same else 'not as'} encoded", good=same)
     painted = backend.synthesise(tokens, y_hat, QUALITY).astype(int)
     apart = int(np.abs(codec.decode_stream(stream) - painted).max())
     report.line("file: picture", f"{apart} levels from the direct way", good=apart == 0)

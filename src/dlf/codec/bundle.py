@@ -59,6 +59,15 @@ def numerics_id(hashes: Mapping[str, str], names: tuple[str, ...] = NUMERICS) ->
     return hashlib.sha256("".join(hashes[name] for name in names).encode()).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file, read block by block."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Contents of manifest.json; the field names are its keys.
@@ -139,11 +148,8 @@ class Manifest:
         names = {f.name for f in fields(cls)}
         needed = names - {"card", "engine", "network"}
         if not isinstance(values, dict) or not needed <= set(values) <= names:
-            wrong = (
-                sorted((set(values) - names) | (needed - set(values)))
-                if isinstance(values, dict)
-                else [type(values).__name__]
-            )
+            keys = set(values) if isinstance(values, dict) else {type(values).__name__}
+            wrong = sorted((keys - names) | (needed - keys))
             msg = f"the model's manifest has wrong or missing keys: {', '.join(wrong)}"
             raise BundleError(msg)
         return cls(**values)
@@ -185,15 +191,12 @@ class ModelBundle:
     def check(self, name: str) -> Path:
         """Return the path of one of the files after checking its hash, without holding it; BundleError."""
         path = self.folder / name
-        digest = hashlib.sha256()
         try:
-            with path.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    digest.update(block)
+            found = sha256_of(path)
         except OSError as error:
             msg = f"the model '{self.manifest.name}' lacks its file {name}"
             raise BundleError(msg) from error
-        if digest.hexdigest() != self.manifest.files[name]:
+        if found != self.manifest.files[name]:
             msg = f"the file {name} of the model '{self.manifest.name}' is damaged: its hash is wrong"
             raise BundleError(msg)
         return path

@@ -44,5 +44,5 @@ def exchange_sum(coder: SymbolCoder, crc: int) -> None:
     """
     found = [exchange_digit(coder, byte, 8) for byte in crc.to_bytes(_BYTES, "little")]
     if bytes(found) != crc.to_bytes(_BYTES, "little"):
-        msg = "the symbols decoded here differ from those encoded: the file is damaged, or this machine rounds differently"
+        msg = "the symbols decoded here are not those that were encoded: this machine rounds differently"
         raise ChecksumError(msg)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dlf.codec.bundle import CONTEXT, ENGINES, FORMAT, MANIFEST, TABLES, WEIGHTS, Manifest, numerics_id
+from dlf.codec.bundle import (
+    CONTEXT,
+    ENGINES,
+    FORMAT,
+    MANIFEST,
+    TABLES,
+    WEIGHTS,
+    Manifest,
+    numerics_id,
+    sha256_of,
+)
 from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import QUALITIES, TOTAL, gaussian_frequencies
 from dlf.files import write_bytes
@@ -57,7 +66,7 @@ def write_bundle(config: ModelConfig, get: Get, folder: Path, spec: BundleSpec) 
         save_file(tensors, folder / part)
         del tensors
     write_bytes(folder / TABLES, published_tables(config))
-    hashes = {name: _sha256(folder / name) for name in ENGINES["torch"].files}
+    hashes = {name: sha256_of(folder / name) for name in ENGINES["torch"].files}
     manifest = Manifest(
         format=FORMAT,
         name=spec.name,
@@ -108,11 +117,3 @@ def published_tables(config: ModelConfig) -> bytes:
         **{name: np.int64(value) for name, value in options.items()},
     )
     return buffer.getvalue()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

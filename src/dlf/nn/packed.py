@@ -28,8 +28,8 @@ class BlockedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
-        self.bias = None if bias is None else bias.clone()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.float().contiguous(), _ROWS)
+        self.bias = None if bias is None else bias.to(torch.float32, copy=True)
         self._after = ("gelu", [], "none") if gelu else ("none", [], "")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,8 +43,8 @@ class HalfLinear(nn.Module):
         self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, gelu: bool = False
     ) -> None:
         super().__init__()
-        self.weight = weight.to(dtype).clone()
-        self.bias = None if bias is None else bias.to(dtype).clone()
+        self.weight = weight.to(dtype, copy=True)
+        self.bias = None if bias is None else bias.to(dtype, copy=True)
         self._gelu = gelu
 
     def forward(self, x: Tensor) -> Tensor:

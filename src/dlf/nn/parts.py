@@ -89,19 +89,21 @@ class _Source:
         return prefix.startswith(self.beginnings) or any(b.startswith(prefix) for b in self.beginnings)
 
     def get(self, name: str, *, keep: bool) -> Tensor:
-        """One tensor; keep: it goes into the model as it is."""
+        """One tensor; keep: it goes into the model as it is, otherwise its type does not matter."""
         if self._read > _TOGETHER and not self._mapped:
             self._open()
         tensor: Tensor = self._file.get_tensor(name)
         self._read += tensor.nbytes
+        if not keep:
+            return tensor.to(self._device)
         found = tensor.to(self._device, self._dtype)
-        return found.clone() if keep and not self._mapped and found is tensor else found
+        return found.clone() if found is tensor and not self._mapped else found
 
 
 def _fill(module: nn.Module, prefix: str, source: _Source, make: Maker | None) -> nn.Module:
     """Fill a module and all below it; returns what replaces it."""
     replaced = make is not None and isinstance(module, nn.Linear | Mlp)
-    for name, parameter in module.named_parameters(recurse=False):
+    for name, _ in module.named_parameters(recurse=False):
         if (prefix + name).startswith(source.beginnings):
             tensor = source.get(prefix + name, keep=not replaced)
             setattr(module, name, nn.Parameter(tensor, requires_grad=False))
