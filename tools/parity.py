@@ -81,7 +81,7 @@ def make_model(folder: Path, salt: int) -> None:
         wanted = released_shape(theirs[name], ours[name])
         return fit(theirs[name], torch.from_numpy(recipe(theirs[name], wanted, salt)), ours[name])
 
-    spec = BundleSpec(f"parity-{salt}", MODEL_ID + salt, torch.float32, {})
+    spec = BundleSpec(f"parity-{salt}", MODEL_ID + salt, "float32", {})
     write_bundle(DLF_L, get, folder, spec)
 
 

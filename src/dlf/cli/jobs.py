@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlf.errors import DlfError, LimitExceeded
+
+if TYPE_CHECKING:
+    from dlf.codec.engine import EngineOptions
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +69,21 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="output file, folder, or - for standard output")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     parser.add_argument("--threads", type=count, metavar="N", help="processor threads to use (default: all)")
+    torch = parser.add_argument_group("models that torch runs")
+    torch.add_argument("--device", default="cpu", help="where to run them, such as cuda")
+    torch.add_argument(
+        "--precision",
+        metavar="TYPE",
+        help="float32, bfloat16, float16 or int8: smaller is faster (default: as stored)",
+    )
+    torch.add_argument("--compile", action="store_true", help="compile them first, which takes minutes")
+
+
+def engine_options(args: argparse.Namespace) -> EngineOptions:
+    """What the arguments of `add_codec_arguments` say about the engine."""
+    from dlf.codec.engine import EngineOptions  # brings numpy, which the parser does not need
+
+    return EngineOptions(device=args.device, precision=args.precision, compiled=args.compile)
 
 
 def count(text: str) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import QUALITIES, TOTAL, gaussian_frequencies
 from dlf.files import write_bytes
 from dlf.geometry import WINDOW_PIXELS
+from dlf.nn.build import PRESETS
 from dlf.nn.config import ModelConfig, to_dict
 from dlf.nn.model import Dlf
-from dlf.nn.parts import tensors_of
+from dlf.nn.parts import PARTS, tensors_of
 from dlf.nn.snapped import MEAN_UNIT, SCALE_UNIT, STEP_UNIT
 
 # the published tables of the details
@@ -43,6 +45,9 @@ ESCAPE_DIGIT_BITS = 4
 Get = Callable[[str], Tensor]
 """From one of our tensor names to the tensor, in our shape."""
 
+EXTRA = "training.safetensors"
+"""File of the tensors that only training needs; no part of the bundle proper."""
+
 
 @dataclass(frozen=True)
 class BundleSpec:
@@ -50,8 +55,31 @@ class BundleSpec:
 
     name: str
     id: int
-    dtype: torch.dtype
+    dtype: str
     card: dict[str, Any]
+
+
+def size_of(tensors: Mapping[str, Tensor], dtype: str) -> int:
+    """Bytes that the tensors take in a file."""
+    return sum(tensor.numel() for tensor in tensors.values()) * getattr(torch, dtype).itemsize
+
+
+def write_model(preset: str, tensors: Mapping[str, Tensor], folder: Path, spec: BundleSpec) -> None:
+    """Write a whole imported model, with what only training needs in a file beside it."""
+    config = PRESETS[preset]
+    write_bundle(config, tensors.__getitem__, folder, spec)
+    used = tuple(chain.from_iterable(PARTS.values()))
+    write_start({k: v for k, v in tensors.items() if not k.startswith(used)}, folder / EXTRA, spec.dtype)
+
+
+def write_start(tensors: Mapping[str, Tensor], path: Path, dtype: str) -> None:
+    """Write tensors under our names to a safetensors file."""
+    _save({name: tensor.to(getattr(torch, dtype)) for name, tensor in tensors.items()}, path)
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    path.chmod(0o644)  # the library makes files that only their owner can read
 
 
 def write_bundle(config: ModelConfig, get: Get, folder: Path, spec: BundleSpec) -> None:
@@ -61,10 +89,8 @@ def write_bundle(config: ModelConfig, get: Get, folder: Path, spec: BundleSpec) 
         model = Dlf(config)
     for part in WEIGHTS:
         # what decides the symbols is always kept as it was trained
-        dtype = torch.float32 if part == CONTEXT else spec.dtype
-        tensors = {name: get(name).to(dtype).contiguous() for name in tensors_of(model, part)}
-        save_file(tensors, folder / part)
-        del tensors
+        dtype = torch.float32 if part == CONTEXT else getattr(torch, spec.dtype)
+        _save({name: get(name).to(dtype) for name in tensors_of(model, part)}, folder / part)
     write_bytes(folder / TABLES, published_tables(config))
     hashes = {name: sha256_of(folder / name) for name in ENGINES["torch"].files}
     manifest = Manifest(
