@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STDIO = "-"
+
+_SHOW_EVERY = 0.5  # seconds
 
 MAX_INPUT_BYTES = 2**30
 """Limit of what is read into memory from a pipe or a .dlf file."""
@@ -83,7 +86,30 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
     """What the arguments of `add_codec_arguments` say about the engine."""
     from dlf.codec.engine import EngineOptions  # brings numpy, which the parser does not need
 
-    return EngineOptions(device=args.device, precision=args.precision, compiled=args.compile)
+    shown = sys.stderr.isatty() and not args.quiet and not args.json
+    progress = _Countdown() if shown else None
+    return EngineOptions(
+        device=args.device, precision=args.precision, compiled=args.compile, progress=progress
+    )
+
+
+class _Countdown:
+    """Tells on one line of standard error what runs and how long it may still take."""
+
+    def __init__(self) -> None:
+        self._label, self._start, self._shown = "", 0.0, 0.0
+
+    def __call__(self, label: str, share: float) -> None:
+        now = time.monotonic()
+        if label != self._label or share == 0:
+            self._label, self._start, self._shown = label, now, now
+        left = (now - self._start) * (1 - share) / max(share, 1e-3)
+        if share >= 1:
+            self._label = ""  # the next tile counts anew
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        elif now - self._shown > _SHOW_EVERY:
+            self._shown = now
+            print(f"\r{label}: {share:.0%}, {left:.0f} s left\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def count(text: str) -> int:

@@ -6,7 +6,8 @@ is needed where no such bundle is used.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import cast
 
 from dlf.codec.backend import Backend
@@ -26,12 +27,14 @@ class EngineOptions:
     device: "cpu", or a device of torch such as "cuda".
     precision: of weights and products, one of `PRECISIONS`; None is what the bundle stores.
     compiled: let torch compile the networks, which takes minutes and pays for many pictures.
+    progress: called while the networks run, with what runs and how much of it is done, 0..1.
     """
 
     threads: int | None = None
     device: str = "cpu"
     precision: str | None = None
     compiled: bool = False
+    progress: Callable[[str, float], None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.precision not in (None, *PRECISIONS):

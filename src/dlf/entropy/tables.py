@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -113,7 +113,8 @@ class Tables:
             array.flags.writeable = False
         for name, value in chosen.items():
             _shape(value, np.int64, name, 0)
-        return cls(skip_below=skip_below, **arrays, **{name: int(value) for name, value in chosen.items()})
+        tables = cls(skip_below=skip_below, **arrays)
+        return replace(tables, **{name: int(value) for name, value in chosen.items()})
 
 
 def gaussian_frequencies(scales: NDArray[np.float64], limit: int) -> UInt32:

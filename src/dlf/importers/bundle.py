@@ -140,6 +140,6 @@ def published_tables(config: ModelConfig) -> bytes:
         token_frequency=np.full((config.tokens.count, codes), TOTAL // codes, np.uint32),
         token_count=np.full(QUALITIES, config.tokens.count, np.uint8),
         prior=np.zeros((QUALITIES, 1), np.int16),
-        **{name: np.int64(value) for name, value in options.items()},
+        **{name: np.array(value, np.int64) for name, value in options.items()},
     )
     return buffer.getvalue()

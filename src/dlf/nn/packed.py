@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -30,7 +31,7 @@ class BlockedLinear(nn.Module):
         super().__init__()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.float().contiguous(), _ROWS)
         self.bias = None if bias is None else bias.to(torch.float32, copy=True)
-        self._after = ("gelu", [], "none") if gelu else ("none", [], "")
+        self._after: tuple[str, list[float], str] = ("gelu", [], "none") if gelu else ("none", [], "")
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *self._after)
@@ -60,7 +61,10 @@ class ByteLinear(nn.Module):
         weight = weight.float().contiguous()
         scale = weight.abs().amax(1).clamp(min=1e-12).double() / 127
         zero = torch.zeros(len(scale), dtype=torch.int64)
-        whole = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
+        with warnings.catch_warnings():
+            # torch says that these tensors will go; the kernels have no other door yet
+            warnings.simplefilter("ignore", UserWarning)
+            whole = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(whole, None if bias is None else bias.float())
         self._gelu = gelu
 

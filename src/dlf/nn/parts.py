@@ -40,6 +40,17 @@ def tensors_of(model: nn.Module, part: str) -> dict[str, tuple[int, ...]]:
     }
 
 
+def stored_type(path: Path) -> str:
+    """How the file calls the type of a part's numbers: "F32", "BF16" or "F16"; raises BundleError."""
+    try:
+        with safe_open(path, "pt") as file:
+            found: str = file.get_slice("quantize.embedding.weight").get_dtype()
+    except (OSError, SafetensorError) as error:
+        msg = f"the file {path.name} of the model cannot be read ({error})"
+        raise BundleError(msg) from error
+    return found
+
+
 def load_part(
     model: nn.Module, path: Path, dtype: torch.dtype, device: str, make: Maker | None = None
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import prod
+
 import numpy as np
 import torch
-from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
 from dlf.codec.engine import EngineOptions
@@ -13,9 +15,11 @@ from dlf.entropy.tables import Tables
 from dlf.errors import BundleError, EngineError
 from dlf.geometry import PATCH
 from dlf.nn.config import ModelConfig, from_dict
+from dlf.nn.memory import activation_bytes, check, weight_bytes
 from dlf.nn.model import Dlf, Fused
 from dlf.nn.packed import linear_maker
-from dlf.nn.parts import load_part
+from dlf.nn.parts import load_part, stored_type, tensors_of
+from dlf.nn.progress import watch
 from dlf.nn.snapped import MEAN_UNIT, STEP_UNIT, SnappedContext
 from dlf.nn.windows import Grid, Windows
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
@@ -72,7 +76,7 @@ class TorchBackend:
     @torch.inference_mode()
     def latents(self, rgb: UInt8, quality: int) -> tuple[Tensor, Tensor]:
         """Token vectors (windows, tokens, code dim) and latent y (channels, rows, cols), unquantised."""
-        model = self._part(ANALYSIS)
+        model = self._part(ANALYSIS, rgb.shape[0] * rgb.shape[1])
         pixels = torch.from_numpy(rgb).to(self._device).permute(2, 0, 1)[None].float() / 255
         z, feature = model.encoder(pixels, self._grid(*rgb.shape[:2]))
         return z, model.details.analyse(feature, self._quality(quality))[0]
@@ -80,7 +84,7 @@ class TorchBackend:
     @torch.inference_mode()
     def paint(self, tokens: Int32, y_hat: Float32, quality: int) -> tuple[Fused, Tensor]:
         """The fused latent and the picture, float (3, H, W) in about [-1, 1]; arguments as `synthesise`."""
-        model = self._part(SYNTHESIS)
+        model = self._part(SYNTHESIS, (2 * PATCH) ** 2 * y_hat[0].size)
         grid = self._grid(*(2 * PATCH * n for n in y_hat.shape[1:]))
         indices = torch.from_numpy(tokens.astype(np.int64)).to(self._device)
         codes = model.quantize.codebook()[indices.clamp(min=0)]
@@ -94,17 +98,30 @@ class TorchBackend:
             self._context = SnappedContext(self.model.details.context)
         return self._context
 
-    def _part(self, name: str) -> Dlf:
-        """The model with one of its parts ready to run."""
-        if name not in self._loaded:
-            path = self._bundle.check(name)
-            with safe_open(path, "pt") as file:
-                stored = file.get_slice("quantize.embedding.weight").get_dtype()
-            precision = self._options.precision or _PRECISION[stored]
-            load_part(self.model, path, torch.float32, self._device, linear_maker(precision, self._device))
-            if name == SYNTHESIS:
-                self.model.vqgan.decoder.to(memory_format=torch.channels_last)
-            self._loaded.add(name)
+    def _part(self, name: str, pixels: int) -> Dlf:
+        """The model with one of its parts ready to run on so many pixels."""
+        config = self.model.config
+        work = activation_bytes(config, pixels, painting=name == SYNTHESIS) if self._device == "cpu" else 0
+        if name in self._loaded:
+            check(work, f"a picture of {pixels:,} pixels")
+            return self.model
+        path = self._bundle.check(name)
+        precision = self._options.precision or _PRECISION[stored_type(path)]
+        shapes = tensors_of(self.model, name).values()
+        check(weight_bytes(sum(map(prod, shapes)), precision) + work, f"the model in {precision}")
+        make = None if self._options.compiled else linear_maker(precision, self._device)
+        load_part(self.model, path, torch.float32, self._device, make)
+        if name == SYNTHESIS:
+            # the memory order that convolutions are fastest in
+            for parameter in self.model.vqgan.decoder.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        for module in _PARTS[name](self.model):
+            if self._options.compiled:
+                module.compile()
+        if self._options.progress is not None:
+            watch(_PARTS[name](self.model), _LABELS[name], self._options.progress)
+        self._loaded.add(name)
         return self.model
 
     def _grid(self, height: int, width: int) -> Grid:
@@ -113,6 +130,12 @@ class TorchBackend:
     def _quality(self, quality: int) -> Tensor:
         return torch.tensor([float(quality)], device=self._device)
 
+
+_LABELS = {ANALYSIS: "analysis", SYNTHESIS: "painting"}
+_PARTS: dict[str, Callable[[Dlf], list[nn.Module]]] = {
+    ANALYSIS: lambda model: [model.encoder],
+    SYNTHESIS: lambda model: [model.decoder, model.fusion, model.vqgan.decoder],
+}
 
 # what a stored type runs in unless told otherwise; few processors multiply in float16
 _PRECISION = {"F32": "float32", "BF16": "bfloat16", "F16": "float32"}
@@ -124,11 +147,21 @@ def _device(options: EngineOptions) -> str:
     except (RuntimeError, AssertionError) as error:
         msg = f"torch cannot use the device '{options.device}' here"
         raise EngineError(msg) from error
-    if options.device != "cpu" and options.precision == "int8":
-        msg = "int8 runs on the processor only"
+    if options.precision == "int8" and (
+        options.device != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines
+    ):
+        msg = "int8 needs an x86 processor"
+        raise EngineError(msg)
+    if options.compiled and options.precision not in (None, "float32"):
+        msg = "a compiled model runs in float32 only"
         raise EngineError(msg)
     return options.device
 
 
 def _to(win: Windows, device: str) -> Windows:
-    return Windows(*(part.to(device) for part in win[:4]), whole=win.whole)
+    return win._replace(
+        gather=win.gather.to(device),
+        region=win.region.to(device),
+        slot=win.slot.to(device),
+        scatter=win.scatter.to(device),
+    )
