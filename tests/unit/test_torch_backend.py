@@ -201,9 +201,9 @@ def test_a_damaged_or_foreign_file_is_refused(folder: Path, tmp_path: Path, pict
         data = bytearray((copy / name).read_bytes())
         data[-1] ^= 1
         (copy / name).write_bytes(data)
+        damaged = dlf.Codec(copy)
         with pytest.raises(BundleError, match="damaged"):
-            codec = dlf.Codec(copy)
-            codec.decode(codec.encode(picture(32, 32)))
+            damaged.decode(damaged.encode(picture(32, 32)))
 
 
 def test_what_cannot_be_had_is_said(

@@ -77,7 +77,7 @@ class TorchBackend:
     def latents(self, rgb: UInt8, quality: int) -> tuple[Tensor, Tensor]:
         """Token vectors (windows, tokens, code dim) and latent y (channels, rows, cols), unquantised."""
         model = self._part(ANALYSIS, rgb.shape[0] * rgb.shape[1])
-        pixels = torch.from_numpy(rgb).to(self._device).permute(2, 0, 1)[None].float() / 255
+        pixels = torch.tensor(rgb, device=self._device).permute(2, 0, 1)[None].float() / 255
         z, feature = model.encoder(pixels, self._grid(*rgb.shape[:2]))
         return z, model.details.analyse(feature, self._quality(quality))[0]
 
