@@ -36,7 +36,7 @@ class Tables:
     skip_below: symbols of the first `skip_below` tables are always 0 and not sent.
     mean_unit, step_unit: fractions of 1 in which means and quantisation steps are counted.
     padding: pixels; pictures are padded right and bottom to multiples of it, itself one of 32.
-    escape_digit_bits: how large symbols are written: 0 is the Elias gamma code, 1..8 the size of digits.
+    escape_digit_bits: how large symbols are written: 0 is the Elias gamma code, 3..8 the size of digits.
     symbol_sum: 1 where a checksum of the symbols follows them (see `dlf.codec.symbol_sum`).
     """
 
@@ -78,7 +78,8 @@ class Tables:
         _check(1 <= self.mean_unit <= 2**14, "mean_unit is out of range")
         _check(1 <= self.step_unit <= 2**20, "step_unit is out of range")
         _check(self.padding in range(CELL, 4097, CELL), "padding is not a multiple of 32 up to 4096")
-        _check(0 <= self.escape_digit_bits <= 8, "escape_digit_bits is out of range")
+        # fewer than three bits cannot count the digits of the largest symbol
+        _check(self.escape_digit_bits in (0, *range(3, 9)), "escape_digit_bits is neither 0 nor 3 to 8")
         _check(self.symbol_sum in (0, 1), "symbol_sum is neither 0 nor 1")
 
     @property
