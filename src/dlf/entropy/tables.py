@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -114,8 +115,8 @@ class Tables:
             array.flags.writeable = False
         for name, value in chosen.items():
             _shape(value, np.int64, name, 0)
-        tables = cls(skip_below=skip_below, **arrays)
-        return replace(tables, **{name: int(value) for name, value in chosen.items()})
+        options: dict[str, Any] = {name: int(value) for name, value in chosen.items()}
+        return cls(skip_below=skip_below, **arrays, **options)
 
 
 def gaussian_frequencies(scales: NDArray[np.float64], limit: int) -> UInt32:

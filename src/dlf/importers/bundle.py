@@ -125,13 +125,14 @@ def published_tables(config: ModelConfig) -> bytes:
     sent = int(np.searchsorted(scales, SKIP_BELOW, side="right")) - 1
     bounds = np.concatenate([[SKIP_BELOW], scales[sent + 1 :]])
     codes = config.tokens.codes
-    options = {
+    chosen = {
         "mean_unit": MEAN_UNIT,
         "step_unit": STEP_UNIT,
         "padding": WINDOW_PIXELS,
         "escape_digit_bits": ESCAPE_DIGIT_BITS,
         "symbol_sum": 1,
     }
+    options: dict[str, Any] = {name: np.array(value, np.int64) for name, value in chosen.items()}
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -140,6 +141,6 @@ def published_tables(config: ModelConfig) -> bytes:
         token_frequency=np.full((config.tokens.count, codes), TOTAL // codes, np.uint32),
         token_count=np.full(QUALITIES, config.tokens.count, np.uint8),
         prior=np.zeros((QUALITIES, 1), np.int16),
-        **{name: np.array(value, np.int64) for name, value in options.items()},
+        **options,
     )
     return buffer.getvalue()
