@@ -65,7 +65,9 @@ class ByteLinear(nn.Module):
             # torch says that these tensors will go; the kernels have no other door yet
             warnings.simplefilter("ignore", UserWarning)
             whole = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
-        self.packed = torch.ops.quantized.linear_prepack(whole, None if bias is None else bias.float())
+        # a copy: the tensor of a file would keep all of it in memory
+        bias = None if bias is None else bias.to(torch.float32, copy=True)
+        self.packed = torch.ops.quantized.linear_prepack(whole, bias)
         self._gelu = gelu
 
     def forward(self, x: Tensor) -> Tensor:
