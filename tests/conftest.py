@@ -124,6 +124,7 @@ def write_bundle(folder: Path, files: dict[str, bytes] | None = None, /, **chang
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate-golden", action="store_true", help="rewrite the files in tests/golden")
+    parser.addoption("--large", action="store_true", help="also test the model of 1.27 G parameters")
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from dlf.errors import (
     BundleError,
+    CheckpointError,
     ChecksumError,
     DlfError,
+    EngineError,
     FormatError,
     ImageError,
     LimitExceeded,
@@ -32,9 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BundleError",
+    "CheckpointError",
     "ChecksumError",
     "Codec",
     "DlfError",
+    "EngineError",
     "FormatError",
     "ImageError",
     "LimitExceeded",

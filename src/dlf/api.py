@@ -16,6 +16,7 @@ from dlf.bitstream.spec import VERSION
 from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
+from dlf.codec.engine import EngineOptions, make_backend
 from dlf.errors import UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS
@@ -37,6 +38,7 @@ class Codec:
         Decoding takes the model that the file names, if it is this one or installed.
     threads: processor threads within one operation; None uses all.
     max_pixels: limit of width * height, both ways.
+    engine: device and precision, for models that torch runs; None is the processor.
 
     Raises UnknownModel if the model is not installed, BundleError if it cannot be used.
     """
@@ -47,9 +49,11 @@ class Codec:
         threads: int | None = None,
         *,
         max_pixels: int = MAX_PIXELS,
+        engine: EngineOptions | None = None,
     ) -> None:
         self._bundle = bundle.find(model)
-        self._threads, self._max_pixels = threads, max_pixels
+        self._engine = replace(engine or EngineOptions(), threads=threads)
+        self._max_pixels = max_pixels
         self._loaded: dict[int, _Loaded] = {}
 
     def encode(self, image: Source, quality: int = DEFAULT_QUALITY, *, metadata: bool = False) -> bytes:
@@ -122,12 +126,9 @@ class Codec:
     def _load(self, model: int) -> _Loaded:
         """Return the model of an id, which is loaded when first asked for."""
         if model not in self._loaded:
-            # imported here because ONNX Runtime takes as long to import as everything else together
-            from dlf.codec.onnx_backend import OnnxBackend
-
             found = self._bundle if model == self._bundle.manifest.id else bundle.find(model)
             tables = found.tables()
-            backend = OnnxBackend(found, tables, self._threads)
+            backend = make_backend(found, tables, self._engine)
             self._loaded[model] = _Loaded(found, StreamCodec(model, tables, backend))
         return self._loaded[model]
 

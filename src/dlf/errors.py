@@ -25,6 +25,10 @@ class BundleError(DlfError):
     """A model bundle is incomplete, damaged or of a form that this package does not read."""
 
 
+class EngineError(DlfError):
+    """The networks cannot be run as asked, on this machine or at all."""
+
+
 class LimitExceeded(DlfError):
     """The image is larger than the configured limit."""
 

@@ -28,21 +28,25 @@ def ceil_div(a: int, b: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """Grids of an image of `height` x `width` pixels (both at least 1)."""
+    """Grids of an image of `height` x `width` pixels (both at least 1).
+
+    unit: pixels; the image is padded to multiples of it, itself a multiple of a latent cell.
+    """
 
     height: int
     width: int
+    unit: int = CELL
 
     @property
     def cells(self) -> tuple[int, int]:
         """Rows and columns of the latent grid."""
-        return ceil_div(self.height, CELL), ceil_div(self.width, CELL)
+        height, width = self.padded
+        return height // CELL, width // CELL
 
     @property
     def padded(self) -> tuple[int, int]:
-        """Height and width in pixels after padding right and bottom to whole latent cells."""
-        rows, cols = self.cells
-        return rows * CELL, cols * CELL
+        """Height and width in pixels after padding right and bottom to whole units."""
+        return ceil_div(self.height, self.unit) * self.unit, ceil_div(self.width, self.unit) * self.unit
 
     @property
     def patches(self) -> tuple[int, int]:

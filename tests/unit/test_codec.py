@@ -13,7 +13,7 @@ from dlf.bitstream.container import Stream
 from dlf.codec import tiling
 from dlf.codec.backend import Backend
 from dlf.codec.codec import StreamCodec
-from dlf.codec.detail import MEAN_UNIT, STEP_UNIT, Receiver, Sender, walk
+from dlf.codec.detail import Receiver, Sender, walk
 from dlf.codec.semantic import NOT_SENT
 from dlf.entropy.coder import SymbolReader, SymbolWriter
 from dlf.entropy.tables import Tables
@@ -50,7 +50,7 @@ def test_round_trip(
     counts = plan.token_counts(int(tables.token_count[quality]))
     sent = np.arange(tables.tokens) < counts[:, None]
     np.testing.assert_array_equal(received.tokens, np.where(sent, latents.tokens, NOT_SENT))
-    step = backend.prior(*plan.cells, quality).step / STEP_UNIT
+    step = backend.prior(*plan.cells, quality).step / tables.step_unit
     error = np.abs(received.y_hat - latents.y) / step
     assert error[:7].max() <= 0.5 + 1e-4
     assert np.abs(received.y_hat[7]).max() <= 8  # the channel that is not sent keeps its means
@@ -75,7 +75,7 @@ def test_both_sides_know_the_same(seed: int, backend: Backend, tables: Tables) -
     found = walk(backend, tables, grid, 70, Receiver(reader, tables))
     reader.finish()
     np.testing.assert_array_equal(sent, found)
-    units = sent.astype(np.float64) / backend.prior(*grid, 70).step * STEP_UNIT * MEAN_UNIT
+    units = sent.astype(np.float64) / backend.prior(*grid, 70).step * tables.step_unit * tables.mean_unit
     np.testing.assert_allclose(units, np.rint(units), atol=1e-2)
 
 

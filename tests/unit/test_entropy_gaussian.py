@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dlf.entropy.coder import SymbolReader, SymbolWriter, exchange_bit
+from dlf.entropy.coder import SymbolReader, SymbolWriter, exchange_bit, exchange_digit
 from dlf.entropy.gaussian import MAX_SYMBOL, exchange_symbols, table_index
 from dlf.entropy.tables import Tables
 from dlf.errors import FormatError
@@ -68,3 +70,35 @@ def test_too_large_escapes_are_refused(tables: Tables) -> None:
             exchange_symbols(
                 SymbolReader(writer.finish()), np.zeros(1, np.int32), np.array([5], np.int16), tables
             )
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_escapes_in_digits(bits: int, tables: Tables) -> None:
+    tables = replace(tables, escape_digit_bits=bits)
+    limit = tables.limit
+    symbols = [limit, limit + 1, -limit - 1, limit + 2, -limit - 9, 1000, -777, MAX_SYMBOL, -MAX_SYMBOL, 0]
+    assert transfer(symbols, [5] * len(symbols), tables)[0] == symbols
+
+
+def test_digits_cost_what_the_format_says(tables: Tables) -> None:
+    """Five digits of four bits and their number, against sixteen and fifteen bits of the other code."""
+    symbol, index = 20_000, np.array([5], np.int16)
+    bits = []
+    for code in (4, 0):
+        writer = SymbolWriter()
+        exchange_symbols(writer, np.array([symbol], np.int32), index, replace(tables, escape_digit_bits=code))
+        bits.append(writer.bits)
+    assert bits[0] - bits[1] == pytest.approx(4 + 4 * 4 - 30)
+
+
+@pytest.mark.parametrize("digits", [[2, 1, 0], [5, 15, 15, 15, 15, 15], [15] * 16])
+def test_digits_that_nobody_writes_are_refused(digits: list[int], tables: Tables) -> None:
+    """A leading zero, and more than a symbol can have."""
+    tables = replace(tables, escape_digit_bits=4)
+    writer = SymbolWriter()
+    writer.exchange(np.array([2 * tables.limit + 1], np.int32), tables.gaussian_frequency[5])
+    for digit in digits:
+        exchange_digit(writer, digit, 4)
+    reader = SymbolReader(writer.finish())
+    with pytest.raises(FormatError, match="too large"):
+        exchange_symbols(reader, np.zeros(1, np.int32), np.array([5], np.int16), tables)

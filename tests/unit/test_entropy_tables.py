@@ -77,3 +77,36 @@ def test_wrong_files_are_refused(arrays: Arrays, to_npz: Callable[[Arrays], byte
             Tables.load(data, skip_below=1)
     with pytest.raises(BundleError):
         Tables.load(good, skip_below=25)
+
+
+def test_options_are_read_or_have_their_defaults(
+    arrays: Arrays, to_npz: Callable[[Arrays], bytes], tables: Tables
+) -> None:
+    assert (tables.mean_unit, tables.step_unit, tables.padding) == (16, 64, 32)
+    assert (tables.escape_digit_bits, tables.symbol_sum) == (0, 0)
+    chosen = {"mean_unit": 2**14, "padding": 256, "escape_digit_bits": 4, "symbol_sum": 1}
+    found = Tables.load(
+        to_npz(arrays | {name: np.array(value, np.int64) for name, value in chosen.items()}), skip_below=1
+    )
+    assert {name: getattr(found, name) for name in chosen} == chosen
+    assert found.step_unit == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mean_unit", 2**15),
+        ("step_unit", 0),
+        ("padding", 48),
+        ("escape_digit_bits", 2),
+        ("escape_digit_bits", 9),
+        ("symbol_sum", 2),
+        ("another", 1),
+    ],
+)
+def test_wrong_options_are_refused(
+    name: str, value: int, arrays: Arrays, to_npz: Callable[[Arrays], bytes]
+) -> None:
+    data = to_npz(arrays | {name: np.array(value, np.int64)})
+    with pytest.raises(BundleError):
+        Tables.load(data, skip_below=1)

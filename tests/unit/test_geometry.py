@@ -91,3 +91,11 @@ def test_tiles_cover_and_overlap(size: int) -> None:
         assert span.seen[0] % 256 == 0
         assert span.seen[0] == max(0, span.core[0] - 256) or len(spans) == 1
         assert span.seen[1] == min(size, span.core[0] + 1280) or len(spans) == 1
+
+
+def test_padding_to_whole_windows() -> None:
+    plan = Plan(257, 100, unit=256)
+    assert plan.padded == (512, 256)
+    assert plan.cells == (16, 8)
+    assert plan.windows == (2, 1)
+    assert plan.token_counts(32).tolist() == [32, 32]

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     planned = jobs.plan(args, SUFFIX[args.format or "png"])
     kinds = {job: _kind(job, args.format) for job in planned}
 
-    codec = dlf.Codec(args.model, args.threads)
+    codec = dlf.Codec(args.model, args.threads, engine=jobs.engine_options(args))
 
     def work(job: Job) -> Report:
         jobs.check_target(job, overwrite=args.overwrite)

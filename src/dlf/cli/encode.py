@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encode every input; returns the exit code."""
     planned = jobs.plan(args, ".dlf")
-    codec = dlf.Codec(args.model, args.threads)
+    codec = dlf.Codec(args.model, args.threads, engine=jobs.engine_options(args))
 
     def work(job: Job) -> Report:
         jobs.check_target(job, overwrite=args.overwrite)

@@ -7,16 +7,23 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlf.errors import DlfError, LimitExceeded
+
+if TYPE_CHECKING:
+    from dlf.codec.engine import EngineOptions
 
 log = logging.getLogger(__name__)
 
 STDIO = "-"
+
+_SHOW_EVERY = 0.5  # seconds
 
 MAX_INPUT_BYTES = 2**30
 """Limit of what is read into memory from a pipe or a .dlf file."""
@@ -65,6 +72,44 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help="output file, folder, or - for standard output")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     parser.add_argument("--threads", type=count, metavar="N", help="processor threads to use (default: all)")
+    torch = parser.add_argument_group("models that torch runs")
+    torch.add_argument("--device", default="cpu", help="where to run them, such as cuda")
+    torch.add_argument(
+        "--precision",
+        metavar="TYPE",
+        help="float32, bfloat16, float16 or int8: smaller is faster (default: as stored)",
+    )
+    torch.add_argument("--compile", action="store_true", help="compile them first, which takes minutes")
+
+
+def engine_options(args: argparse.Namespace) -> EngineOptions:
+    """What the arguments of `add_codec_arguments` say about the engine."""
+    from dlf.codec.engine import EngineOptions  # brings numpy, which the parser does not need
+
+    shown = sys.stderr.isatty() and not args.quiet and not args.json
+    progress = _Countdown() if shown else None
+    return EngineOptions(
+        device=args.device, precision=args.precision, compiled=args.compile, progress=progress
+    )
+
+
+class _Countdown:
+    """Tells on one line of standard error what runs and how long it may still take."""
+
+    def __init__(self) -> None:
+        self._label, self._start, self._shown = "", 0.0, 0.0
+
+    def __call__(self, label: str, share: float) -> None:
+        now = time.monotonic()
+        if label != self._label or share == 0:
+            self._label, self._start, self._shown = label, now, now
+        left = (now - self._start) * (1 - share) / max(share, 1e-3)
+        if share >= 1:
+            self._label = ""  # the next tile counts anew
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        elif now - self._shown > _SHOW_EVERY:
+            self._shown = now
+            print(f"\r{label}: {share:.0%}, {left:.0f} s left\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def count(text: str) -> int:

@@ -1,4 +1,6 @@
-"""Model bundles: a folder with a manifest, probability tables and four ONNX graphs; finding and checking.
+"""Model bundles: a folder with a manifest, probability tables and networks; finding and checking.
+
+The networks are four ONNX graphs, or the weights of three parts for the torch engine.
 
 Every file is hashed when it is read, so that loading a model never runs or trusts a damaged file, and
 decoding does not pay for files that only encoding needs.
@@ -29,14 +31,41 @@ FILES = (*GRAPHS, TABLES)
 # what decides the symbols: two bundles of equal numerics read each other's payloads
 NUMERICS = ("context.onnx", "prior.onnx", TABLES)
 
+ANALYSIS, CONTEXT, SYNTHESIS = WEIGHTS = (
+    "analysis.safetensors",
+    "context.safetensors",
+    "synthesis.safetensors",
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs a model: the files it needs, and those of them that decide the symbols."""
+
+    files: tuple[str, ...]
+    numerics: tuple[str, ...]
+
+
+ENGINES = {"onnx": Engine(FILES, NUMERICS), "torch": Engine((*WEIGHTS, TABLES), (CONTEXT, TABLES))}
+
 FORMAT = 1
+_BLOCK = 1 << 22
 ASSETS = Path(__file__).parent.parent / "assets"
 DEFAULT = "default"  # folder of the shipped model that is used when none is named
 
 
-def numerics_id(hashes: Mapping[str, str]) -> str:
-    """Return the hex SHA-256 of the joined hex hashes of context.onnx, prior.onnx and tables.npz."""
-    return hashlib.sha256("".join(hashes[name] for name in NUMERICS).encode()).hexdigest()
+def numerics_id(hashes: Mapping[str, str], names: tuple[str, ...] = NUMERICS) -> str:
+    """Return the hex SHA-256 of the joined hex hashes of the files that decide the symbols."""
+    return hashlib.sha256("".join(hashes[name] for name in names).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file, read block by block."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -54,6 +83,8 @@ class Manifest:
     swin_window: side of the detail branch's attention windows, in patches.
     default_quality: 0..100.
     card: what people should know about the model, free-form.
+    engine: what runs the networks, a key of `ENGINES`.
+    network: configuration of the networks; only the torch engine needs it.
     """
 
     format: int
@@ -69,6 +100,8 @@ class Manifest:
     swin_window: int
     default_quality: int
     card: dict[str, Any] = field(default_factory=dict)
+    engine: str = "onnx"
+    network: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise BundleError where a value has a wrong type or range."""
@@ -88,12 +121,16 @@ class Manifest:
             if type(value) is not int or not least <= value <= most:
                 msg = f"the model's manifest has {key} = {value!r}, which this package does not read"
                 raise BundleError(msg)
-        types = {"name": str, "numerics": str, "files": dict, "card": dict}
+        types = {"name": str, "numerics": str, "files": dict, "card": dict, "engine": str, "network": dict}
         if wrong := [key for key, kind in types.items() if not isinstance(getattr(self, key), kind)]:
             msg = f"the model's manifest has a value of a wrong type: {', '.join(wrong)}"
             raise BundleError(msg)
-        hashed = set(self.files) == set(FILES) and all(type(value) is str for value in self.files.values())
-        if not hashed or self.numerics != numerics_id(self.files):
+        if self.engine not in ENGINES:
+            msg = f"the model needs the engine '{self.engine}', which this package does not have"
+            raise BundleError(msg)
+        engine = ENGINES[self.engine]
+        hashed = set(self.files) == set(engine.files) and all(type(v) is str for v in self.files.values())
+        if not hashed or self.numerics != numerics_id(self.files, engine.numerics):
             msg = "the model's manifest does not list its files and their hashes as it must"
             raise BundleError(msg)
         if self.channels % 4:
@@ -109,8 +146,10 @@ class Manifest:
             msg = "the model's manifest is not JSON"
             raise BundleError(msg) from error
         names = {f.name for f in fields(cls)}
-        if not isinstance(values, dict) or not names - {"card"} <= set(values) <= names:
-            wrong = sorted(set(values) ^ names) if isinstance(values, dict) else [type(values).__name__]
+        needed = names - {"card", "engine", "network"}
+        if not isinstance(values, dict) or not needed <= set(values) <= names:
+            keys = set(values) if isinstance(values, dict) else {type(values).__name__}
+            wrong = sorted((keys - names) | (needed - keys))
             msg = f"the model's manifest has wrong or missing keys: {', '.join(wrong)}"
             raise BundleError(msg)
         return cls(**values)
@@ -148,6 +187,19 @@ class ModelBundle:
             msg = f"the file {name} of the model '{self.manifest.name}' is damaged: its hash is wrong"
             raise BundleError(msg)
         return data
+
+    def check(self, name: str) -> Path:
+        """Return the path of one of the files after checking its hash, without holding it; BundleError."""
+        path = self.folder / name
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            msg = f"the model '{self.manifest.name}' lacks its file {name}"
+            raise BundleError(msg) from error
+        if found != self.manifest.files[name]:
+            msg = f"the file {name} of the model '{self.manifest.name}' is damaged: its hash is wrong"
+            raise BundleError(msg)
+        return path
 
     def tables(self) -> Tables:
         """Load the probability tables; raises BundleError."""

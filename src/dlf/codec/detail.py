@@ -21,9 +21,6 @@ from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
 from dlf.records import Float32, Int32
 
-MEAN_UNIT = 16  # means and y_hat count sixteenths of a quantisation step
-STEP_UNIT = 64  # quantisation steps count 64ths
-
 
 class Side(Protocol):
     """The sender or the receiver of detail symbols."""
@@ -32,8 +29,8 @@ class Side(Protocol):
         """Bring the symbols of one of the four steps from one side to the other.
 
         mask: bool (channels, rows, cols), the n places of the step; the other arrays have its order.
-        index: int16 (n,), probability table.  mean: int32 (n,), in 1/16.
-        step: int32 (n,), quantisation step in 1/64.  Returns the symbols, int32 (n,).
+        index: int16 (n,), probability table.  mean: int32 (n,), in units of the tables' `mean_unit`.
+        step: int32 (n,), quantisation step, likewise.  Returns the symbols, int32 (n,).
         """
         ...
 
@@ -49,9 +46,10 @@ class Sender:
 
     def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
         """Write the symbols of one step."""
-        wanted = np.rint(self._y[mask] * (STEP_UNIT / step) - mean / MEAN_UNIT)
+        tables = self._tables
+        wanted = np.rint(self._y[mask] * (tables.step_unit / step) - mean / tables.mean_unit)
         symbols = np.clip(wanted, -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32)
-        return exchange_symbols(self._writer, symbols, index, self._tables)
+        return exchange_symbols(self._writer, symbols, index, tables)
 
 
 class Receiver:
@@ -78,5 +76,5 @@ def walk(backend: Backend, tables: Tables, grid: tuple[int, int], quality: int, 
             params = backend.context(step, y_hat, prior.common)
         mean = params.mean[mask]
         symbols = side.exchange(mask, table_index(params.scale[mask], tables), mean, prior.step[mask])
-        y_hat[mask] = symbols * MEAN_UNIT + mean
-    return (y_hat * (prior.step / (MEAN_UNIT * STEP_UNIT))).astype(np.float32)
+        y_hat[mask] = symbols * tables.mean_unit + mean
+    return (y_hat * (prior.step / (tables.mean_unit * tables.step_unit))).astype(np.float32)

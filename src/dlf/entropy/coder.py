@@ -55,6 +55,12 @@ def exchange_bit(coder: SymbolCoder, bit: int) -> int:
     return int(coder.exchange(np.array([bit], np.int32), _BIT)[0])
 
 
+def exchange_digit(coder: SymbolCoder, digit: int, bits: int) -> int:
+    """Write or read a number of 0..2**bits - 1, all of them equally likely; bits: 1..16."""
+    frequency = np.full(1 << bits, 1 << (FREQUENCY_BITS - bits), np.uint32)
+    return int(coder.exchange(np.array([digit], np.int32), frequency)[0])
+
+
 class SymbolWriter:
     """Range encoder."""
 

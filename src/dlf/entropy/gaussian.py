@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.entropy.coder import SymbolCoder, exchange_bit
+from dlf.entropy.coder import SymbolCoder, exchange_bit, exchange_digit
 from dlf.entropy.tables import Tables
 from dlf.errors import FormatError
 from dlf.records import Int32
@@ -43,8 +43,27 @@ def exchange_symbols(coder: SymbolCoder, symbols: Int32, index: NDArray[np.int16
     found = np.empty_like(symbols)
     found[order] = places - limit
     for place in order[places == 2 * limit + 1]:
-        found[place] = _exchange_large(coder, int(symbols[place]), limit)
+        if tables.escape_digit_bits:
+            found[place] = _exchange_digits(coder, int(symbols[place]), limit, tables.escape_digit_bits)
+        else:
+            found[place] = _exchange_large(coder, int(symbols[place]), limit)
     return found
+
+
+def _exchange_digits(coder: SymbolCoder, symbol: int, limit: int, bits: int) -> int:
+    """Write or read one symbol beyond the limit: the number of its digits, then these, lowest first.
+
+    The digits are those of 2 * (|symbol| - limit - 1) + (symbol < 0) to the base 2**bits.
+    """
+    wanted = 2 * (abs(symbol) - limit - 1) + (symbol < 0)
+    count = exchange_digit(coder, -(-max(wanted, 0).bit_length() // bits), bits)
+    found = sum(
+        exchange_digit(coder, wanted >> bits * i & (1 << bits) - 1, bits) << bits * i for i in range(count)
+    )
+    magnitude = found // 2 + limit + 1
+    if magnitude > MAX_SYMBOL or (count and not found >> bits * (count - 1)):
+        raise FormatError(_TOO_LARGE)
+    return -magnitude if found & 1 else magnitude
 
 
 def _exchange_large(coder: SymbolCoder, symbol: int, limit: int) -> int:

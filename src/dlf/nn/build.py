@@ -1,7 +1,7 @@
 """Presets: the only place with numbers.
 
 `dlf-l` is the published model (1.27 G parameters); `compact` is the one that the package ships;
-`tiny` is for tests.
+`tiny` and, in the published form, `tiny-l` are for tests.
 """
 
 from __future__ import annotations
@@ -107,7 +107,38 @@ TINY = ModelConfig(
     ),
 )  # fmt: skip
 
+TINY_L = ModelConfig(
+    name="tiny-l",
+    stem=StemConfig(),
+    tokens=TokenConfig(
+        count=4, codes=16, code_dim=4, width=16, heads=2, encoder_layers=2, decoder_layers=2,
+        mlp_ratio=4, legacy_reshape=True, tail_drop=False, spread=False,
+    ),
+    detail=DetailConfig(
+        width=16, head_width=8, swin_window=16, encoder_in_swin=2, encoder_out_swin=2, decoder_in_swin=2,
+        mix=(2, 1), convnext_ratio=2, absolute_tables=True, input_scale=True,
+    ),
+    interact=InteractConfig(
+        encoder_layers=(0,), decoder_layers=(0,), width=16, heads=2, depth=1, mlp_ratio=2,
+    ),
+    quant=QuantConfig(channels=8, hidden=16, blocks=2, qualities=1, integer=False, spatial_blocks=1),
+    fusion=FusionConfig(width=16, hidden=16, detail_swin=2, token_swin=2, swin=2),
+    vqgan=VqganConfig(
+        patch=1, channels=(32,) * 5, encoder_blocks=(1,) * 5, decoder_blocks=(1,) * 5,
+        mid_blocks=2, attention=True, norm="group", activation="silu", resample="conv", codes=16,
+        code_dim=8,
+    ),
+)  # fmt: skip
+
 PRESETS = {
     config.name: config
-    for config in (DLF_L, COMPACT, COMPACT_NO_DETAILS, COMPACT_NO_INTERACTION, COMPACT_VECTOR_DETAILS, TINY)
+    for config in (
+        DLF_L,
+        COMPACT,
+        COMPACT_NO_DETAILS,
+        COMPACT_NO_INTERACTION,
+        COMPACT_VECTOR_DETAILS,
+        TINY,
+        TINY_L,
+    )
 }

@@ -1,0 +1,63 @@
+"""Which engine runs a model's networks; the one door from the light side to torch.
+
+An engine is named by the bundle and imported by name when a bundle asks for it, so that nothing of it
+is needed where no such bundle is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from dlf.codec.backend import Backend
+from dlf.codec.bundle import ModelBundle
+from dlf.entropy.tables import Tables
+from dlf.errors import EngineError
+from dlf.extras import need
+
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the networks of pixels are run; what decides the symbols of a stream does not depend on it.
+
+    threads: processor threads within one operation; None uses all.
+    device: "cpu", or a device of torch such as "cuda".
+    precision: of weights and products, one of `PRECISIONS`; None is what the bundle stores.
+    compiled: let torch compile the networks, which takes minutes and pays for many pictures.
+    progress: called while the networks run, with what runs and how much of it is done, 0..1.
+    """
+
+    threads: int | None = None
+    device: str = "cpu"
+    precision: str | None = None
+    compiled: bool = False
+    progress: Callable[[str, float], None] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.precision not in (None, *PRECISIONS):
+            msg = f"the precision '{self.precision}' is unknown: choose one of {', '.join(PRECISIONS)}"
+            raise EngineError(msg)
+
+
+def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) -> Backend:
+    """Return what runs the networks of a bundle.
+
+    Raises:
+        MissingExtra: the engine is not installed.
+        EngineError: the engine cannot do what the options ask for.
+    """
+    if bundle.manifest.engine == "torch":
+        need("torch", "torch")
+        need("safetensors", "torch")
+        found = need("dlf.nn.torch_backend", "torch").TorchBackend(bundle, tables, options)
+        return cast("Backend", found)
+    if options != EngineOptions(threads=options.threads):
+        msg = f"the model '{bundle.manifest.name}' runs on the processor in its own precision only"
+        raise EngineError(msg)
+    # imported here because ONNX Runtime takes as long to import as everything else together
+    from dlf.codec.onnx_backend import OnnxBackend
+
+    return OnnxBackend(bundle, tables, options.threads)

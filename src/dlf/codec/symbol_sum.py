@@ -1,0 +1,48 @@
+"""A checksum of the decoded symbols, for models whose context network computes in floats.
+
+Such a network may round differently on another machine, and one wrong table makes arbitrary symbols of
+all that follow.  With the sum the receiver finds out.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlf.codec.detail import Side
+from dlf.entropy.coder import SymbolCoder, exchange_digit
+from dlf.errors import ChecksumError
+from dlf.records import Int32
+
+_BYTES = 4
+
+
+class Summed:
+    """A side that takes the CRC-32 of what passes, as little-endian int32.
+
+    before: what comes ahead of the detail symbols, int32.
+    """
+
+    def __init__(self, side: Side, before: Int32) -> None:
+        self._side = side
+        self.crc = zlib.crc32(before.astype("<i4").tobytes())
+
+    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+        """Pass the symbols of one step; see `Side`."""
+        found = self._side.exchange(mask, index, mean, step)
+        self.crc = zlib.crc32(found.astype("<i4").tobytes(), self.crc)
+        return found
+
+
+def exchange_sum(coder: SymbolCoder, crc: int) -> None:
+    """Write the sum, or read the sender's and compare.
+
+    Raises:
+        ChecksumError: the receiver's symbols are not those that were sent.
+    """
+    found = [exchange_digit(coder, byte, 8) for byte in crc.to_bytes(_BYTES, "little")]
+    if bytes(found) != crc.to_bytes(_BYTES, "little"):
+        msg = "the symbols decoded here are not those that were encoded: this machine rounds differently"
+        raise ChecksumError(msg)

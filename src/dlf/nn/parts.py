@@ -1,0 +1,124 @@
+"""The parts of a model on disk: which tensors each holds, and loading one without a second copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS
+from dlf.errors import BundleError
+from dlf.nn.layers import Mlp
+from dlf.nn.packed import Maker, pack
+
+PARTS = {
+    ANALYSIS: ("encoder.", "quantize.", "details.enc_"),
+    CONTEXT: ("details.context.",),
+    SYNTHESIS: (
+        "decoder.",
+        "quantize.",
+        "details.dec_",
+        "fusion.",
+        "vqgan.quantize.",
+        "vqgan.post_quant_conv.",
+        "vqgan.decoder.",
+    ),
+}
+"""File to the beginnings of its tensors' names.  The codebook of the tokens is in two of them."""
+
+_TOGETHER = 1 << 28  # bytes of a file that may be mapped before its pages are given back
+
+
+def tensors_of(model: nn.Module, part: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of a part."""
+    return {
+        name: tuple(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if name.startswith(PARTS[part])
+    }
+
+
+def stored_type(path: Path) -> str:
+    """How the file calls the type of a part's numbers: "F32", "BF16" or "F16"; raises BundleError."""
+    try:
+        with safe_open(path, "pt") as file:
+            found: str = file.get_slice("quantize.embedding.weight").get_dtype()
+    except (OSError, SafetensorError) as error:
+        msg = f"the file {path.name} of the model cannot be read ({error})"
+        raise BundleError(msg) from error
+    return found
+
+
+def load_part(
+    model: nn.Module, path: Path, dtype: torch.dtype, device: str, make: Maker | None = None
+) -> None:
+    """Fill one part of a model that was built on the meta device.
+
+    path: a file of that part.  dtype: of the parameters.  make: what replaces linear layers, if anything
+    (`dlf.nn.packed.linear_maker`).
+
+    Without `make` the parameters stay mapped to the file where device and dtype allow it.  With it each
+    layer is replaced before the next one is read, so that there is never more in memory than the model
+    and a few of its layers.
+
+    Raises:
+        BundleError: the file does not hold the tensors of that part in their shapes.
+    """
+    try:
+        _check(path, tensors_of(model, path.name))
+        _fill(model, "", _Source(path, dtype, device, mapped=make is None), make)
+    except (OSError, SafetensorError) as error:
+        msg = f"the file {path.name} of the model cannot be read ({error})"
+        raise BundleError(msg) from error
+
+
+def _check(path: Path, wanted: dict[str, tuple[int, ...]]) -> None:
+    with safe_open(path, "pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    if found != wanted:
+        wrong = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        msg = f"the file {path.name} of the model lacks tensors or has others: {', '.join(wrong[:3])}"
+        raise BundleError(msg)
+
+
+class _Source:
+    """Tensors of a file; pages that were read count as this process's memory until they are given back."""
+
+    def __init__(self, path: Path, dtype: torch.dtype, device: str, *, mapped: bool) -> None:
+        self._path, self._dtype, self._device, self._mapped = path, dtype, device, mapped
+        self.beginnings = PARTS[path.name]
+        self._open()
+
+    def _open(self) -> None:
+        self._file = safe_open(self._path, "pt").__enter__()
+        self._read = 0
+
+    def has(self, prefix: str) -> bool:
+        """Whether there may be tensors under this prefix."""
+        return prefix.startswith(self.beginnings) or any(b.startswith(prefix) for b in self.beginnings)
+
+    def get(self, name: str, *, keep: bool) -> Tensor:
+        """One tensor; keep: it goes into the model as it is, otherwise its type does not matter."""
+        if self._read > _TOGETHER and not self._mapped:
+            self._open()
+        tensor: Tensor = self._file.get_tensor(name)
+        self._read += tensor.nbytes
+        if not keep:
+            return tensor.to(self._device)
+        found = tensor.to(self._device, self._dtype)
+        return found.clone() if found is tensor and not self._mapped else found
+
+
+def _fill(module: nn.Module, prefix: str, source: _Source, make: Maker | None) -> nn.Module:
+    """Fill a module and all below it; returns what replaces it."""
+    replaced = make is not None and isinstance(module, nn.Linear | Mlp)
+    for name, _ in module.named_parameters(recurse=False):
+        if (prefix + name).startswith(source.beginnings):
+            tensor = source.get(prefix + name, keep=not replaced)
+            setattr(module, name, nn.Parameter(tensor, requires_grad=False))
+    for name, child in module.named_children():
+        if source.has(f"{prefix}{name}."):
+            setattr(module, name, _fill(child, f"{prefix}{name}.", source, None if replaced else make))
+    return pack(module, make) if replaced and make is not None else module

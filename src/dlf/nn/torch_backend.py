@@ -1,0 +1,167 @@
+"""The networks of a bundle in torch, for models too large for a graph file, and for GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
+from dlf.codec.engine import EngineOptions
+from dlf.entropy.tables import Tables
+from dlf.errors import BundleError, EngineError
+from dlf.geometry import PATCH
+from dlf.nn.config import ModelConfig, from_dict
+from dlf.nn.memory import activation_bytes, check, weight_bytes
+from dlf.nn.model import Dlf, Fused
+from dlf.nn.packed import linear_maker
+from dlf.nn.parts import load_part, stored_type, tensors_of
+from dlf.nn.progress import watch
+from dlf.nn.snapped import MEAN_UNIT, STEP_UNIT, SnappedContext
+from dlf.nn.windows import Grid, Windows
+from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+
+
+class TorchBackend:
+    """`Backend` over `Dlf`; each part of the model is read when first needed.
+
+    Raises:
+        BundleError: the bundle is damaged or not of this form.
+        EngineError: the device is not there.
+    """
+
+    def __init__(self, bundle: ModelBundle, tables: Tables, options: EngineOptions) -> None:
+        try:
+            config = from_dict(ModelConfig, bundle.manifest.network)
+        except ValueError as error:
+            msg = f"the model '{bundle.manifest.name}' has a configuration that this package does not read"
+            raise BundleError(msg) from error
+        if config.quant.integer or (tables.mean_unit, tables.step_unit) != (MEAN_UNIT, STEP_UNIT):
+            msg = f"the tables of the model '{bundle.manifest.name}' do not fit its context network"
+            raise BundleError(msg)
+        with torch.device("meta"):
+            self.model = Dlf(config).eval().requires_grad_(False)
+        self._bundle, self._options, self._device = bundle, options, _device(options)
+        self._loaded: set[str] = set()
+        self._context: SnappedContext | None = None
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+
+    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+        """Pixels to latents; see `Backend`."""
+        z, y = self.latents(rgb, quality)
+        with torch.inference_mode():
+            tokens = self.model.quantize.nearest(z).cpu().numpy().astype(np.int32)
+        return Latents(tokens, y.float().cpu().numpy())
+
+    def prior(self, rows: int, cols: int, quality: int) -> Prior:
+        """Parameters of the first step; see `Backend`."""
+        return self._snapped().prior(rows, cols, quality)
+
+    def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
+        """Parameters of step 1, 2 or 3; see `Backend`."""
+        return self._snapped().context(step, y_hat, common)
+
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+        """Latents to pixels; see `Backend`."""
+        _, picture = self.paint(tokens, y_hat, quality)
+        with torch.inference_mode():
+            levels = ((picture.clamp(-1, 1) + 1) * 127.5 + 0.5).floor().permute(1, 2, 0)
+            found: UInt8 = levels.to(torch.uint8).cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def latents(self, rgb: UInt8, quality: int) -> tuple[Tensor, Tensor]:
+        """Token vectors (windows, tokens, code dim) and latent y (channels, rows, cols), unquantised."""
+        model = self._part(ANALYSIS, rgb.shape[0] * rgb.shape[1])
+        pixels = torch.tensor(rgb, device=self._device).permute(2, 0, 1)[None].float() / 255
+        z, feature = model.encoder(pixels, self._grid(*rgb.shape[:2]))
+        return z, model.details.analyse(feature, self._quality(quality))[0]
+
+    @torch.inference_mode()
+    def paint(self, tokens: Int32, y_hat: Float32, quality: int) -> tuple[Fused, Tensor]:
+        """The fused latent and the picture, float (3, H, W) in about [-1, 1]; arguments as `synthesise`."""
+        model = self._part(SYNTHESIS, (2 * PATCH) ** 2 * y_hat[0].size)
+        grid = self._grid(*(2 * PATCH * n for n in y_hat.shape[1:]))
+        indices = torch.from_numpy(tokens.astype(np.int64)).to(self._device)
+        codes = model.quantize.codebook()[indices.clamp(min=0)]
+        latent = torch.from_numpy(y_hat)[None].to(self._device)
+        fused = model.fuse(codes, indices >= 0, latent, self._quality(quality), grid)
+        return fused, model.vqgan.decode(fused.latent)[0]
+
+    def _snapped(self) -> SnappedContext:
+        if self._context is None:
+            load_part(self.model, self._bundle.check(CONTEXT), torch.float32, "cpu")
+            self._context = SnappedContext(self.model.details.context)
+        return self._context
+
+    def _part(self, name: str, pixels: int) -> Dlf:
+        """The model with one of its parts ready to run on so many pixels."""
+        config = self.model.config
+        work = activation_bytes(config, pixels, painting=name == SYNTHESIS) if self._device == "cpu" else 0
+        if name in self._loaded:
+            check(work, f"a picture of {pixels:,} pixels")
+            return self.model
+        path = self._bundle.check(name)
+        precision = self._options.precision or _PRECISION[stored_type(path)]
+        shapes = tensors_of(self.model, name).values()
+        check(weight_bytes(sum(map(prod, shapes)), precision) + work, f"the model in {precision}")
+        make = None if self._options.compiled else linear_maker(precision, self._device)
+        load_part(self.model, path, torch.float32, self._device, make)
+        if name == SYNTHESIS:
+            # the memory order that convolutions are fastest in
+            for parameter in self.model.vqgan.decoder.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        for module in _PARTS[name](self.model):
+            if self._options.compiled:
+                module.compile()
+        if self._options.progress is not None:
+            watch(_PARTS[name](self.model), _LABELS[name], self._options.progress)
+        self._loaded.add(name)
+        return self.model
+
+    def _grid(self, height: int, width: int) -> Grid:
+        return Grid(*(_to(win, self._device) for win in self.model.grid(height, width)))
+
+    def _quality(self, quality: int) -> Tensor:
+        return torch.tensor([float(quality)], device=self._device)
+
+
+_LABELS = {ANALYSIS: "analysis", SYNTHESIS: "painting"}
+_PARTS: dict[str, Callable[[Dlf], list[nn.Module]]] = {
+    ANALYSIS: lambda model: [model.encoder],
+    SYNTHESIS: lambda model: [model.decoder, model.fusion, model.vqgan.decoder],
+}
+
+# what a stored type runs in unless told otherwise; few processors multiply in float16
+_PRECISION = {"F32": "float32", "BF16": "bfloat16", "F16": "float32"}
+
+
+def _device(options: EngineOptions) -> str:
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        msg = f"torch cannot use the device '{options.device}' here"
+        raise EngineError(msg) from error
+    if options.precision == "int8" and (
+        options.device != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines
+    ):
+        msg = "int8 needs an x86 processor"
+        raise EngineError(msg)
+    if options.compiled and options.precision not in (None, "float32"):
+        msg = "a compiled model runs in float32 only"
+        raise EngineError(msg)
+    return options.device
+
+
+def _to(win: Windows, device: str) -> Windows:
+    return win._replace(
+        gather=win.gather.to(device),
+        region=win.region.to(device),
+        slot=win.slot.to(device),
+        scatter=win.scatter.to(device),
+    )

@@ -1,0 +1,273 @@
+"""The torch engine with a tiny model in the published form, and, when asked for, the one of 1.27 G."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+from torch import Tensor
+
+import dlf
+from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
+from dlf.codec.codec import StreamCodec
+from dlf.codec.engine import EngineOptions, make_backend
+from dlf.errors import BundleError, ChecksumError, EngineError, FormatError
+from dlf.importers.bundle import BundleSpec, write_bundle
+from dlf.nn import memory
+from dlf.nn.build import TINY_L
+from dlf.nn.hybrid import HybridEncoder
+from dlf.nn.model import Dlf
+from dlf.nn.parts import PARTS
+from dlf.nn.snapped import MEAN_UNIT, SCALE_UNIT, SnappedContext
+from dlf.nn.torch_backend import TorchBackend
+from dlf.records import Float32, Int32, StepParams, UInt8
+
+pytestmark = pytest.mark.torch
+
+Picture = Callable[[int, int], UInt8]
+TOOL = Path(__file__).parents[2] / "tools" / "parity.py"
+FIXTURES = sorted((Path(__file__).parents[3] / "shared/parity").glob("*.npz"))
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Dlf(TINY_L)
+        for name, tensor in model.state_dict().items():
+            if "token_add" in name:
+                tensor.normal_(std=0.1)
+            if name.startswith("details.enc_trans_1"):
+                tensor.mul_(3)  # enough spread that many symbols are not zero
+    return model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def folder(weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    write_bundle(TINY_L, weights.__getitem__, folder, BundleSpec("tiny-l", 99, "float32", {}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path) -> ModelBundle:
+    return ModelBundle.open(folder)
+
+
+@pytest.fixture(scope="module")
+def backend(bundle: ModelBundle) -> TorchBackend:
+    return TorchBackend(bundle, bundle.tables(), EngineOptions())
+
+
+@pytest.fixture
+def codec(bundle: ModelBundle, backend: TorchBackend) -> StreamCodec:
+    return StreamCodec(99, bundle.tables(), backend)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (256, 256), (257, 300)])
+def test_round_trip_through_a_file(
+    height: int, width: int, codec: StreamCodec, backend: TorchBackend, picture: Picture
+) -> None:
+    rgb = picture(height, width)
+    stream = codec.encode_rgb(rgb, 50)
+    received = codec.receive(stream)
+    windows = -(-height // 256) * -(-width // 256)
+    assert received.tokens.shape == (windows, TINY_L.tokens.count)
+    assert received.token_bits == windows * 4 * 4  # 4 tokens of 16 codes, with nothing lost
+    assert received.y_hat.shape == (8, 8 * -(-height // 256), 8 * -(-width // 256))
+    painted = backend.synthesise(received.tokens, received.y_hat, 50)[:height, :width]
+    np.testing.assert_array_equal(codec.decode_stream(stream), painted)
+
+
+def test_packed_layers_give_the_same_as_the_model(
+    weights: dict[str, Tensor], backend: TorchBackend, picture: Picture
+) -> None:
+    model = Dlf(TINY_L).eval()
+    model.load_state_dict(weights)
+    rgb = picture(256, 512)
+    pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
+    grid, quality = model.grid(256, 512), torch.tensor([50.0])
+    with torch.no_grad():
+        z, feature = model.encoder(pixels, grid)
+        y = model.details.analyse(feature, quality)[0]
+        found_z, found_y = backend.latents(rgb, 50)
+        torch.testing.assert_close(found_z, z, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found_y, y, rtol=1e-4, atol=1e-4)
+        tokens = model.quantize.nearest(z)
+        sent = torch.ones_like(tokens, dtype=torch.bool)
+        fused = model.fuse(model.quantize.codebook()[tokens], sent, y[None], quality, grid)
+        found, image = backend.paint(tokens.numpy().astype(np.int32), y.numpy(), 50)
+        torch.testing.assert_close(found.logits, fused.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(image, model.vqgan.decode(fused.latent)[0], rtol=1e-3, atol=1e-3)
+
+
+def test_the_token_reshape_mixes_tokens_and_channels() -> None:
+    """(tokens, width) is read as (width, tokens), as the released weights need it."""
+    encoder = HybridEncoder(TINY_L)
+    seen: list[Tensor] = []
+    encoder.conv_out.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    encoder.path.ln_post.register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.no_grad():
+        encoder(torch.rand(1, 3, 256, 256), Dlf(TINY_L).grid(256, 256))
+    tokens, projected = seen
+    np.testing.assert_array_equal(projected[0].t().flatten(), tokens[0].flatten())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_smaller_types_paint_nearly_the_same(precision: str, folder: Path, picture: Picture) -> None:
+    if precision == "int8" and "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("int8 needs an x86 processor")
+    rgb = picture(256, 256)
+    data = dlf.Codec(folder).encode(rgb)
+    small = dlf.Codec(folder, engine=EngineOptions(precision=precision))
+    difference = np.asarray(small.decode(data), float) - np.asarray(dlf.Codec(folder).decode(data), float)
+    assert 0 < np.abs(difference).mean() < 4
+    assert small.decode(small.encode(rgb)).size == (256, 256)
+
+
+class OtherMachine:
+    """Rounds one mean in a different direction."""
+
+    def __init__(self, backend: TorchBackend) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._backend, name)
+
+    def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
+        found = self._backend.context(step, y_hat, common)
+        scale = found.scale.copy()
+        scale[:, 0, 0] += SCALE_UNIT
+        return StepParams(scale, found.mean)
+
+
+def test_another_rounding_is_an_error_and_not_a_wrong_picture(
+    bundle: ModelBundle, backend: TorchBackend, codec: StreamCodec, picture: Picture
+) -> None:
+    other = StreamCodec(99, bundle.tables(), OtherMachine(backend))  # type: ignore[arg-type]
+    for seed in range(4):
+        stream = codec.encode_rgb(np.roll(picture(256, 256), 37 * seed, 1), 50)
+        with pytest.raises(FormatError):
+            other.receive(stream)
+
+
+def test_the_sum_finds_what_the_coder_does_not(codec: StreamCodec, picture: Picture) -> None:
+    from dlf.codec.symbol_sum import exchange_sum
+    from dlf.entropy.coder import SymbolReader, SymbolWriter
+
+    writer = SymbolWriter()
+    exchange_sum(writer, 0x12345678)
+    data = writer.finish()
+    exchange_sum(SymbolReader(data), 0x12345678)
+    with pytest.raises(ChecksumError, match="rounds differently"):
+        exchange_sum(SymbolReader(data), 0x12345679)
+
+
+def test_the_context_network_is_snapped(weights: dict[str, Tensor]) -> None:
+    """Noise far below the grid changes nothing; the numbers are those of the float network."""
+    model = Dlf(TINY_L).eval()
+    model.load_state_dict(weights)
+    snapped = SnappedContext(model.details.context)
+    prior = snapped.prior(8, 8, 50)
+    y_hat = np.random.default_rng(0).integers(-40, 40, (8, 8, 8)).astype(np.int32) * 1000
+    found = snapped.context(2, y_hat, prior.common)
+    known = torch.from_numpy(y_hat / MEAN_UNIT).float()[None]
+    with torch.no_grad():
+        wanted = model.details.context.context(1, known, torch.from_numpy(prior.common)[None])
+    np.testing.assert_allclose(found.mean / MEAN_UNIT, wanted.mean[0].numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.scale / SCALE_UNIT, wanted.scale[0].numpy(), rtol=1e-4, atol=1e-4)
+    for parameter in snapped._context.parameters():
+        parameter.mul_(1 + 1e-13)
+    again = snapped.context(2, y_hat, prior.common)
+    np.testing.assert_array_equal(found.mean, again.mean)
+    np.testing.assert_array_equal(found.scale, again.scale)
+
+
+def test_a_damaged_or_foreign_file_is_refused(folder: Path, tmp_path: Path, picture: Picture) -> None:
+    import shutil
+
+    for name in (ANALYSIS, CONTEXT, SYNTHESIS):
+        copy = tmp_path / name
+        shutil.copytree(folder, copy)
+        data = bytearray((copy / name).read_bytes())
+        data[-1] ^= 1
+        (copy / name).write_bytes(data)
+        damaged = dlf.Codec(copy)
+        with pytest.raises(BundleError, match="damaged"):
+            damaged.decode(damaged.encode(picture(32, 32)))
+
+
+def test_what_cannot_be_had_is_said(
+    folder: Path, bundle: ModelBundle, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EngineError, match="precision 'int4' is unknown"):
+        EngineOptions(precision="int4")
+    with pytest.raises(EngineError, match="device 'nowhere'"):
+        make_backend(bundle, bundle.tables(), EngineOptions(device="nowhere"))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**6)
+    with pytest.raises(EngineError, match=r"needs about .* GB of memory, but only 0.0 GB are free"):
+        dlf.Codec(folder).encode(picture(32, 32))
+
+
+def test_onnx_models_have_no_engine_options() -> None:
+    with pytest.raises(EngineError, match="its own precision only"):
+        dlf.Codec(engine=EngineOptions(precision="int8")).encode(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_progress_goes_from_nothing_to_all(folder: Path, picture: Picture) -> None:
+    seen: list[tuple[str, float]] = []
+    options = EngineOptions(progress=lambda label, share: seen.append((label, share)))
+    codec = dlf.Codec(folder, engine=options)
+    codec.decode(codec.encode(picture(256, 256)))
+    for label in ("analysis", "painting"):
+        shares = [share for name, share in seen if name == label]
+        assert len(shares) > 3
+        assert shares == sorted(shares)
+        assert shares[-1] == 1
+
+
+def test_parts_hold_every_tensor_but_those_of_training(weights: dict[str, Tensor]) -> None:
+    used = tuple(prefix for prefixes in PARTS.values() for prefix in prefixes)
+    rest = {name.rsplit(".", 1)[0] for name in weights if not name.startswith(used)}
+    assert all(name.startswith(("vqgan.encoder.", "vqgan.quant_conv")) for name in rest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fixture", FIXTURES or [None], ids=lambda path: path.stem if path else "none")
+def test_reference_numbers(fixture: Path | None, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The 1.27 G model; takes minutes, 5 GB on disk and 6 GB of memory."""
+    if not request.config.getoption("--large"):
+        pytest.skip("runs with --large")
+    if fixture is None:
+        pytest.skip("the reference numbers are not at hand")
+    result = subprocess.run(
+        [sys.executable, str(TOOL), str(fixture)], capture_output=True, text=True, check=False
+    )
+    assert result.stdout.endswith("parity: ok\n"), result.stdout + result.stderr
+
+
+def test_the_parity_tool_reports_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("parity", TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    parity = importlib.util.module_from_spec(spec)
+    sys.modules["parity"] = parity
+    spec.loader.exec_module(parity)
+    report = parity.Report()
+    same: NDArray[np.float64] = np.ones(4)
+    report.close("good", same, same * (1 + 1e-6), 1e-4)
+    assert report.good
+    report.close("bad", same, same * 1.01, 1e-4)
+    assert not report.good
+    assert capsys.readouterr().out.splitlines()[1].endswith("FAILED")

@@ -1,0 +1,230 @@
+"""Compare the preset dlf-l with reference numbers: ``python tools/parity.py FIXTURE.npz [--salt N]``.
+
+The fixture holds a picture and what the released implementation made of it, under weights that follow from
+the tensors' names.  This tool makes the same weights, writes them as a model folder (5 GB, in the
+temporary folder unless --model names one, which is then used again), and runs the codec on the picture.
+It prints a line for each array and, last, "parity: ok" or "parity: FAILED" (exit code 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlf.bitstream import container
+from dlf.codec.bundle import MANIFEST, ModelBundle
+from dlf.codec.codec import StreamCodec
+from dlf.codec.detail import Sender, Side, walk
+from dlf.codec.engine import EngineOptions
+from dlf.codec.semantic import exchange_tokens
+from dlf.entropy.coder import SymbolWriter
+from dlf.entropy.gaussian import exchange_symbols
+from dlf.entropy.tables import Tables
+from dlf.importers.bundle import BundleSpec, write_bundle
+from dlf.importers.keymap import entries, fit
+from dlf.nn.build import DLF_L
+from dlf.nn.model import Dlf
+from dlf.nn.torch_backend import TorchBackend
+from dlf.records import Int32, UInt8
+
+Array = NDArray[np.generic]
+QUALITY = 50  # without meaning for this model
+MODEL_ID = 2**20
+
+NEAR = 0.02  # of a symbol: how far from a rounding border a place may be that differs
+
+
+def recipe(name: str, shape: tuple[int, ...], salt: int) -> NDArray[np.float32]:
+    """The value that the reference gives to the released tensor of this name."""
+    rng = np.random.Generator(np.random.Philox(key=zlib.crc32(name.encode()) ^ salt))
+    noise = rng.standard_normal(size=shape, dtype=np.float32)
+    last = name.rsplit(".", 1)[-1]
+    if len(shape) <= 1:
+        return 1 + 0.1 * noise if last == "weight" else 0.02 * noise
+    if name.endswith("embedding.weight"):
+        return noise
+    if last in ("weight", "in_proj_weight"):
+        return noise * np.float32(1 / math.sqrt(math.prod(shape[1:])))
+    if name.endswith(("enc_q", "dec_q", "factorized_prior_vec", "layer_scale")):
+        return 1 + 0.1 * noise
+    return 0.1 * noise
+
+
+def released_shape(theirs: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a released tensor from that of ours, which may lack axes of length 1."""
+    if theirs.endswith(("pos_emb",)):
+        return (shape[0], 1, shape[1])
+    if theirs.endswith(("enc_q", "dec_q", "factorized_prior_vec")):
+        return (*shape, 1, 1)
+    if theirs.endswith("layer_scale"):
+        return (1, *shape, 1, 1)
+    return shape
+
+
+def make_model(folder: Path, salt: int) -> None:
+    """Write a model folder with the reference's weights."""
+    with torch.device("meta"):
+        ours = {name: tuple(tensor.shape) for name, tensor in Dlf(DLF_L).state_dict().items()}
+    theirs = {entry.ours: entry.theirs for entry in entries(ours)}
+
+    def get(name: str) -> Tensor:
+        wanted = released_shape(theirs[name], ours[name])
+        return fit(theirs[name], torch.from_numpy(recipe(theirs[name], wanted, salt)), ours[name])
+
+    spec = BundleSpec(f"parity-{salt}", MODEL_ID + salt, "float32", {})
+    write_bundle(DLF_L, get, folder, spec)
+
+
+@dataclass
+class Report:
+    """Prints one line for each array and remembers whether all were good."""
+
+    good: bool = field(default=True)
+
+    def line(self, name: str, what: str, *, good: bool) -> None:
+        """Print one line."""
+        self.good &= good
+        print(f"{name:<22} {what:<60} {'ok' if good else 'FAILED'}", flush=True)
+
+    def close(self, name: str, found: Array, wanted: Array, tolerance: float) -> None:
+        """Compare in relative norm."""
+        a, b = found.astype(np.float64), wanted.astype(np.float64)
+        error = float(np.linalg.norm(a - b) / np.linalg.norm(b)) if a.shape == b.shape else math.inf
+        self.line(name, f"relative error {error:.2e}, at most {tolerance:.0e}", good=error <= tolerance)
+
+
+class Recorder:
+    """A side that keeps the symbols that pass, on the latent grid."""
+
+    def __init__(self, side: Side, shape: tuple[int, ...]) -> None:
+        self._side = side
+        self.symbols = np.zeros(shape, np.int32)
+
+    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+        """Pass the symbols of one step; see `Side`."""
+        found = self._side.exchange(mask, index, mean, step)
+        self.symbols[mask] = found
+        return found
+
+
+class Given:
+    """A side that writes given symbols, and keeps what the model would have rounded at these places."""
+
+    def __init__(self, symbols: Int32, y: NDArray[np.float32], tables: Tables) -> None:
+        self._symbols, self._y, self._tables = symbols, y, tables
+        self.residual = np.zeros(symbols.shape)
+        self.writer = SymbolWriter()
+
+    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+        """Write the symbols of one step; see `Side`."""
+        tables = self._tables
+        wanted = self._y[mask] * (tables.step_unit / step) - mean / tables.mean_unit
+        self.residual[mask] = np.where(index < tables.skip_below, 0, wanted)
+        return exchange_symbols(self.writer, self._symbols[mask], index, tables)
+
+
+def compare_symbols(report: Report, given: Given, wanted: Array, free: Array) -> None:
+    """Few symbols may differ, each by one and next to a rounding border.
+
+    A symbol that fell on the other side of a border changes what all later steps see, and under random
+    weights much of what they say.  So each step is compared with the reference's symbols of the steps
+    before; how many differ when each step sees our own is only told.
+    """
+    rounded = np.rint(given.residual).astype(np.int64)
+    apart = np.abs(rounded - wanted)
+    places = apart > 0
+    far = float(np.abs(np.abs(given.residual - np.floor(given.residual)) - 0.5)[places].max(initial=0))
+    what = f"{places.sum()} of {places.size} differ, at most 0.1 %; by {apart.max()}, {far:.5f} from a border"
+    good = places.sum() <= places.size / 1000 and apart.max() <= 1 and far <= NEAR
+    report.line("y_q", what, good=bool(good))
+    print(f"{'':<22} {int((free != wanted).sum())} where later steps see our own symbols")
+
+
+def check(backend: TorchBackend, bundle: ModelBundle, fixture: dict[str, Array]) -> bool:
+    """Encode and decode the fixture's picture; returns whether all is as it should be."""
+    report, tables = Report(), bundle.tables()
+    rgb: UInt8 = fixture["pixels"].astype(np.uint8)
+    z, y_tensor = backend.latents(rgb, QUALITY)
+    y = y_tensor.numpy()
+    report.close("z", z.transpose(1, 2).numpy(), fixture["z"], 1e-4)
+    tokens = backend.analyse(rgb, QUALITY).tokens
+    wrong = int((tokens != fixture["indices"]).sum())
+    report.line("indices", f"{wrong} of {tokens.size} differ, none may", good=wrong == 0)
+    report.close("y", y, fixture["y"], 1e-4)
+
+    wanted = fixture["y_q"].astype(np.int32)
+    grid = (y.shape[1], y.shape[2])
+    free = Recorder(Sender(y, SymbolWriter(), tables), y.shape)
+    walk(backend, tables, grid, QUALITY, free)
+    given = Given(wanted, y, tables)
+    y_hat = walk(backend, tables, grid, QUALITY, given)
+    compare_symbols(report, given, wanted, free.symbols)
+    size, target = len(given.writer.finish()), int(fixture["detail_stream_bytes"])
+    what = f"{size} instead of {target}, at most 1 % off"
+    report.line("detail_stream_bytes", what, good=abs(size / target - 1) <= 0.01)
+    token_writer = SymbolWriter()
+    counts = np.full(len(tokens), tables.tokens, np.int64)
+    exchange_tokens(token_writer, tokens, counts, tables)
+    size, exact = len(token_writer.finish()), len(tokens) * tables.tokens * 12 // 8
+    report.line("token_stream_bytes", f"{size}, at most {exact}", good=size <= exact)
+
+    report.close("y_hat", y_hat, fixture["y_hat"], 1e-4)
+    fused, picture = backend.paint(fixture["indices"].astype(np.int32), y_hat, QUALITY)
+    report.close("logits", fused.logits[0].permute(2, 0, 1).numpy(), fixture["logits"], 2e-3)
+    report.close("x_hat", picture.numpy(), fixture["x_hat"], 2e-3)
+    check_file(report, backend, bundle, rgb, free.symbols)
+    return report.good
+
+
+def check_file(
+    report: Report, backend: TorchBackend, bundle: ModelBundle, rgb: UInt8, symbols: Int32
+) -> None:
+    """A real file gives back the symbols, and the picture that the networks paint from them."""
+    tables = bundle.tables()
+    codec = StreamCodec(bundle.manifest.id, tables, backend)
+    data = container.dump(codec.encode_rgb(rgb, QUALITY))
+    stream = container.load(data)
+    received = codec.receive(stream)
+    direct = Recorder(Given(symbols, np.zeros(symbols.shape, np.float32), tables), symbols.shape)
+    y_hat = walk(backend, tables, (symbols.shape[1], symbols.shape[2]), QUALITY, direct)
+    tokens = backend.analyse(rgb, QUALITY).tokens
+    same = np.array_equal(received.tokens, tokens) and np.array_equal(received.y_hat, y_hat)
+    report.line("file: symbols", f"{len(data)} bytes, {'as' if same else 'not as'} encoded", good=same)
+    painted = backend.synthesise(tokens, y_hat, QUALITY).astype(int)
+    apart = int(np.abs(codec.decode_stream(stream) - painted).max())
+    report.line("file: picture", f"{apart} levels from the direct way", good=apart == 0)
+
+
+def main() -> int:
+    """Return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("fixture", type=Path)
+    parser.add_argument("--salt", type=int, default=0, help="of the weights (default: %(default)s)")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="model folder; made if it is not there")
+    parser.add_argument("--threads", type=int)
+    args = parser.parse_args()
+    with np.load(args.fixture, allow_pickle=False) as file:
+        fixture = dict(file)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.model or Path(temporary)
+        if not (folder / MANIFEST).is_file():
+            make_model(folder, args.salt)
+        bundle = ModelBundle.open(folder)
+        backend = TorchBackend(bundle, bundle.tables(), EngineOptions(threads=args.threads))
+        good = check(backend, bundle, fixture)
+    print(f"parity: {'ok' if good else 'FAILED'}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
