@@ -15,6 +15,7 @@ from dlf.entropy.tables import Tables
 from dlf.errors import BundleError, EngineError
 from dlf.geometry import PATCH
 from dlf.nn.config import ModelConfig, from_dict
+from dlf.nn.context import ContextModel
 from dlf.nn.memory import activation_bytes, check, weight_bytes
 from dlf.nn.model import Dlf, Fused
 from dlf.nn.packed import linear_maker
@@ -95,7 +96,9 @@ class TorchBackend:
     def _snapped(self) -> SnappedContext:
         if self._context is None:
             load_part(self.model, self._bundle.check(CONTEXT), torch.float32, "cpu")
-            self._context = SnappedContext(self.model.details.context)
+            context = self.model.details.context
+            assert isinstance(context, ContextModel)  # the other kind belongs to an ablation
+            self._context = SnappedContext(context)
         return self._context
 
     def _part(self, name: str, pixels: int) -> Dlf:
