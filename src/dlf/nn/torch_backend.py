@@ -22,7 +22,7 @@ from dlf.nn.packed import linear_maker
 from dlf.nn.parts import load_part, stored_type, tensors_of
 from dlf.nn.progress import watch
 from dlf.nn.snapped import MEAN_UNIT, STEP_UNIT, SnappedContext
-from dlf.nn.windows import Grid, Windows
+from dlf.nn.windows import Grid, make_grid
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
 
@@ -128,7 +128,9 @@ class TorchBackend:
         return self.model
 
     def _grid(self, height: int, width: int) -> Grid:
-        return Grid(*(_to(win, self._device) for win in self.model.grid(height, width)))
+        # the model's own `grid` follows a buffer that no file fills
+        window = self.model.config.detail.swin_window
+        return make_grid(height // PATCH, width // PATCH, window, torch.device(self._device))
 
     def _quality(self, quality: int) -> Tensor:
         return torch.tensor([float(quality)], device=self._device)
@@ -159,12 +161,3 @@ def _device(options: EngineOptions) -> str:
         msg = "a compiled model runs in float32 only"
         raise EngineError(msg)
     return options.device
-
-
-def _to(win: Windows, device: str) -> Windows:
-    return win._replace(
-        gather=win.gather.to(device),
-        region=win.region.to(device),
-        slot=win.slot.to(device),
-        scatter=win.scatter.to(device),
-    )
