@@ -23,18 +23,18 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     try:
         found = load_file(path) if path.suffix == ".safetensors" else _load(path)
-    except (OSError, SafetensorError, RuntimeError, EOFError) as error:
-        msg = f"the checkpoint '{path}' cannot be read ({error})".replace("\n", " ")
+    except (OSError, SafetensorError, RuntimeError, EOFError, KeyError) as error:
+        msg = f"the checkpoint '{path}' is damaged or cannot be read ({error})".replace("\n", " ")
         raise CheckpointError(msg) from error
     except pickle.UnpicklingError as error:
         msg = (
-            f"the checkpoint '{path}' holds objects that would run code when read, and is therefore refused: "
-            "save its state dict alone"
+            f"the checkpoint '{path}' is damaged or holds objects that would run code when read, and is "
+            "therefore refused: save its state dict alone"
         )
         raise CheckpointError(msg) from error
     state = found.get("state_dict", found) if isinstance(found, Mapping) else {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        msg = f"the checkpoint '{path}' holds no table of tensors"
+        msg = f"the checkpoint '{path}' is not a state dict, a table of tensors"
         raise CheckpointError(msg)
     return dict(state)
 

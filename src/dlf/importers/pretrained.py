@@ -7,17 +7,14 @@ is taken over or dropped by name; anything else in it, or missing from it, is an
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from dlf.errors import CheckpointError
+from dlf.importers import checkpoint
 from dlf.importers.keymap import Entry, entries, fit
 from dlf.nn.model import Dlf
 
@@ -50,9 +47,8 @@ def take_over(model: Dlf, path: Path, origin: Origin) -> tuple[str, ...]:
 
     Raises:
         CheckpointError: the file cannot be read, or does not hold exactly what the model needs.
-        OSError: it cannot be opened.
     """
-    found = _read(path)
+    found = checkpoint.read(path)
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     wanted = {
         entry.theirs.removeprefix(origin.prefix): entry.ours
@@ -77,22 +73,3 @@ def _compare(found: Set[str], wanted: Set[str], path: Path, origin: Origin) -> N
             first = ", ".join(sorted(names)[:3])
             msg = f"{path} is not the {origin.title} of this preset: it {what} {len(names)} tensors ({first})"
             raise CheckpointError(msg)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, of a safetensors file or a torch file (Lightning's too), without running code."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        msg = (
-            f"{path} holds more than tensors or is damaged: save its state dict alone, "
-            "with torch.save or as safetensors"
-        )
-        raise CheckpointError(msg) from error
-    data = data.get("state_dict", data) if isinstance(data, dict) else {}
-    if not data or not all(isinstance(value, Tensor) for value in data.values()):
-        msg = f"{path} is not a state dict"
-        raise CheckpointError(msg)
-    return data
