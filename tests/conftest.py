@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +190,22 @@ def write_bundle_fixture() -> Callable[..., Path]:
 @pytest.fixture(name="to_npz")
 def to_npz_fixture() -> Callable[[dict[str, NDArray[np.generic]]], bytes]:
     return to_npz
+
+
+@pytest.fixture
+def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, handlers put back, and code books that are seeded and revived within a few steps."""
+    torch = pytest.importorskip("torch")
+    from dlf.train import codec_stage, tokenizer_stage
+
+    monkeypatch.setattr(tokenizer_stage, "SEED_STEP", 2)
+    monkeypatch.setattr(tokenizer_stage, "CODE_PATIENCE", 1)
+    monkeypatch.setattr(codec_stage, "CODE_PATIENCE", 1)
+    monkeypatch.setattr(codec_stage, "SEED_VECTORS", 30)
+    threads = torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

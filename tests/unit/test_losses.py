@@ -3,14 +3,17 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from dlf.errors import MissingExtra
 from dlf.losses.objective import Weights, pixel_terms, weighted_sum
-from dlf.losses.perceptual import ConvBn, StemDistance, feature_distance
+from dlf.losses.perceptual import ConvBn, LpipsDistance, StemDistance, feature_distance, perceptual_distance
 
 pytestmark = pytest.mark.torch
 
@@ -126,3 +129,37 @@ def test_low_frequency_term_sees_colour_not_texture() -> None:
     assert pixel_terms(target + checks, target, weights, None)["low"] < 1e-6
     tinted = pixel_terms(target + 0.25, target, weights, None)
     torch.testing.assert_close(tinted["low"], tinted["l1"])
+
+
+def test_lpips_is_the_library_s() -> None:
+    """Under random weights of VGG-16: nothing is downloaded."""
+    try:
+        lpips = pytest.importorskip("lpips", reason="the lpips library is not installed")
+    except RuntimeError:
+        pytest.skip("this torchvision does not fit this torch")
+    torch.manual_seed(3)
+    ours = LpipsDistance(random_weights=True)
+    torch.manual_seed(3)
+    theirs = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False).eval()
+    x, y = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    found = ours(x.requires_grad_(), y)
+    torch.testing.assert_close(found, theirs(x, y).flatten())
+    assert found.shape == (2,)
+    found.sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in ours.parameters())
+
+
+def test_the_network_of_the_perceptual_term_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="there is no file"):
+        perceptual_distance(str(tmp_path / "none.safetensors"))
+
+    def refuse(name: str) -> None:
+        raise ModuleNotFoundError(name=name)
+
+    monkeypatch.setattr("dlf.extras.import_module", refuse)
+    with pytest.raises(MissingExtra, match=r"dlf-codec\[lpips\]"):
+        perceptual_distance("lpips-vgg")

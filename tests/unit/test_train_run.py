@@ -5,112 +5,25 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 
-from dlf.losses.objective import Weights
-from dlf.nn.build import TINY
-from dlf.nn.config import to_dict
-from dlf.train import checkpoint, codec_stage, tokenizer_stage
+from dlf.train import checkpoint
 from dlf.train.board import LOG
 from dlf.train.checkpoint import Checkpoint
-from dlf.train.codec_stage import CodecStage, new_model
-from dlf.train.config import Rate, TrainConfig
-from dlf.train.controller import Ladder
-from dlf.train.data import Batch, CropSampler
-from dlf.train.loop import CHECKPOINT, LossReport, Run, Stage
+from dlf.train.data import Batch
+from dlf.train.loop import CHECKPOINT, LossReport, Run
 from dlf.train.recompute import BLOCKS, recompute_blocks
-from dlf.train.run import Sources, build_stage, open_pictures, run_stage
 from dlf.train.tokenizer_stage import TokenizerStage
+from tiny_runs import CONFIG, STEPS, Sampler, assert_same, make_run, make_stage, pictures, stop_after, tensors
 
-pytestmark = pytest.mark.torch
-
-STEPS = 6
-CONFIG = TrainConfig(
-    preset="tiny", stage="tokenizer", steps=STEPS, shapes=((64, 64), (32, 96)), pixels=8192, lr=2e-3,
-    lr_end=1e-4, weights=Weights(l1=1.0, low=1.0, vq=1.0, latent=1.0, code=0.25), warmup=2, hold=0.3,
-    rate=Rate(at_low=4.0, at_high=1.0), ema=0.9, precision="float32", validate_every=4, log_every=2,
-)  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, handlers put back, and code books that are seeded and revived within a few steps."""
-    monkeypatch.setattr(tokenizer_stage, "SEED_STEP", 2)
-    monkeypatch.setattr(tokenizer_stage, "CODE_PATIENCE", 1)
-    monkeypatch.setattr(codec_stage, "CODE_PATIENCE", 1)
-    monkeypatch.setattr(codec_stage, "SEED_VECTORS", 30)
-    threads = torch.get_num_threads()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def pictures() -> list[NDArray[np.uint8]]:
-    rng = np.random.default_rng(4)
-    return [rng.integers(0, 256, (96, 128, 3), np.uint8) for _ in range(3)]
-
-
-def make_stage(kind: str) -> tuple[TrainConfig, Stage]:
-    torch.manual_seed(21)
-    config = replace(CONFIG, stage=kind)
-    if kind == "tokenizer":
-        return config, TokenizerStage(config, None, pictures()[:1])
-    return config, CodecStage(config, new_model("tiny"), None, pictures(), pictures()[:1])
-
-
-class Sampler(CropSampler):
-    """Crops of made-up pictures; calls `hook` with the number of the step first."""
-
-    def __init__(self, hook: Callable[[int], None] = lambda step: None) -> None:
-        super().__init__(pictures(), CONFIG.shapes, CONFIG.pixels, CONFIG.seed)
-        self.hook = hook
-
-    def __call__(self, step: int, part: int = 0) -> Batch:
-        self.hook(step)
-        return super().__call__(step, part)
-
-
-def make_run(kind: str, folder: Path, hook: Callable[[int], None] = lambda step: None) -> Run:
-    config, stage = make_stage(kind)
-    return Run(config, stage, Sampler(hook), folder)
-
-
-def stop_after(run: Run, steps: int) -> None:
-    def hook(step: int) -> None:
-        run.stop = step + 1 == steps
-
-    run.sampler.hook = hook  # type: ignore[attr-defined]
-
-
-def tensors(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from tensors(part, f"{path}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for key, part in enumerate(value):
-            yield from tensors(part, f"{path}.{key}")
-    else:
-        yield path, value
-
-
-def assert_same(a: Any, b: Any) -> None:
-    first, second = dict(tensors(a)), dict(tensors(b))
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        same = torch.equal(value, second[key]) if isinstance(value, torch.Tensor) else value == second[key]
-        assert same, key
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
 
 @pytest.mark.parametrize("stopped", [1, 4])
@@ -244,71 +157,6 @@ def test_codes_that_jump_are_not_averaged(tmp_path: Path) -> None:
         assert not torch.equal(run.ema[name], own[name]), name
 
 
-def test_alignment_leaves_the_tokenizer_alone(tmp_path: Path) -> None:
-    run = make_run("align", tmp_path)
-    before = {k: v.clone() for k, v in run.stage.module.vqgan.state_dict().items()}
-    run.train()
-    assert_same(before, run.stage.module.vqgan.state_dict())
-
-
-def test_frozen_prefixes_do_not_train() -> None:
-    config = replace(CONFIG, stage="joint", freeze=("encoder.", "quantize."))
-    stage = CodecStage(config, new_model("tiny"), None, pictures(), [])
-    trained = {n.split(".")[0] for n, p in stage.module.named_parameters() if p.requires_grad}
-    assert trained == {"details", "decoder", "fusion", "vqgan"}
-    assert not stage.module.vqgan.encoder.conv_in.weight.requires_grad
-    assert stage.module.vqgan.decoder.conv_in.weight.requires_grad
-
-
-def write_pictures(folder: Path) -> Path:
-    from PIL import Image
-
-    folder.mkdir()
-    for number, pixels in enumerate(pictures()):
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    (folder / "broken.png").write_bytes(b"\x89PNG")
-    return folder
-
-
-def test_three_stages_from_files(tmp_path: Path) -> None:
-    """Each stage starts from the averaged weights of the one before."""
-    import yaml
-
-    data = write_pictures(tmp_path / "data")
-    init = None
-    for kind in ("tokenizer", "align", "joint"):
-        config = tmp_path / f"{kind}.yaml"
-        plain = json.loads(json.dumps(to_dict(replace(CONFIG, stage=kind, steps=3))))
-        config.write_text(yaml.safe_dump(plain))
-        out = tmp_path / kind
-        assert run_stage(config, Sources(data, data, out, init, None), 1)
-        init = out / CHECKPOINT
-    aligned, joint = (checkpoint.load(tmp_path / kind / CHECKPOINT) for kind in ("align", "joint"))
-    tokenizer = checkpoint.load(tmp_path / "tokenizer" / CHECKPOINT).ema
-    for name, weight in tokenizer.items():
-        assert torch.equal(aligned.model[f"vqgan.{name}"], weight), name
-    assert torch.equal(joint.model["vqgan.encoder.conv_in.weight"], tokenizer["encoder.conv_in.weight"])
-
-
-def test_perceptual_term_needs_its_weights(tmp_path: Path) -> None:
-    config = replace(CONFIG, weights=Weights(perceptual=1.0))
-    with pytest.raises(ValueError, match="perceptual"):
-        build_stage(config, Sources(tmp_path, tmp_path, tmp_path, None, None), pictures(), [])
-
-
-def test_draws_ask_for_tokens_that_exist() -> None:
-    _, stage = make_stage("joint")
-    assert isinstance(stage, CodecStage)
-    draws = [stage.draw(Sampler()(step), 0.5) for step in range(40)]
-    keeps = torch.cat([draw.keep for draw in draws])
-    qualities = torch.cat([draw.quality for draw in draws])
-    assert keeps.min() >= 1
-    assert keeps.max() <= TINY.tokens.count
-    assert qualities.min() >= 0
-    assert qualities.max() <= 100
-    assert qualities.std() > 20
-
-
 def test_a_full_disk_does_not_end_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -392,48 +240,3 @@ def test_a_step_of_two_parts_averages_their_gradients(tmp_path: Path) -> None:
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
-
-
-def test_lambda_climbs_while_the_rate_is_above_the_window(tmp_path: Path) -> None:
-    """One rung a validation, kept in the checkpoint, and used as the weight of the rate."""
-    rate = Rate(ladder=Ladder((0.5, 2.0, 8.0), 0.0, 1e-6))
-    config, stage = make_stage("joint")
-    config = replace(config, rate=rate, validate_every=2)
-    stage.config = config
-    run = Run(config, stage, Sampler(), tmp_path)
-    assert run.train()
-    assert isinstance(stage, CodecStage)
-    assert stage.rung == 2
-    rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
-    ratios = [row["rate"] / row["bpp"] for row in rows if row["kind"] == "train"]
-    assert ratios == pytest.approx([0.5, 2.0, 8.0], rel=0.01)
-    _, fresh = make_stage("joint")
-    fresh.config = config
-    assert isinstance(fresh, CodecStage)
-    Run(config, fresh, Sampler(), tmp_path)
-    assert fresh.rung == 2
-
-
-@pytest.mark.parametrize("kind", ["align", "joint"])
-def test_a_streamed_run_resumes_exactly(kind: str, tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "data")
-    torch.manual_seed(1)
-    config = replace(CONFIG, stage=kind, stream=True, steps=4)
-    sources = Sources(data, data, tmp_path, None, None)
-
-    def start(folder: Path) -> Run:
-        torch.manual_seed(21)
-        sampler, images = open_pictures(config, data)
-        return Run(config, build_stage(config, sources, images, pictures()[:1]), sampler, folder)
-
-    assert start(tmp_path / "whole").train()
-    first = start(tmp_path / "parts")
-    first.board.row = lambda *_: setattr(first, "stop", True)  # type: ignore[method-assign]
-    assert not first.train()
-    assert first.step == 2
-    second = start(tmp_path / "parts")
-    assert second.train()
-    a, b = (checkpoint.load(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
-    assert_same(a.model, b.model)
-    rows = [json.loads(line) for line in (tmp_path / "whole" / LOG).read_text().splitlines()]
-    assert [row["unread"] for row in rows if row["kind"] == "train" and "unread" in row]

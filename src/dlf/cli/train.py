@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", type=Path, metavar="FILE", help="checkpoint of the stage before")
     parser.add_argument("--titok", type=Path, metavar="FILE", help="TiTok weights to start from")
     parser.add_argument("--vqgan", type=Path, metavar="FILE", help="VQGAN weights to start from")
-    parser.add_argument("--perceptual", type=Path, metavar="FILE", help="weights of the feature network")
+    parser.add_argument(
+        "--perceptual",
+        metavar="NETWORK",
+        help="of the perceptual term: lpips-vgg (downloads VGG-16), or a file of Inception-v3 weights",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's event files")
     parser.add_argument(

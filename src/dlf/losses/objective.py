@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor
-
-from dlf.losses.perceptual import StemDistance
+from torch import Tensor, nn
 
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # of the published form, for pixels in [0, 1]
 SSIM_STRIDE = 3  # squares overlap, and a training step is not a tenth longer
@@ -37,7 +35,7 @@ def pixel_terms(
     picture: Tensor,
     target: Tensor,
     weights: Weights,
-    perceptual: StemDistance | None,
+    perceptual: nn.Module | None,
     offset: tuple[int, int] = (0, 0),
 ) -> dict[str, Tensor]:
     """Unweighted terms l1, low, ssim and perceptual of RGB batches (B, 3, H, W) in [-1, 1].

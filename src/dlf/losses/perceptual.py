@@ -1,7 +1,8 @@
-"""Perceptual distances in the form of LPIPS (Zhang et al. 2018), on networks that are at hand.
+"""Perceptual distances for training: LPIPS itself, and one of its form on a network that is at hand.
 
-Unit-normalised feature vectors, squared difference, mean over layers and places.  Without LPIPS's
-learned weights this is not LPIPS and is never reported under that name.
+LPIPS (Zhang et al. 2018) compares unit-normalised feature vectors of VGG-16 under weights learned from
+human judgements; the library `lpips` brings them, torchvision downloads the network.  `StemDistance` has
+neither: it is not LPIPS and is never reported under that name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from dlf.extras import need
+
+LPIPS_VGG = "lpips-vgg"
 
 
 class ConvBn(nn.Module):
@@ -96,3 +101,39 @@ class StemDistance(nn.Module):
         with torch.no_grad():
             wanted = self.features(target)
         return feature_distance(self.features(x), wanted)
+
+
+class LpipsDistance(nn.Module):
+    """LPIPS 0.1 over VGG-16, the paper's perceptual term, of two RGB batches in [-1, 1]: (B,).
+
+    random_weights: of VGG-16, for tests; otherwise torchvision downloads its own when they are first used.
+
+    Raises:
+        MissingExtra: the library is not installed.
+        OSError: the weights of VGG-16 are neither in torchvision's cache nor to be downloaded.
+    """
+
+    def __init__(self, *, random_weights: bool = False) -> None:
+        super().__init__()
+        library = need("lpips", "lpips")
+        self.network = library.LPIPS(net="vgg", pnet_rand=random_weights, verbose=False)
+        self.network.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        distance: Tensor = self.network(x, target)
+        return distance.flatten()
+
+
+def perceptual_distance(source: str) -> nn.Module:
+    """The distance that a run names: "lpips-vgg", or the path of the Inception stem's weights.
+
+    Raises:
+        ValueError: there is no such file.
+        MissingExtra, OSError: see `LpipsDistance`.
+    """
+    if source == LPIPS_VGG:
+        return LpipsDistance()
+    if not Path(source).is_file():
+        msg = f"--perceptual takes {LPIPS_VGG} or a weights file; there is no file {source}"
+        raise ValueError(msg)
+    return StemDistance(Path(source))

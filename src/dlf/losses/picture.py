@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlf.losses.adversarial import Adversarial, Adversary, Average, keep
 from dlf.losses.objective import Weights, pixel_terms, weighted_sum
-from dlf.losses.perceptual import StemDistance
 
 OFFSETS = 8  # see `pixel_terms`
 
@@ -24,7 +23,7 @@ class PictureLoss:
         self,
         weights: Weights,
         adversarial: Adversarial,
-        perceptual: StemDistance | None,
+        perceptual: nn.Module | None,
         *,
         bf16: bool,
         batches: int = 1,

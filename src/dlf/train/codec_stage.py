@@ -14,12 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlf.geometry import CELL, PATCH
 from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import pixel_terms, weighted_sum
-from dlf.losses.perceptual import StemDistance
 from dlf.losses.picture import PictureLoss
 from dlf.nn.build import PRESETS
 from dlf.nn.model import Bottleneck, Dlf, Fused
@@ -109,7 +108,7 @@ class CodecStage:
         self,
         config: TrainConfig,
         model: Dlf,
-        perceptual: StemDistance | None,
+        perceptual: nn.Module | None,
         train: Sequence[NDArray[np.uint8]],
         val: Sequence[NDArray[np.uint8]],
     ) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlf.importers.pretrained import TITOK, VQGAN, take_over
-from dlf.losses.perceptual import StemDistance
+from dlf.losses.perceptual import perceptual_distance
 from dlf.train import checkpoint, distributed
 from dlf.train.board import Board
 from dlf.train.codec_stage import CodecStage, new_model
@@ -37,7 +37,8 @@ class Sources:
     """Where a run reads and writes.
 
     train, val: folders of pictures or WebDataset shards.  out: the run's folder.  init: a checkpoint
-    whose averaged weights this stage starts from.  perceptual: weights file of the feature network.
+    whose averaged weights this stage starts from.  perceptual: see
+    `dlf.losses.perceptual.perceptual_distance`.
     titok, vqgan: files of the pretrained models that a new codec starts from.
     """
 
@@ -45,7 +46,7 @@ class Sources:
     val: Path
     out: Path
     init: Path | None
-    perceptual: Path | None
+    perceptual: str | None
     titok: Path | None = None
     vqgan: Path | None = None
 
@@ -104,9 +105,9 @@ def build_stage(
     perceptual = None
     if config.weights.perceptual:
         if sources.perceptual is None:
-            msg = "this stage has a perceptual term: name the weights file of its network"
+            msg = "this stage has a perceptual term: name its network with --perceptual"
             raise ValueError(msg)
-        perceptual = StemDistance(sources.perceptual)
+        perceptual = perceptual_distance(sources.perceptual)
         perceptual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.stage == "tokenizer":
         stage = TokenizerStage(config, perceptual, val)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlf.losses.objective import pixel_terms
-from dlf.losses.perceptual import StemDistance
 from dlf.losses.picture import PictureLoss
 from dlf.nn.build import PRESETS
 from dlf.nn.vqgan import Vqgan, quantise_grid
@@ -31,7 +30,7 @@ class TokenizerStage:
     """Picture loss and VQ loss; see `dlf.train.loop.Stage`."""
 
     def __init__(
-        self, config: TrainConfig, perceptual: StemDistance | None, val: Sequence[NDArray[np.uint8]]
+        self, config: TrainConfig, perceptual: nn.Module | None, val: Sequence[NDArray[np.uint8]]
     ) -> None:
         self.config, self.perceptual, self.val = config, perceptual, val
         self.module = Vqgan(PRESETS[config.preset].vqgan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

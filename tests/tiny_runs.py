@@ -1,0 +1,82 @@
+"""Tiny runs that several test files share: stages, crops of made-up pictures, comparing states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dlf.losses.objective import Weights
+from dlf.train.codec_stage import CodecStage, new_model
+from dlf.train.config import Rate, TrainConfig
+from dlf.train.data import Batch, CropSampler
+from dlf.train.loop import Run, Stage
+from dlf.train.tokenizer_stage import TokenizerStage
+
+STEPS = 6
+CONFIG = TrainConfig(
+    preset="tiny", stage="tokenizer", steps=STEPS, shapes=((64, 64), (32, 96)), pixels=8192, lr=2e-3,
+    lr_end=1e-4, weights=Weights(l1=1.0, low=1.0, vq=1.0, latent=1.0, code=0.25), warmup=2, hold=0.3,
+    rate=Rate(at_low=4.0, at_high=1.0), ema=0.9, precision="float32", validate_every=4, log_every=2,
+)  # fmt: skip
+
+
+def pictures() -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(4)
+    return [rng.integers(0, 256, (96, 128, 3), np.uint8) for _ in range(3)]
+
+
+def make_stage(kind: str) -> tuple[TrainConfig, Stage]:
+    torch.manual_seed(21)
+    config = replace(CONFIG, stage=kind)
+    if kind == "tokenizer":
+        return config, TokenizerStage(config, None, pictures()[:1])
+    return config, CodecStage(config, new_model("tiny"), None, pictures(), pictures()[:1])
+
+
+class Sampler(CropSampler):
+    """Crops of made-up pictures; calls `hook` with the number of the step first."""
+
+    def __init__(self, hook: Callable[[int], None] = lambda step: None) -> None:
+        super().__init__(pictures(), CONFIG.shapes, CONFIG.pixels, CONFIG.seed)
+        self.hook = hook
+
+    def __call__(self, step: int, part: int = 0) -> Batch:
+        self.hook(step)
+        return super().__call__(step, part)
+
+
+def make_run(kind: str, folder: Path, hook: Callable[[int], None] = lambda step: None) -> Run:
+    config, stage = make_stage(kind)
+    return Run(config, stage, Sampler(hook), folder)
+
+
+def stop_after(run: Run, steps: int) -> None:
+    def hook(step: int) -> None:
+        run.stop = step + 1 == steps
+
+    run.sampler.hook = hook  # type: ignore[attr-defined]
+
+
+def tensors(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from tensors(part, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for key, part in enumerate(value):
+            yield from tensors(part, f"{path}.{key}")
+    else:
+        yield path, value
+
+
+def assert_same(a: Any, b: Any) -> None:
+    first, second = dict(tensors(a)), dict(tensors(b))
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        same = torch.equal(value, second[key]) if isinstance(value, torch.Tensor) else value == second[key]
+        assert same, key

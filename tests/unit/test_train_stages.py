@@ -1,0 +1,136 @@
+"""Stages in a run: what trains, from files, draws, the ladder of rates, streams."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from dlf.losses.objective import Weights
+from dlf.nn.build import TINY
+from dlf.nn.config import to_dict
+from dlf.train import checkpoint
+from dlf.train.board import LOG
+from dlf.train.codec_stage import CodecStage, new_model
+from dlf.train.config import Rate
+from dlf.train.controller import Ladder
+from dlf.train.loop import CHECKPOINT, Run
+from dlf.train.run import Sources, build_stage, open_pictures, run_stage
+from tiny_runs import CONFIG, Sampler, assert_same, make_run, make_stage, pictures
+
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
+
+
+def test_alignment_leaves_the_tokenizer_alone(tmp_path: Path) -> None:
+    run = make_run("align", tmp_path)
+    before = {k: v.clone() for k, v in run.stage.module.vqgan.state_dict().items()}
+    run.train()
+    assert_same(before, run.stage.module.vqgan.state_dict())
+
+
+def test_frozen_prefixes_do_not_train() -> None:
+    config = replace(CONFIG, stage="joint", freeze=("encoder.", "quantize."))
+    stage = CodecStage(config, new_model("tiny"), None, pictures(), [])
+    trained = {n.split(".")[0] for n, p in stage.module.named_parameters() if p.requires_grad}
+    assert trained == {"details", "decoder", "fusion", "vqgan"}
+    assert not stage.module.vqgan.encoder.conv_in.weight.requires_grad
+    assert stage.module.vqgan.decoder.conv_in.weight.requires_grad
+
+
+def write_pictures(folder: Path) -> Path:
+    from PIL import Image
+
+    folder.mkdir()
+    for number, pixels in enumerate(pictures()):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def test_three_stages_from_files(tmp_path: Path) -> None:
+    """Each stage starts from the averaged weights of the one before."""
+    import yaml
+
+    data = write_pictures(tmp_path / "data")
+    init = None
+    for kind in ("tokenizer", "align", "joint"):
+        config = tmp_path / f"{kind}.yaml"
+        plain = json.loads(json.dumps(to_dict(replace(CONFIG, stage=kind, steps=3))))
+        config.write_text(yaml.safe_dump(plain))
+        out = tmp_path / kind
+        assert run_stage(config, Sources(data, data, out, init, None), 1)
+        init = out / CHECKPOINT
+    aligned, joint = (checkpoint.load(tmp_path / kind / CHECKPOINT) for kind in ("align", "joint"))
+    tokenizer = checkpoint.load(tmp_path / "tokenizer" / CHECKPOINT).ema
+    for name, weight in tokenizer.items():
+        assert torch.equal(aligned.model[f"vqgan.{name}"], weight), name
+    assert torch.equal(joint.model["vqgan.encoder.conv_in.weight"], tokenizer["encoder.conv_in.weight"])
+
+
+def test_perceptual_term_needs_its_weights(tmp_path: Path) -> None:
+    config = replace(CONFIG, weights=Weights(perceptual=1.0))
+    with pytest.raises(ValueError, match="perceptual"):
+        build_stage(config, Sources(tmp_path, tmp_path, tmp_path, None, None), pictures(), [])
+
+
+def test_draws_ask_for_tokens_that_exist() -> None:
+    _, stage = make_stage("joint")
+    assert isinstance(stage, CodecStage)
+    draws = [stage.draw(Sampler()(step), 0.5) for step in range(40)]
+    keeps = torch.cat([draw.keep for draw in draws])
+    qualities = torch.cat([draw.quality for draw in draws])
+    assert keeps.min() >= 1
+    assert keeps.max() <= TINY.tokens.count
+    assert qualities.min() >= 0
+    assert qualities.max() <= 100
+    assert qualities.std() > 20
+
+
+def test_lambda_climbs_while_the_rate_is_above_the_window(tmp_path: Path) -> None:
+    """One rung a validation, kept in the checkpoint, and used as the weight of the rate."""
+    rate = Rate(ladder=Ladder((0.5, 2.0, 8.0), 0.0, 1e-6))
+    config, stage = make_stage("joint")
+    config = replace(config, rate=rate, validate_every=2)
+    stage.config = config
+    run = Run(config, stage, Sampler(), tmp_path)
+    assert run.train()
+    assert isinstance(stage, CodecStage)
+    assert stage.rung == 2
+    rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    ratios = [row["rate"] / row["bpp"] for row in rows if row["kind"] == "train"]
+    assert ratios == pytest.approx([0.5, 2.0, 8.0], rel=0.01)
+    _, fresh = make_stage("joint")
+    fresh.config = config
+    assert isinstance(fresh, CodecStage)
+    Run(config, fresh, Sampler(), tmp_path)
+    assert fresh.rung == 2
+
+
+@pytest.mark.parametrize("kind", ["align", "joint"])
+def test_a_streamed_run_resumes_exactly(kind: str, tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "data")
+    torch.manual_seed(1)
+    config = replace(CONFIG, stage=kind, stream=True, steps=4)
+    sources = Sources(data, data, tmp_path, None, None)
+
+    def start(folder: Path) -> Run:
+        torch.manual_seed(21)
+        sampler, images = open_pictures(config, data)
+        return Run(config, build_stage(config, sources, images, pictures()[:1]), sampler, folder)
+
+    assert start(tmp_path / "whole").train()
+    first = start(tmp_path / "parts")
+    first.board.row = lambda *_: setattr(first, "stop", True)  # type: ignore[method-assign]
+    assert not first.train()
+    assert first.step == 2
+    second = start(tmp_path / "parts")
+    assert second.train()
+    a, b = (checkpoint.load(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
+    assert_same(a.model, b.model)
+    rows = [json.loads(line) for line in (tmp_path / "whole" / LOG).read_text().splitlines()]
+    assert [row["unread"] for row in rows if row["kind"] == "train" and "unread" in row]
