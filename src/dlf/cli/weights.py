@@ -1,4 +1,4 @@
-"""Import released checkpoints as models of this package."""
+"""Import released checkpoints as models of this package; get a model's weights back to train them on."""
 
 from __future__ import annotations
 
@@ -46,6 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace a model that exists")
     command.add_argument("--preset", default="dlf-l", help=argparse.SUPPRESS)
     command.set_defaults(run=run, quiet=False, verbose=False)
+    command = actions.add_parser(
+        "recover",
+        help="turn a model into a checkpoint to train on",
+        description="Turn a model of this package's own kind back into a checkpoint for `dlf train --init`.",
+    )
+    command.add_argument("model", help="its name or folder; 'default' is the one in the package")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="checkpoint to write"
+    )
+    command.add_argument("--preset", default="compact", help="that it was trained as (default: %(default)s)")
+    command.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    command.set_defaults(run=run_recover, quiet=False, verbose=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,4 +120,33 @@ def _import_start(args: argparse.Namespace, tensors: dict[str, Tensor]) -> int:
         raise UsageError(msg)
     write_start(tensors, args.output, args.dtype)
     print(f"{args.checkpoint} -> {args.output}: {len(tensors)} tensors, {args.dtype}")
+    return 0
+
+
+def run_recover(args: argparse.Namespace) -> int:
+    """Recover; returns the exit code."""
+    need("torch", "torch")
+    need("onnx", "torch")
+    from dlf.codec.bundle import find
+    from dlf.export.recover import recover
+    from dlf.nn.build import PRESETS
+    from dlf.train.checkpoint import Checkpoint, save
+
+    if args.preset not in PRESETS:
+        msg = f"there is no preset {args.preset}; there are {', '.join(PRESETS)}"
+        raise UsageError(msg)
+    if args.output.exists() and not args.overwrite:
+        msg = f"{args.output} exists (--overwrite replaces it)"
+        raise UsageError(msg)
+    bundle = find(None if args.model == "default" else args.model)
+    found = recover(bundle, args.preset)
+    try:
+        save(args.output, Checkpoint(0, {"preset": args.preset}, found.tensors, found.tensors, {}))
+    except OSError as error:
+        msg = f"the checkpoint cannot be written: {error.strerror or error}"
+        raise CheckpointError(msg) from error
+    held = len(found.tensors) - len(found.guessed)
+    print(
+        f"{bundle.manifest.name} -> {args.output}: {held} tensors, {len(found.guessed)} that it does not hold"
+    )
     return 0

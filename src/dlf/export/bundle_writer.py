@@ -94,12 +94,13 @@ def smooth_frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint32]:
 
 
 def _graph(model: Dlf, name: str) -> bytes:
-    onnx_model = _trace(model, name)
+    onnx_model = trace(model, name)
     store_half(onnx_model, lossless=name in ("prior.onnx", "context.onnx"))
     return onnx_model.SerializeToString()
 
 
-def _trace(model: Dlf, name: str) -> ModelProto:
+def trace(model: Dlf, name: str) -> ModelProto:
+    """One of the graphs of a model, in float32; name: see `dlf.codec.bundle.GRAPHS`."""
     rows, cols = TRACE_ROWS, TRACE_COLS
     grid = model.grid(32 * rows, 32 * cols)
     plans = plan_tensors(grid)

@@ -1,0 +1,99 @@
+"""A bundle's weights come back as a checkpoint that computes the same."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from dlf.codec.bundle import ModelBundle
+from dlf.errors import BundleError
+from dlf.export.bundle_writer import BundleSpec, write_bundle
+from dlf.export.parity import compare
+from dlf.export.recover import recover
+from dlf.nn.build import PRESETS, TINY
+from dlf.nn.model import Dlf
+from dlf.records import UInt8
+from dlf.train import checkpoint
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def model() -> Dlf:
+    torch.manual_seed(8)
+    model = Dlf(TINY).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        # biases that are equal, which the tracer writes once, stay among them
+        if not parameter.any() and "adaptor" not in name and "conv2" not in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+        parameter.copy_(parameter.half().float())
+    model.encoder.spread.mean.normal_()
+    model.encoder.spread.square.uniform_(4, 9)
+    return model
+
+
+@pytest.fixture(scope="module")
+def bundle(model: Dlf, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    counts = np.ones((TINY.tokens.count, TINY.tokens.codes), np.int64)
+    write_bundle(model, folder, BundleSpec("tiny", 101, 40, counts, {}))
+    return ModelBundle.open(folder)
+
+
+def test_what_comes_back_computes_the_same(
+    model: Dlf, bundle: ModelBundle, picture: Callable[[int, int], UInt8]
+) -> None:
+    found = recover(bundle, "tiny")
+    again = Dlf(TINY).eval().requires_grad_(False)
+    again.load_state_dict(found.tensors)
+    parity = compare(again, bundle, [picture(288, 320)], 50)
+    parity.check()
+    assert parity.tokens == 1
+    guessed = ("vqgan.encoder.", "vqgan.quant_conv.")
+    assert found.guessed
+    assert all(name.startswith(guessed) for name in found.guessed)
+    for name, tensor in model.state_dict().items():
+        combined = name.endswith(("class_embedding", "positional_embedding", "spread.square"))
+        if not combined and not name.startswith(guessed) and "details.context" not in name:
+            torch.testing.assert_close(found.tensors[name], tensor, rtol=0, atol=0, msg=name)
+
+
+def test_another_preset_is_refused(bundle: ModelBundle) -> None:
+    with pytest.raises(BundleError, match=r"of this preset|of another form"):
+        recover(bundle, "compact")
+    with pytest.raises(BundleError, match="cannot be got back"):
+        recover(bundle, "dlf-l")
+
+
+def test_the_command_writes_a_checkpoint_to_start_from(bundle: ModelBundle, tmp_path: Path) -> None:
+    out = tmp_path / "start.pt"
+    line = [sys.executable, "-m", "dlf", "weights", "recover", str(bundle.folder), "-o", str(out), "--preset"]
+    done = subprocess.run([*line, "tiny"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    state = checkpoint.load(out)
+    assert state.config["preset"] == "tiny"
+    Dlf(TINY).load_state_dict(state.ema)
+    again = subprocess.run([*line, "tiny"], capture_output=True, text=True)
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+    wrong = subprocess.run([*line, "huge", "--overwrite"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "there is no preset huge" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_the_shipped_model_comes_back(picture: Callable[[int, int], UInt8]) -> None:
+    from dlf.codec.bundle import find
+
+    bundle = find()
+    model = Dlf(PRESETS["compact"]).eval().requires_grad_(False)
+    model.load_state_dict(recover(bundle, "compact").tensors)
+    compare(model, bundle, [picture(288, 320)], 50).check()
