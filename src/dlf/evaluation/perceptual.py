@@ -56,7 +56,7 @@ def stem_metric(weights: Path) -> Metric:
     features = _stem(weights)
     import torch
 
-    features.to(memory_format=torch.channels_last)
+    features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return _metric("stem", "stem distance", f"stem {zlib.crc32(weights.read_bytes()):08x}", features)
 
 
@@ -151,7 +151,7 @@ def _units(vectors: Tensor) -> Tensor:
 
     units = torch.empty_like(vectors)
     size = _places(vectors)
-    for x, unit in zip(vectors.split(size), units.split(size), strict=True):
+    for x, unit in zip(torch.split(vectors, size), torch.split(units, size), strict=True):
         torch.mul(x, _scales(x), out=unit)
     return units
 
@@ -161,9 +161,11 @@ def _distance(vectors: Tensor, units: Tensor) -> float:
 
     The same as `dlf.losses.perceptual.feature_distance` of one layer, without its copies of whole maps.
     """
+    import torch
+
     size = _places(vectors)
     total = 0.0
-    for x, unit in zip(vectors.split(size), units.split(size), strict=True):
+    for x, unit in zip(torch.split(vectors, size), torch.split(units, size), strict=True):
         total += float((x * _scales(x)).sub_(unit).square_().sum())
     return total / len(vectors)
 
