@@ -111,6 +111,9 @@ def test_the_spellings_of_before(folder: Path) -> None:
     lines = (folder / "out" / "summary.md").read_text().splitlines()
     stages = [line.split(" | ")[1] for line in lines if line.startswith("| dlf |") and "q50" not in line]
     assert stages[-6:] == ["analysis", "prior", "context", "synthesis", "the rest", "all"]
+    whole = [line.split(" | ") for line in lines if line.split(" | ")[1:2] == ["all"]]
+    assert [cells[0] for cells in whole] == ["| (none)", "| dlf", "| webp"]
+    assert all(float(cells[6]) > 0 and float(cells[7]) >= 0 for cells in whole[1:])  # seconds
     assert "| webp | q50 |" in (folder / "out" / "summary.md").read_text()
 
 

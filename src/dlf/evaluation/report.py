@@ -18,8 +18,11 @@ DOUBTFUL = 0.5
 
 
 COMPLEXITY = (
-    "Of our codecs, on the first picture at the middle target, alone on the machine but for other programs. "
-    "Seconds of one run after another that warmed up. The rest: entropy coding and what is around it."
+    "On the first picture, with the setting and scale of its row at the middle target; each codec codes in a "
+    "process of its own and decodes in another. Seconds of the second run, by network for our codecs; the "
+    "rest: entropy coding and what is around it. GMAC: 10^9 multiply-accumulates of convolutions and matrix "
+    "products, all runs of a network together. Peak: memory of the process, with Python and all libraries; "
+    "(none): of one that does not code."
 )
 
 
@@ -29,7 +32,7 @@ class Results:
 
     rows: all of them, in order.  pictures: how many the means run over.  metrics: as asked for.
     curves: by codec.  differences: of rates.  notes: sentences on what is missing or went wrong.
-    complexity: what our codecs cost, if asked for.
+    complexity: what the codecs cost, if asked for.
     """
 
     rows: list[Row]
@@ -167,7 +170,7 @@ def means_table(found: Results) -> Table:
             for point in points:
                 if point.target == target:
                     values = [_value(point.scores.get(m.name), m) for m in found.metrics]
-                    times = [f"{s:.2f}" if s else "" for s in (point.encode_s, point.decode_s)]
+                    times = [f"{s:.3f}" if s else "" for s in (point.encode_s, point.decode_s)]
                     over = str(point.over_budget or "")
                     lines.append([codec, target, f"{point.bpp:.4f}", *values, over, *times])
     return Table(titles, lines)
