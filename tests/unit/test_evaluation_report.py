@@ -169,6 +169,22 @@ def test_the_page_in_a_browser(report: Path) -> None:
         page.wait_for_selector(".plot .main-svg")
         assert page.locator(".plot").count() == 4
         assert page.locator(".plot").first.locator(".scatterlayer .trace").count() == 3
+        # every plot is as wide as its place, and readable on a dark page too
+        for scheme, light in (("light", True), ("dark", False)):
+            page.emulate_media(color_scheme=scheme)
+            page.reload()
+            page.wait_for_selector(".plot .main-svg")
+            widths = page.evaluate(
+                "[...document.querySelectorAll('.plot')].map((box) => "
+                "box.querySelector('.main-svg').getBoundingClientRect().width - box.clientWidth)"
+            )
+            assert len(widths) == 4
+            assert max(map(abs, widths)) < 2
+            fill = "getComputedStyle(document.querySelector('.plot .main-svg')).backgroundColor"
+            ink = "getComputedStyle(document.querySelector('.plot .gtitle')).fill"
+            assert page.evaluate(fill) == "rgba(0, 0, 0, 0)"
+            levels = [int(level) for level in re.findall(r"\d+", page.evaluate(ink))[:3]]
+            assert (max(levels) < 100) if light else (min(levels) > 155)
         before = page.evaluate("document.getElementById('left-image').style.clipPath")
         slider = page.locator("#slider")
         box = slider.bounding_box()
