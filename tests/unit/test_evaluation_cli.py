@@ -92,6 +92,13 @@ def test_a_broken_picture_is_told(folder: Path) -> None:
     assert done.returncode == 1
     assert "c.png, q50, dlf: this is not an image of a known format" in done.stderr
     assert "Means over 2 pictures" in (folder / "out" / "summary.md").read_text()
+    for name in ("a", "b"):
+        (folder / "pictures" / f"{name}.png").unlink()
+    done = call(folder, "--bpp", "0.5,1", "--codecs", "dlf,webp", "--quiet", "--complexity")
+    assert done.returncode == 1
+    summary = (folder / "out" / "summary.md").read_text()
+    assert "no picture has every result" in summary
+    assert "- c.png, dlf, webp, 0.5, 1: this is not an image of a known format" in summary
 
 
 @pytest.mark.skipif(shutil.which("vvencapp") is not None, reason="vvenc is installed")

@@ -18,6 +18,7 @@ from dlf.errors import MissingExtra
 from dlf.evaluation import detection, learned, sets, tasks
 from dlf.evaluation.candidates import Coder, SpecError
 from dlf.evaluation.catalogue import METRICS, SETS, check_metric, open_metric
+from dlf.evaluation.curves import HULL
 from dlf.evaluation.dataset import find_pictures
 from dlf.evaluation.formats import open_format
 from dlf.evaluation.ledger import Ledger
@@ -240,7 +241,10 @@ def test_sets_of_decoded_pictures(picture: Picture, tmp_path: Path) -> None:
     small = [row for row in rows if row.picture == "small.png"]
     assert sets.set_scores(experiment, pictures, small, [sets.fid_metric(Means())]) == {}
     assert sets.set_scores(experiment, pictures, rows, []) == {}
-    joined = results(rows, experiment, sets=found, set_metrics=[sets.fid_metric(Means())])
+    joined = results(rows, experiment, [HULL], sets=found, set_metrics=[sets.fid_metric(Means())])
+    assert [d.reason for d in joined.differences if d.metric == "fid"] == [
+        "there is no best format of a picture by this metric"
+    ]
     assert [point.scores["fid"] for point in joined.curves["webp"]] == [
         found["webp", target]["fid"] for target in ("0.1", "6")
     ]
@@ -358,6 +362,19 @@ def test_what_is_missing_says_what_to_type(name: str, monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match="pip install"):
         {**METRICS, **SETS}[name](None)
+
+
+def test_a_library_that_does_not_fit_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unfit_library.py").write_text("import no_such_module")
+    (tmp_path / "broken_library.py").write_text("raise RuntimeError('operator does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, sentence in (
+        ("absent_library.part", "absent_library is not installed; run: pip install x"),
+        ("unfit_library", r"unfit_library does not work here \(No module named 'no_such_module'\); run"),
+        ("broken_library", r"broken_library does not work here \(operator does not exist\); run"),
+    ):
+        with pytest.raises(MissingExtra, match=sentence):
+            learned.loaded(name, "pip install x")
 
 
 @pytest.mark.torch

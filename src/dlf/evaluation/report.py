@@ -86,14 +86,17 @@ def _joined(points: Curve, codec: str, sets: Mapping[tuple[str, str], Mapping[st
 
 
 def _failures(rows: Sequence[Row]) -> list[str]:
-    """Return a sentence for each failure, one for all targets that failed in the same way."""
+    """Return a sentence for each failure, one for all codecs and targets that failed in the same way."""
     failed: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         if row.error:
-            failed.setdefault((row.picture, row.codec, row.error), []).append(row.target)
+            failed.setdefault((row.picture, row.error, row.codec), []).append(row.target)
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for (picture, error, codec), targets in failed.items():
+        alike.setdefault((picture, error, ", ".join(targets)), []).append(codec)
     return [
-        f"{picture}, {codec}, {', '.join(targets)}: {error}"
-        for (picture, codec, error), targets in failed.items()
+        f"{picture}, {', '.join(codecs)}, {targets}: {error}"
+        for (picture, error, targets), codecs in alike.items()
     ]
 
 
@@ -152,9 +155,12 @@ def summary(found: Results, experiment: Experiment) -> str:
 
 def explanation(found: Results, experiment: Experiment) -> str:
     """Say what the means are."""
+    if not found.pictures:
+        return "There are no means, for no picture has every result."
+    plural = "" if found.pictures == 1 else "s"
     return (
-        f"Means over {found.pictures} pictures, those with every result. bpp: bits of the file a pixel. "
-        "Every codec has at most the bytes of the target, a format that may be scaled down before "
+        f"Means over {found.pictures} picture{plural}, those with every result. bpp: bits of the file a "
+        "pixel. Every codec has at most the bytes of the target, a format that may be scaled down before "
         f"coding at the scale that is best by {experiment.judging.title}; over: pictures for which even its "
         "smallest file is larger. Seconds: of the chosen setting alone, while other work ran beside it."
     )
