@@ -14,4 +14,5 @@ from dlf.cli.main import main
 stand_in = types.ModuleType("dlf.codec.onnx_backend")
 stand_in.OnnxBackend = lambda *_: MockBackend()  # type: ignore[attr-defined]
 sys.modules["dlf.codec.onnx_backend"] = stand_in
-sys.exit(main())
+if __name__ == "__main__":  # a process of its own that it starts reads this file too
+    sys.exit(main())

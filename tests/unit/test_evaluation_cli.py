@@ -92,6 +92,13 @@ def test_a_broken_picture_is_told(folder: Path) -> None:
     assert done.returncode == 1
     assert "c.png, q50, dlf: this is not an image of a known format" in done.stderr
     assert "Means over 2 pictures" in (folder / "out" / "summary.md").read_text()
+    for name in ("a", "b"):
+        (folder / "pictures" / f"{name}.png").unlink()
+    done = call(folder, "--bpp", "0.5,1", "--codecs", "dlf,webp", "--quiet", "--complexity")
+    assert done.returncode == 1
+    summary = (folder / "out" / "summary.md").read_text()
+    assert "no picture has every result" in summary
+    assert "- c.png, dlf, webp, 0.5, 1: this is not an image of a known format" in summary
 
 
 @pytest.mark.skipif(shutil.which("vvencapp") is not None, reason="vvenc is installed")
@@ -111,6 +118,9 @@ def test_the_spellings_of_before(folder: Path) -> None:
     lines = (folder / "out" / "summary.md").read_text().splitlines()
     stages = [line.split(" | ")[1] for line in lines if line.startswith("| dlf |") and "q50" not in line]
     assert stages[-6:] == ["analysis", "prior", "context", "synthesis", "the rest", "all"]
+    whole = [line.split(" | ") for line in lines if line.split(" | ")[1:2] == ["all"]]
+    assert [cells[0] for cells in whole] == ["| (none)", "| dlf", "| webp"]
+    assert all(float(cells[6]) > 0 and float(cells[7]) >= 0 for cells in whole[1:])  # seconds
     assert "| webp | q50 |" in (folder / "out" / "summary.md").read_text()
 
 

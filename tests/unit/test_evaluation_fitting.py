@@ -145,7 +145,7 @@ def test_a_missing_plugin_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(formats, "need", absent)
     monkeypatch.setattr(formats.features, "check", lambda feature: False)
     for name in formats.OPENERS:
-        with pytest.raises(MissingExtra, match=r"dlf-codec\[eval\]"):
+        with pytest.raises(MissingExtra, match=rf"the codec {name}: .*dlf-codec\[eval\]"):
             formats.open_format(name)
 
 

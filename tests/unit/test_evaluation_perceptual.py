@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from dlf.evaluation import perceptual
 from dlf.evaluation.metrics import Metric
 from dlf.evaluation.perceptual import WeightsError
 from dlf.records import UInt8
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Picture = Callable[[int, int], UInt8]
 CONVOLUTIONS = {
@@ -96,13 +100,71 @@ def test_a_distance(metric: Metric, picture: Picture, size: tuple[int, int]) -> 
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("name", ["stem", "hed"])
+@pytest.mark.parametrize("size", [(70, 90), (5, 5)])
+def test_the_number_is_that_of_whole_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Picture, name: str, size: tuple[int, int]
+) -> None:
+    torch = pytest.importorskip("torch")
+    from dlf.losses.perceptual import StemFeatures, feature_distance
+
+    if name == "stem":
+        write_stem(tmp_path / "stem.safetensors")
+        features = StemFeatures(tmp_path / "stem.safetensors")
+    else:
+        path = write_hed(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+        features = plain_trunk(path)
+    # several parts of each map, the last one smaller
+    monkeypatch.setattr(perceptual, "PART", 1000)
+    metric = (
+        perceptual.stem_metric(tmp_path / "stem.safetensors") if name == "stem" else perceptual.hed_metric()
+    )
+    a = picture(*size)
+    b = np.clip(a + np.random.default_rng(0).normal(0, 20, a.shape), 0, 255).astype(np.uint8)
+    below, right = (max(0, perceptual.SMALLEST_SIDE - side) for side in size)
+    wide = [np.pad(rgb, ((0, below), (0, right), (0, 0)), mode="edge") for rgb in (a, b)]
+    x, y = (torch.tensor(rgb).permute(2, 0, 1)[None].contiguous() / 127.5 - 1 for rgb in wide)
+    wanted = float(feature_distance(features(y), features(x)))
+    assert wanted > 1e-3
+    assert metric.against(a)(b) == pytest.approx(wanted, abs=1e-6)
+
+
+def plain_trunk(path: Path) -> Callable[[Tensor], list[Tensor]]:
+    """Return VGG-16 as layers of torch, on the weights of a file that `write_hed` made."""
+    h5py = pytest.importorskip("h5py")
+    from torch import nn, tensor
+
+    blocks = []
+    with h5py.File(path) as file:
+        for number, count in enumerate(perceptual.HED_BLOCKS, 1):
+            layers: list[nn.Module] = [nn.MaxPool2d(2, ceil_mode=True)] if number > 1 else []
+            for i in range(count):
+                stored = file[f"block{number}/layers/conv2d{f'_{i}' if i else ''}/vars"]
+                kernel = tensor(stored["0"][()]).permute(3, 2, 0, 1).contiguous()
+                layer = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
+                layer.weight.data, layer.bias.data = kernel, tensor(stored["1"][()])  # type: ignore[union-attr]
+                layers += [layer, nn.ReLU()]
+            blocks.append(nn.Sequential(*layers).requires_grad_(False))
+
+    def features(x: Tensor) -> list[Tensor]:
+        x = (x.flip(1) + 1) * 127.5 - tensor(perceptual.HED_MEAN)[:, None, None]
+        maps = []
+        for block in blocks:
+            x = block(x)
+            maps.append(x)
+        return maps
+
+    return features
+
+
+@pytest.mark.torch
 def test_hed_sees_what_its_trunk_expects(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    seen = []
     weight, bias = torch.eye(3)[..., None, None].repeat(1, 1, 3, 3), torch.zeros(3)
     weight[:, :, [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 0, 2, 0, 1, 2]] = 0
     rgb = torch.tensor([255.0, 204, 153])[None, :, None, None] / 127.5 - 1
-    seen = perceptual._trunk([[(weight, bias)]], rgb)
+    seen = list(perceptual._trunk([[(weight, bias)]], rgb))
     wanted = [153 - perceptual.HED_MEAN[0], 204 - perceptual.HED_MEAN[1], 255 - perceptual.HED_MEAN[2]]
     assert seen[0].flatten().tolist() == pytest.approx(wanted, abs=1e-3)
 

@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 
 from dlf.api import Codec
+from dlf.codec.bundle import ModelBundle
 from dlf.errors import ImageError
-from dlf.evaluation import bits, complexity, dataset, published
+from dlf.evaluation import bits, complexity, cost, dataset, published
+from dlf.evaluation.candidates import parse_spec
 from dlf.evaluation.dataset import NAMED, Picture, check_set
 from dlf.evaluation.plots import Line, Plot, draw, label
 from dlf.records import UInt8
@@ -98,7 +100,12 @@ def test_where_the_bits_went(model: Path, picture: Callable[[int, int], UInt8]) 
 
 
 def test_what_each_network_costs(model: Path, picture: Callable[[int, int], UInt8]) -> None:
-    found = {stage.name: stage for stage in complexity.stages(model, picture(300, 520), 60)}
+    work = cost.Work(parse_spec(f"dlf:{model}"), 60)
+    data, encode = cost.encode_cost(work, picture(300, 520))
+    assert data == Codec(model).encode(picture(300, 520), 60)
+    decode = cost.decode_cost(work, data)
+    sizes = complexity.network_sizes(ModelBundle.open(model))
+    found = {stage.name: stage for stage in complexity.stages(sizes, encode, decode)}
     networks = [found[name] for name in ("analysis", "prior", "context", "synthesis")]
     assert all(stage.size == (model / f"{stage.name}.onnx").stat().st_size for stage in networks)
     assert found["all"].size == sum(stage.size for stage in networks)
@@ -108,6 +115,7 @@ def test_what_each_network_costs(model: Path, picture: Callable[[int, int], UInt
         assert getattr(found["all"], seconds) > 0
     assert found["analysis"].decode_s == found["synthesis"].encode_s == 0
     assert min(found["analysis"].encode_s, found["synthesis"].decode_s, found["context"].decode_s) > 0
+    assert found["all"].encode_macs is None  # the stand-in has no graphs to count in
 
 
 @pytest.fixture
@@ -161,6 +169,22 @@ def test_the_page_in_a_browser(report: Path) -> None:
         page.wait_for_selector(".plot .main-svg")
         assert page.locator(".plot").count() == 4
         assert page.locator(".plot").first.locator(".scatterlayer .trace").count() == 3
+        # every plot is as wide as its place, and readable on a dark page too
+        for scheme, light in (("light", True), ("dark", False)):
+            page.emulate_media(color_scheme=scheme)
+            page.reload()
+            page.wait_for_selector(".plot .main-svg")
+            widths = page.evaluate(
+                "[...document.querySelectorAll('.plot')].map((box) => "
+                "box.querySelector('.main-svg').getBoundingClientRect().width - box.clientWidth)"
+            )
+            assert len(widths) == 4
+            assert max(map(abs, widths)) < 2
+            fill = "getComputedStyle(document.querySelector('.plot .main-svg')).backgroundColor"
+            ink = "getComputedStyle(document.querySelector('.plot .gtitle')).fill"
+            assert page.evaluate(fill) == "rgba(0, 0, 0, 0)"
+            levels = [int(level) for level in re.findall(r"\d+", page.evaluate(ink))[:3]]
+            assert (max(levels) < 100) if light else (min(levels) > 155)
         before = page.evaluate("document.getElementById('left-image').style.clipPath")
         slider = page.locator("#slider")
         box = slider.bounding_box()

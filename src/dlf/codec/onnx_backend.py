@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,21 @@ _EXACT = 1 << 24
 _FATAL_ONLY = 4
 
 
+Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
+"""Called with the name and the inputs of a graph that is about to run."""
+
+
 class OnnxBackend:
     """Runs the four graphs on the CPU; each is read and built when first needed.
 
     threads: threads within one operation; None leaves the choice to ONNX Runtime.
+    watch: may be set, to learn what each graph is given.
     """
 
     def __init__(self, bundle: ModelBundle, tables: Tables, threads: int | None = None) -> None:
         self._bundle, self._tables, self._threads = bundle, tables, threads
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self.watch: Watch | None = None
 
     def analyse(self, rgb: UInt8, quality: int) -> Latents:
         """Pixels to latents; see `Backend`."""
@@ -104,6 +111,8 @@ class OnnxBackend:
         session = self._session(graph)
         wanted = [node.name for node in session.get_inputs()]
         feeds = {name: np.ascontiguousarray(inputs[name]) for name in wanted if name in inputs}
+        if self.watch is not None:
+            self.watch(graph, feeds)
         try:
             found: list[NDArray[Any]] = session.run(outputs, feeds)
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
@@ -113,21 +122,24 @@ class OnnxBackend:
 
     def _session(self, graph: str) -> onnxruntime.InferenceSession:
         if graph not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = _FATAL_ONLY
-            options.intra_op_num_threads = self._threads or 0
-            # waiting threads of one graph must not keep the cores from the next one
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
             data = self._bundle.read(f"{graph}.onnx")
             try:
-                self._sessions[graph] = onnxruntime.InferenceSession(
-                    data, options, providers=["CPUExecutionProvider"]
-                )
+                self._sessions[graph] = open_session(data, self._threads)
             except Exception as error:  # as in _run
                 msg = f"the model's {graph} network cannot be loaded ({error})"
                 raise BundleError(msg) from error
         return self._sessions[graph]
+
+
+def open_session(data: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Build a graph for the CPU; raises whatever ONNX Runtime does."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    options.intra_op_num_threads = threads or 0
+    # waiting threads of one graph must not keep the cores from the next one
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def _check(array: NDArray[Any], shape: tuple[int, ...], dtype: DTypeLike, graph: str) -> None:

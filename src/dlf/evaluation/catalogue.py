@@ -79,6 +79,12 @@ def _stem_kid(argument: str | None) -> SetMetric:
     return stem_kid_metric(_file("stemkid", argument))
 
 
+def _objects_map(argument: str | None) -> SetMetric:
+    from dlf.evaluation.detection import objects_map_metric
+
+    return objects_map_metric()
+
+
 def _file(name: str, argument: str | None) -> Path:
     if argument is None:
         msg = f"the metric {name} needs a file of weights: {name}:FILE"
@@ -99,7 +105,12 @@ METRICS: dict[str, Callable[[str | None], Metric]] = {
 }
 """Every metric of one picture by name; each opener takes the part after the colon."""
 
-SETS: dict[str, Callable[[str | None], SetMetric]] = {"fid": _fid, "kid": _kid, "stemkid": _stem_kid}
+SETS: dict[str, Callable[[str | None], SetMetric]] = {
+    "fid": _fid,
+    "kid": _kid,
+    "stemkid": _stem_kid,
+    "objectsmap": _objects_map,
+}
 """Every metric of a set of pictures."""
 
 

@@ -126,6 +126,10 @@ def differences(
     """
     found = []
     for anchor in anchors:
+        if anchor == HULL and not best:
+            reason = "there is no best format of a picture by this metric"
+            found += [Difference(codec, anchor, metric.name, None, reason) for codec in curves]
+            continue
         base = _pairs(best if anchor == HULL else curves.get(anchor, []), metric)
         for codec, points in curves.items():
             if codec == anchor:

@@ -128,7 +128,7 @@ class Fitter:
         """Return the file and the seconds it took, or why the format refuses."""
         key = scale, quality
         if key not in self._files:
-            small, start = self._scaled(scale), perf_counter()
+            small, start = self.scaled(scale), perf_counter()
             try:
                 self._files[key] = self._format.encode(small, quality), perf_counter() - start
             except MemoryError:
@@ -138,7 +138,8 @@ class Fitter:
                 self._files[key] = error
         return self._files[key]
 
-    def _scaled(self, scale: Fraction) -> Image.Image:
+    def scaled(self, scale: Fraction) -> Image.Image:
+        """Return the original scaled down, as it is coded."""
         if scale == 1:
             return self._original
         if scale not in self._small:

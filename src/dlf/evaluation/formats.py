@@ -143,6 +143,9 @@ def open_format(name: str) -> Format:
     """
     try:
         return OPENERS[name]()
+    except MissingExtra as error:
+        msg = f"the codec {name}: {error}"
+        raise MissingExtra(msg) from error
     except ImportError as error:  # a plugin that is there but does not fit the system
         msg = f"the plugin for {name} does not work here ({error})"
         raise MissingExtra(msg) from error

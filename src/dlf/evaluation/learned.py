@@ -10,6 +10,7 @@ import io
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,12 +90,20 @@ def ssimulacra2_metric() -> Metric:
 
 
 def loaded(module: str, install: str) -> Any:
-    """Import a library; raises MissingExtra, also if it does not fit what else is installed."""
+    """Import a library that no group of dependencies installs; install: what to type.
+
+    Raises MissingExtra, also if the library does not fit what else is installed.
+    """
+    name = module.partition(".")[0]
     try:
-        return need(module, "eval")
-    except (MissingExtra, ImportError, RuntimeError) as error:
-        msg = f"{module} is not installed or does not work here ({_first(error)}); run: {install}"
-        raise MissingExtra(msg) from error
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        absent = error.name is None or error.name.partition(".")[0] == name
+        reason = "is not installed" if absent else f"does not work here ({_first(error)})"
+    except (ImportError, RuntimeError) as error:
+        reason = f"does not work here ({_first(error)})"
+    msg = f"{name} {reason}; run: {install}"
+    raise MissingExtra(msg)
 
 
 def with_weights(what: str, make: Callable[[], Any]) -> Any:

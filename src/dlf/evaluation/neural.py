@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from dlf.errors import FormatError, MissingExtra
+from dlf.errors import FormatError
 from dlf.evaluation.candidates import SpecError
+from dlf.evaluation.learned import loaded
 from dlf.extras import need
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def open_compressai(name: str | None, *, pretrained: bool = True) -> NeuralForma
         MissingExtra: the package is not installed.
     """
     need("torch", "torch")
-    zoo = _library("compressai.zoo", COMPRESSAI_INSTALL)
+    zoo = loaded("compressai.zoo", COMPRESSAI_INSTALL)
     if name is None or name not in zoo.image_models:
         msg = f"compressai:{name or ''} is not one of compressai:{', compressai:'.join(zoo.image_models)}"
         raise SpecError(msg)
@@ -160,7 +161,7 @@ def open_illm(name: str | None) -> NeuralFormat:
         MissingExtra: the packages are not installed.
     """
     need("torch", "torch")
-    _library("neuralcompression", ILLM_INSTALL)
+    loaded("neuralcompression", ILLM_INSTALL)
     kind = name or "msillm"
 
     @lru_cache(maxsize=2)
@@ -172,11 +173,3 @@ def open_illm(name: str | None) -> NeuralFormat:
         return IllmModel(model)
 
     return NeuralFormat(f"{kind} {version('neuralcompression')}", load, range(1, 7))
-
-
-def _library(module: str, install: str) -> Any:
-    try:
-        return need(module, "eval")
-    except (MissingExtra, ImportError, RuntimeError) as error:  # a torchvision that does not fit its torch
-        msg = f"{module.partition('.')[0]} is not installed or does not work ({error}); run: {install}"
-        raise MissingExtra(msg) from error

@@ -8,7 +8,7 @@ trunk of an edge detector.  A codec trained on one is judged by the other.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +23,14 @@ from dlf.records import UInt8
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Features = Callable[["Tensor"], "list[Tensor]"]
-"""RGB float32 (1, 3, H, W) in [-1, 1] to feature maps."""
+Features = Callable[["Tensor"], Iterable["Tensor"]]
+"""RGB float32 (1, 3, H, W) in [-1, 1] to feature maps, float32 (1, C, h, w)."""
+
+TINY = 1e-8
+"""Added to the square of a length before dividing by it, as `dlf.losses.perceptual` does."""
+
+PART = 1 << 18
+"""Numbers of a feature map that are compared at a time: as many as the processor's cache has room for."""
 
 SMALLEST_SIDE = 32
 """A smaller picture is extended by repeating its last line, for the networks have no use for less."""
@@ -48,6 +54,9 @@ def stem_metric(weights: Path) -> Metric:
         WeightsError: the weights cannot be used.
     """
     features = _stem(weights)
+    import torch
+
+    features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return _metric("stem", "stem distance", f"stem {zlib.crc32(weights.read_bytes()):08x}", features)
 
 
@@ -111,23 +120,63 @@ def hed_metric() -> Metric:
 
 
 def _metric(name: str, title: str, identity: str, features: Features) -> Metric:
-    """Make the metric of a feature network."""
+    """Make the metric of a feature network; those of the original are computed once."""
     import torch
 
-    from dlf.losses.perceptual import feature_distance
-
-    def look(picture: UInt8) -> list[Tensor]:
+    def look(picture: UInt8) -> Iterator[Tensor]:
         missing = [(0, max(0, SMALLEST_SIDE - side)) for side in picture.shape[:2]]
         wide = np.pad(picture, [*missing, (0, 0)], mode="edge")
-        x = torch.tensor(wide).permute(2, 0, 1)[None].float() / 127.5 - 1
-        with torch.inference_mode():
-            return features(x)
+        # channels last, in which convolutions are faster
+        x = torch.tensor(wide)[None].permute(0, 3, 1, 2).float() / 127.5 - 1
+        for found in features(x):
+            yield found.permute(0, 2, 3, 1).reshape(-1, found.shape[1])
 
     def against(original: UInt8) -> Score:
-        wanted = look(original)
-        return lambda picture: float(feature_distance(look(picture), wanted))
+        with torch.inference_mode():
+            wanted = [_units(vectors) for vectors in look(original)]
+
+        def score(picture: UInt8) -> float:
+            with torch.inference_mode():
+                found = zip(look(picture), wanted, strict=True)
+                return sum(_distance(vectors, units) for vectors, units in found) / len(wanted)
+
+        return score
 
     return Metric(name, title, 4, against, lower_is_better=True, identity=identity)
+
+
+def _units(vectors: Tensor) -> Tensor:
+    """Return float32 (places, channels) scaled to length 1, as a copy."""
+    import torch
+
+    units = torch.empty_like(vectors)
+    size = _places(vectors)
+    for x, unit in zip(torch.split(vectors, size), torch.split(units, size), strict=True):
+        torch.mul(x, _scales(x), out=unit)
+    return units
+
+
+def _distance(vectors: Tensor, units: Tensor) -> float:
+    """Return the mean squared distance of (places, channels) scaled to length 1 from `units`, 0..4.
+
+    The same as `dlf.losses.perceptual.feature_distance` of one layer, without its copies of whole maps.
+    """
+    import torch
+
+    size = _places(vectors)
+    total = 0.0
+    for x, unit in zip(torch.split(vectors, size), torch.split(units, size), strict=True):
+        total += float((x * _scales(x)).sub_(unit).square_().sum())
+    return total / len(vectors)
+
+
+def _scales(vectors: Tensor) -> Tensor:
+    return vectors.square().sum(1, keepdim=True).add_(TINY).rsqrt_()
+
+
+def _places(vectors: Tensor) -> int:
+    """Return how many of the places are compared at a time."""
+    return max(1, PART // vectors.shape[1])
 
 
 def _read_trunk(path: Path) -> list[list[tuple[Tensor, Tensor]]]:
@@ -142,22 +191,21 @@ def _read_trunk(path: Path) -> list[list[tuple[Tensor, Tensor]]]:
             block = []
             for i in range(count):
                 kernel, bias = (layers[f"conv2d_{i}" if i else "conv2d"]["vars"][part][()] for part in "01")
-                weight = torch.tensor(kernel).permute(3, 2, 0, 1).contiguous()
+                weight = torch.tensor(kernel).permute(3, 2, 0, 1)
+                weight = weight.contiguous(memory_format=torch.channels_last)
                 block.append((weight, torch.tensor(bias)))
             blocks.append(block)
     return blocks
 
 
-def _trunk(blocks: list[list[tuple[Tensor, Tensor]]], x: Tensor) -> list[Tensor]:
-    """Run VGG-16 without its head: the last feature map of each block."""
+def _trunk(blocks: list[list[tuple[Tensor, Tensor]]], x: Tensor) -> Iterator[Tensor]:
+    """Run VGG-16 without its head: the last feature map of each block, when it is asked for."""
     import torch.nn.functional as F
 
     x = (x.flip(1) + 1) * 127.5 - x.new_tensor(HED_MEAN)[:, None, None]
-    maps = []
     for number, block in enumerate(blocks):
         if number:
             x = F.max_pool2d(x, 2, ceil_mode=True)
         for weight, bias in block:
             x = F.relu_(F.conv2d(x, weight, bias, padding=1))
-        maps.append(x)
-    return maps
+        yield x

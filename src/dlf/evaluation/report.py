@@ -18,8 +18,11 @@ DOUBTFUL = 0.5
 
 
 COMPLEXITY = (
-    "Of our codecs, on the first picture at the middle target, alone on the machine but for other programs. "
-    "Seconds of one run after another that warmed up. The rest: entropy coding and what is around it."
+    "On the first picture, with the setting and scale of its row at the middle target; each codec codes in a "
+    "process of its own and decodes in another. Seconds of the second run, by network for our codecs; the "
+    "rest: entropy coding and what is around it. GMAC: 10^9 multiply-accumulates of convolutions and matrix "
+    "products, all runs of a network together. Peak: memory of the process, with Python and all libraries; "
+    "(none): of one that does not code."
 )
 
 
@@ -29,7 +32,7 @@ class Results:
 
     rows: all of them, in order.  pictures: how many the means run over.  metrics: as asked for.
     curves: by codec.  differences: of rates.  notes: sentences on what is missing or went wrong.
-    complexity: what our codecs cost, if asked for.
+    complexity: what the codecs cost, if asked for.
     """
 
     rows: list[Row]
@@ -83,14 +86,17 @@ def _joined(points: Curve, codec: str, sets: Mapping[tuple[str, str], Mapping[st
 
 
 def _failures(rows: Sequence[Row]) -> list[str]:
-    """Return a sentence for each failure, one for all targets that failed in the same way."""
+    """Return a sentence for each failure, one for all codecs and targets that failed in the same way."""
     failed: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         if row.error:
-            failed.setdefault((row.picture, row.codec, row.error), []).append(row.target)
+            failed.setdefault((row.picture, row.error, row.codec), []).append(row.target)
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for (picture, error, codec), targets in failed.items():
+        alike.setdefault((picture, error, ", ".join(targets)), []).append(codec)
     return [
-        f"{picture}, {codec}, {', '.join(targets)}: {error}"
-        for (picture, codec, error), targets in failed.items()
+        f"{picture}, {', '.join(codecs)}, {targets}: {error}"
+        for (picture, error, targets), codecs in alike.items()
     ]
 
 
@@ -149,9 +155,12 @@ def summary(found: Results, experiment: Experiment) -> str:
 
 def explanation(found: Results, experiment: Experiment) -> str:
     """Say what the means are."""
+    if not found.pictures:
+        return "There are no means, for no picture has every result."
+    plural = "" if found.pictures == 1 else "s"
     return (
-        f"Means over {found.pictures} pictures, those with every result. bpp: bits of the file a pixel. "
-        "Every codec has at most the bytes of the target, a format that may be scaled down before "
+        f"Means over {found.pictures} picture{plural}, those with every result. bpp: bits of the file a "
+        "pixel. Every codec has at most the bytes of the target, a format that may be scaled down before "
         f"coding at the scale that is best by {experiment.judging.title}; over: pictures for which even its "
         "smallest file is larger. Seconds: of the chosen setting alone, while other work ran beside it."
     )
@@ -167,7 +176,7 @@ def means_table(found: Results) -> Table:
             for point in points:
                 if point.target == target:
                     values = [_value(point.scores.get(m.name), m) for m in found.metrics]
-                    times = [f"{s:.2f}" if s else "" for s in (point.encode_s, point.decode_s)]
+                    times = [f"{s:.3f}" if s else "" for s in (point.encode_s, point.decode_s)]
                     over = str(point.over_budget or "")
                     lines.append([codec, target, f"{point.bpp:.4f}", *values, over, *times])
     return Table(titles, lines)

@@ -36,7 +36,11 @@ SUBSETS = 50
 
 @dataclass(frozen=True)
 class SetMetric:
-    """A `Measure` of sets; make: takes the number of patches and returns the object of torchmetrics."""
+    """A `Measure` of sets.
+
+    make: takes the number of patches and returns the object of torchmetrics.  whole: it is an object with
+    `update(name, picture, real=...)` instead, which is given pictures, not patches.
+    """
 
     name: str
     title: str
@@ -44,6 +48,7 @@ class SetMetric:
     identity: str
     make: Callable[[int], Any]
     lower_is_better: bool = True
+    whole: bool = False
 
 
 def fid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetric:
@@ -134,7 +139,7 @@ def set_scores(
     """Return the values of all metrics by (codec, target).
 
     rows: results to judge, without errors; every codec and target should have the same pictures.
-    Empty if there are too few patches, or no metrics.  Raises OSError.
+    Metrics of patches are left out if there are too few.  Raises OSError.
     """
     import torch
 
@@ -142,22 +147,30 @@ def set_scores(
     by_name = {picture.name: picture for picture in pictures}
     sizes = {row.picture: (row.height, row.width) for row in rows}
     count = sum(patch_count(*size) for size in sizes.values())
-    if count < FEWEST or not metrics:
+    used = [metric for metric in metrics if metric.whole or count >= FEWEST]
+    if not used or not rows:
         return {}
-    judges = {metric.name: metric.make(count) for metric in metrics}
+    judges = {metric.name: metric.make(count) for metric in used}
+    whole = {metric.name: judges.pop(metric.name) for metric in used if metric.whole}
+
+    def look(name: str, rgb: UInt8, *, real: bool) -> None:
+        _update(judges, rgb, real=real)
+        for judge in whole.values():
+            judge.update(name, rgb, real=real)
+
     for name in sizes:
-        _update(judges, Bench(experiment, by_name[name]).original, real=True)
+        look(name, Bench(experiment, by_name[name]).original, real=True)
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.codec, row.target), []).append(row)
     values = {}
     for group, members in groups.items():
         for row in members:
-            _update(judges, Bench(experiment, by_name[row.picture]).paint(row), real=False)
+            look(row.picture, Bench(experiment, by_name[row.picture]).paint(row), real=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            values[group] = {name: _value(name, judge) for name, judge in judges.items()}
-        for judge in judges.values():
+            values[group] = {name: _value(name, judge) for name, judge in (judges | whole).items()}
+        for judge in (judges | whole).values():
             judge.reset()  # forgets the decoded pictures, not the originals
     return values
 
@@ -165,7 +178,7 @@ def set_scores(
 def _update(judges: dict[str, Any], rgb: UInt8, *, real: bool) -> None:
     import torch
 
-    cut = patches(rgb)
+    cut = patches(rgb) if judges else rgb[:0]
     if len(cut):
         x: Tensor = torch.tensor(cut).permute(0, 3, 1, 2)
         for judge in judges.values():

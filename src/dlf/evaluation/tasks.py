@@ -10,6 +10,7 @@ import difflib
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ SAME = 0.5
 CONFIDENT = 0.5
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A box with an object of a class, and how sure the detector is, 0..1."""
+
+    box: Box
+    label: int
+    score: float
 
 
 def faces_metric() -> Metric:
@@ -59,26 +69,34 @@ def objects_metric() -> Metric:
 
     Faster R-CNN over ResNet-50 of torchvision.  Raises MissingExtra.
     """
+    find = torchvision_detector()
+
+    def confident(picture: UInt8) -> list[tuple[Box, int]]:
+        return [(one.box, one.label) for one in find(picture) if one.score > CONFIDENT]
+
+    identity = f"objects {version('torchvision')}"
+    return _found_again("objects", "objects F1", identity, confident, harmonic=True)
+
+
+def torchvision_detector() -> Callable[[UInt8], list[Found]]:
+    """Return Faster R-CNN over ResNet-50 of torchvision, trained on COCO; raises MissingExtra."""
     detection = loaded("torchvision.models.detection", "pip install torchvision")
     model = with_weights(
         "torchvision's fasterrcnn_resnet50_fpn",
         lambda: detection.fasterrcnn_resnet50_fpn(weights="DEFAULT").eval(),
     )
-    return _found_again(
-        "objects", "objects F1", f"objects {version('torchvision')}", detector(model), harmonic=True
-    )
+    return detector(model)
 
 
-def detector(model: Any) -> Callable[[UInt8], list[tuple[Box, int]]]:
-    """Return the function that lists boxes and classes of which a torchvision detector is confident."""
+def detector(model: Any) -> Callable[[UInt8], list[Found]]:
+    """Return the function that lists what a torchvision detector finds in uint8 (H, W, 3), best first."""
     import torch
 
-    def find(picture: UInt8) -> list[tuple[Box, int]]:
+    def find(picture: UInt8) -> list[Found]:
         with torch.inference_mode():
             found = model([torch.tensor(picture).permute(2, 0, 1).float() / 255])[0]
-        keep = found["scores"] > CONFIDENT
-        boxes, classes = found["boxes"][keep].tolist(), found["labels"][keep].tolist()
-        return [((box[0], box[1], box[2], box[3]), label) for box, label in zip(boxes, classes, strict=True)]
+        parts = (found[name].tolist() for name in ("boxes", "labels", "scores"))
+        return [Found((b[0], b[1], b[2], b[3]), label, score) for b, label, score in zip(*parts, strict=True)]
 
     return find
 

@@ -5,10 +5,12 @@ const at = (id) => document.getElementById(id);
 function drawPlots() {
   const colours = {};
   const palette = ["#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f"];
-  for (const plot of data.plots) {
-    const box = document.createElement("div");
-    box.className = "plot";
-    at("plots").append(box);
+  // all places first: how wide one is depends on how many there are
+  const boxes = data.plots.map(() => Object.assign(document.createElement("div"), { className: "plot" }));
+  at("plots").append(...boxes);
+  const ink = getComputedStyle(document.body).color, clear = "rgba(0,0,0,0)";
+  const axis = { gridcolor: "#8884", zerolinecolor: "#8888", linecolor: "#8888" };
+  for (const [place, plot] of data.plots.entries()) {
     const traces = plot.lines.map((line) => {
       colours[line.label] ??= palette[Object.keys(colours).length % palette.length];
       return {
@@ -18,11 +20,12 @@ function drawPlots() {
     });
     const better = plot.lower_is_better ? "lower" : "higher";
     const layout = {
-      title: { text: plot.title }, xaxis: { title: { text: "bits per pixel" }, rangemode: "tozero" },
-      yaxis: { title: { text: `${plot.title} (${better} is better)` } }, legend: { orientation: "h", y: -0.25 },
+      title: { text: plot.title }, font: { color: ink }, paper_bgcolor: clear, plot_bgcolor: clear,
+      xaxis: { ...axis, title: { text: "bits per pixel" }, rangemode: "tozero" },
+      yaxis: { ...axis, title: { text: `${plot.title} (${better} is better)` } }, legend: { orientation: "h", y: -0.25 },
       margin: { l: 60, r: 10, t: 40, b: 40 }, showlegend: true,
     };
-    Plotly.newPlot(box, traces, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendDataToCloud"] });
+    Plotly.newPlot(boxes[place], traces, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendDataToCloud"] });
   }
 }
 

@@ -1,0 +1,235 @@
+"""What one codec costs on one picture; meant to run in a process that does nothing else (`alone`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, runtime_checkable
+
+from numpy.typing import NDArray
+from PIL import Image
+
+from dlf.bitstream import container
+from dlf.codec import bundle
+from dlf.codec.backend import Backend
+from dlf.codec.bundle import ModelBundle
+from dlf.codec.codec import StreamCodec
+from dlf.codec.engine import EngineOptions, make_backend
+from dlf.errors import DlfError, MissingExtra
+from dlf.evaluation.candidates import Coder, Spec, open_candidate
+from dlf.evaluation.formats import OwnFormat
+from dlf.evaluation.macs import graph_macs, torch_macs
+from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+
+if TYPE_CHECKING:
+    from dlf.codec.onnx_backend import Watch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CostError(DlfError):
+    """The cost of a codec cannot be measured."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of coding or decoding a picture.
+
+    seconds: of the second run, after one that warmed up.  stages: of these the seconds of each network, for
+    our own codecs.  macs: multiply-accumulates of each network; None where they cannot be counted.
+    peak: bytes of memory that the process had at most, with Python and all libraries; None where not known.
+    """
+
+    seconds: float
+    peak: int | None
+    stages: dict[str, float] = field(default_factory=dict)
+    macs: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """A codec at a setting; threads: for our own, None uses all."""
+
+    spec: Spec
+    quality: int
+    threads: int | None = None
+
+
+def encode_cost(work: Work, rgb: UInt8) -> tuple[bytes, Cost]:
+    """Code uint8 (H, W, 3); returns the file too.  Raises nearly anything."""
+    coder = _coder(work)
+    if isinstance(coder.format, OwnFormat):
+        codec = _Networks(coder.format.model, work.threads)
+        return codec.cost(lambda: container.dump(codec.codec.encode_rgb(rgb, work.quality)))
+    form, image = coder.format, Image.fromarray(rgb)
+    data, seconds = _second(lambda: form.encode(image, work.quality))
+    return data, Cost(seconds, peak_memory())
+
+
+def decode_cost(work: Work, data: bytes) -> Cost:
+    """Decode a file that `encode_cost` made.  Raises nearly anything."""
+    coder = _coder(work)
+    if isinstance(coder.format, OwnFormat):
+        codec = _Networks(coder.format.model, work.threads)
+        return codec.cost(lambda: codec.codec.decode_stream(container.load(data)))[1]
+    form = coder.format
+    _, seconds = _second(lambda: form.decode(data).load())
+    return Cost(seconds, peak_memory())
+
+
+def idle_cost(rgb: UInt8) -> Cost:
+    """Do nothing: what Python, the libraries and the pixels alone need."""
+    return Cost(0, peak_memory())
+
+
+def alone(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function of this module in a fresh process; raises what it raises, or CostError."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *args, **kwargs).result()
+        except BrokenProcessPool as error:
+            msg = "the process that measures ended before its time; is the memory too small?"
+            raise CostError(msg) from error
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes of memory that this process, or a program that it started, has had.
+
+    None where the system does not tell.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    programs = unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    status = Path("/proc/self/status")
+    if status.exists():
+        # what getrusage tells of a process itself counts the one that started it on Linux
+        for line in status.read_text("ascii", "replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return max(programs, 1024 * int(line.split()[1]))
+    return max(programs, unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _coder(work: Work) -> Coder:
+    candidate = open_candidate(work.spec, work.threads)
+    if not isinstance(candidate, Coder):
+        msg = f"{candidate.name} is a folder of pictures, no codec that runs"
+        raise CostError(msg)
+    return candidate
+
+
+def _second(do: Callable[[], T]) -> tuple[T, float]:
+    """Do it twice; return the result and the seconds of the second time."""
+    do()
+    start = perf_counter()
+    made = do()
+    return made, perf_counter() - start
+
+
+Around = Callable[[str], AbstractContextManager[None]]
+"""Takes the name of a network and surrounds its run."""
+
+
+class Surrounded:
+    """A `Backend` that runs another one within something."""
+
+    def __init__(self, backend: Backend, around: Around) -> None:
+        self._backend, self._around = backend, around
+
+    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+        """Pixels to latents."""
+        with self._around("analysis"):
+            return self._backend.analyse(rgb, quality)
+
+    def prior(self, rows: int, cols: int, quality: int) -> Prior:
+        """Parameters that depend on size and quality only."""
+        with self._around("prior"):
+            return self._backend.prior(rows, cols, quality)
+
+    def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
+        """Parameters of a step."""
+        with self._around("context"):
+            return self._backend.context(step, y_hat, common)
+
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+        """Latents to pixels."""
+        with self._around("synthesis"):
+            return self._backend.synthesise(tokens, y_hat, quality)
+
+
+@runtime_checkable
+class _Watchable(Protocol):
+    """A backend of graphs, which tells their inputs."""
+
+    watch: Watch | None
+
+
+class _Networks:
+    """One of our codecs, whose networks are timed and counted."""
+
+    def __init__(self, model: str | None, threads: int | None) -> None:
+        self._bundle: ModelBundle = bundle.find(model)
+        tables = self._bundle.tables()
+        self._backend = make_backend(self._bundle, tables, EngineOptions(threads=threads))
+        self._around: Around = self._timed
+        surrounded = Surrounded(self._backend, lambda name: self._around(name))
+        self.codec = StreamCodec(self._bundle.manifest.id, tables, surrounded)
+        self._seconds: dict[str, float] = {}
+        self._macs: dict[str, int] = {}
+
+    def cost(self, do: Callable[[], T]) -> tuple[T, Cost]:
+        """Do it three times: once to warm up, once for the time, once to count."""
+        do()
+        self._seconds = {}
+        start = perf_counter()
+        made = do()
+        seconds, peak = perf_counter() - start, peak_memory()
+        return made, Cost(seconds, peak, dict(self._seconds), self._counted(do))
+
+    def _counted(self, do: Callable[[], Any]) -> dict[str, int] | None:
+        self._macs = {}
+        if self._bundle.manifest.engine == "torch":
+            self._around = self._by_torch
+            do()
+            return self._macs
+        seen: dict[tuple[Any, ...], list[Any]] = {}
+        if not isinstance(self._backend, _Watchable):
+            return None
+        self._backend.watch = partial(_note, seen)
+        do()
+        try:
+            for (graph, *_), (inputs, times) in seen.items():
+                macs = times * graph_macs(self._bundle.read(f"{graph}.onnx"), inputs)
+                self._macs[graph] = self._macs.get(graph, 0) + macs
+        except MissingExtra:
+            return None
+        return self._macs
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self._seconds[name] = self._seconds.get(name, 0) + perf_counter() - start
+
+    @contextmanager
+    def _by_torch(self, name: str) -> Iterator[None]:
+        with torch_macs() as count:
+            yield
+        self._macs[name] = self._macs.get(name, 0) + count()
+
+
+def _note(seen: dict[tuple[Any, ...], list[Any]], graph: str, inputs: Mapping[str, NDArray[Any]]) -> None:
+    """Keep the inputs of each graph, once for each size, and how often they had it."""
+    key = graph, *((name, array.shape) for name, array in sorted(inputs.items()))
+    seen.setdefault(key, [dict(inputs), 0])[1] += 1
