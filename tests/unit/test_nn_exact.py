@@ -261,7 +261,8 @@ def test_gradients_pass_the_limits_of_weights_but_not_of_activations() -> None:
         conv.bias.zero_()
     conv(torch.full((1, 1, 1, 1), 3.0)).backward()
     assert conv.weight.grad.abs().max() > 0
-    x = torch.tensor([-256.0, -255.0, 0.0, 255.0, 256.0], requires_grad=True)
+    # not the limits themselves: there releases of torch differ
+    x = torch.tensor([-256.0, -254.0, 0.0, 254.0, 256.0], requires_grad=True)
     settle(x).sum().backward()
     assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
 
