@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,9 @@ def test_lpips_is_the_library_s() -> None:
     torch.manual_seed(3)
     ours = LpipsDistance(random_weights=True)
     torch.manual_seed(3)
-    theirs = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        theirs = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False).eval()
     x, y = torch.rand(2, 2, 3, 64, 64) * 2 - 1
     found = ours(x.requires_grad_(), y)
     torch.testing.assert_close(found, theirs(x, y).flatten())

@@ -7,6 +7,7 @@ neither: it is not LPIPS and is never reported under that name.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -116,7 +117,10 @@ class LpipsDistance(nn.Module):
     def __init__(self, *, random_weights: bool = False) -> None:
         super().__init__()
         library = need("lpips", "lpips")
-        self.network = library.LPIPS(net="vgg", pnet_rand=random_weights, verbose=False)
+        with warnings.catch_warnings():
+            # the library still names weights the way torchvision did before
+            warnings.simplefilter("ignore", UserWarning)
+            self.network = library.LPIPS(net="vgg", pnet_rand=random_weights, verbose=False)
         self.network.eval().requires_grad_(False)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
