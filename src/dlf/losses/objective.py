@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # of the published form, for pixels in [0, 1]
+# a grid of two or three levels in a smooth area is below the published constant, but not below this one
+SSIM_FAINT = 0.008**2
 SSIM_STRIDE = 3  # squares overlap, and a training step is not a tenth longer
 
 
@@ -47,25 +49,25 @@ def pixel_terms(
     if weights.low:
         terms["low"] = (F.avg_pool2d(picture, 8) - F.avg_pool2d(target, 8)).abs().mean()
     if weights.ssim:
-        terms["ssim"] = 1 - structural_similarity(picture, target, SSIM_STRIDE)
+        terms["ssim"] = 1 - structural_similarity(picture, target, SSIM_STRIDE, SSIM_FAINT)
     if weights.perceptual and perceptual is not None:
         row, col = offset
         terms["perceptual"] = perceptual(picture[..., row:, col:], target[..., row:, col:]).mean()
     return terms
 
 
-def structural_similarity(x: Tensor, y: Tensor, stride: int = 1) -> Tensor:
+def structural_similarity(x: Tensor, y: Tensor, stride: int = 1, c2: float = SSIM_C2) -> Tensor:
     """Mean SSIM over 7x7 squares of RGB batches in [-1, 1] (Wang et al. 2004), at most 1.
 
     Squares instead of Gaussians: the boxes are cheap sums.  stride: distance of squares in pixels.
-    float32, since variances are differences.
+    c2: variances far below it do not count.  float32, since variances are differences.
     """
     x, y = (x.float() + 1) / 2, (y.float() + 1) / 2
     mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(part, 7, stride) for part in (x, y, x * x, y * y, x * y))
     spread = (xx - mean_x.square()).clamp(min=0) + (yy - mean_y.square()).clamp(min=0)
     shared = xy - mean_x * mean_y
-    likeness = (2 * mean_x * mean_y + SSIM_C1) * (2 * shared + SSIM_C2)
-    return (likeness / ((mean_x.square() + mean_y.square() + SSIM_C1) * (spread + SSIM_C2))).mean()
+    likeness = (2 * mean_x * mean_y + SSIM_C1) * (2 * shared + c2)
+    return (likeness / ((mean_x.square() + mean_y.square() + SSIM_C1) * (spread + c2))).mean()
 
 
 def weighted_sum(terms: dict[str, Tensor], weights: Weights) -> Tensor:
