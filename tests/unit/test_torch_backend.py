@@ -3,14 +3,11 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -34,8 +31,6 @@ from dlf.records import Float32, Int32, StepParams, UInt8
 pytestmark = pytest.mark.torch
 
 Picture = Callable[[int, int], UInt8]
-TOOL = Path(__file__).parents[2] / "tools" / "parity.py"
-FIXTURES = sorted((Path(__file__).parents[3] / "shared/parity").glob("*.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -239,35 +234,3 @@ def test_parts_hold_every_tensor_but_those_of_training(weights: dict[str, Tensor
     used = tuple(prefix for prefixes in PARTS.values() for prefix in prefixes)
     rest = {name.rsplit(".", 1)[0] for name in weights if not name.startswith(used)}
     assert all(name.startswith(("vqgan.encoder.", "vqgan.quant_conv")) for name in rest)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fixture", FIXTURES or [None], ids=lambda path: path.stem if path else "none")
-def test_reference_numbers(fixture: Path | None, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """The 1.27 G model; takes minutes, 5 GB on disk and 6 GB of memory."""
-    if not request.config.getoption("--large"):
-        pytest.skip("runs with --large")
-    if fixture is None:
-        pytest.skip("the reference numbers are not at hand")
-    result = subprocess.run(
-        [sys.executable, str(TOOL), str(fixture)], capture_output=True, text=True, check=False
-    )
-    assert result.stdout.endswith("parity: ok\n"), result.stdout + result.stderr
-
-
-def test_the_parity_tool_reports_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("parity", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    parity = importlib.util.module_from_spec(spec)
-    sys.modules["parity"] = parity
-    spec.loader.exec_module(parity)
-    report = parity.Report()
-    same: NDArray[np.float64] = np.ones(4)
-    report.close("good", same, same * (1 + 1e-6), 1e-4)
-    assert report.good
-    report.close("bad", same, same * 1.01, 1e-4)
-    assert not report.good
-    assert capsys.readouterr().out.splitlines()[1].endswith("FAILED")
