@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlf.bitstream import container
+from dlf.codec import tiling
 from dlf.codec.bundle import MANIFEST, ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.detail import Sender, Side, walk
@@ -30,6 +31,7 @@ from dlf.codec.semantic import exchange_tokens
 from dlf.entropy.coder import SymbolWriter
 from dlf.entropy.gaussian import exchange_symbols
 from dlf.entropy.tables import Tables
+from dlf.geometry import Plan
 from dlf.importers.bundle import BundleSpec, write_bundle
 from dlf.importers.keymap import entries, fit
 from dlf.nn.build import DLF_L
@@ -39,7 +41,7 @@ from dlf.records import Int32, UInt8
 
 Array = NDArray[np.generic]
 QUALITY = 50  # without meaning for this model
-MODEL_ID = 2**20
+MODEL_ID = 2**20  # of no published model
 
 NEAR = 0.02  # of a symbol: how far from a rounding border a place may be that differs
 
@@ -71,6 +73,11 @@ def released_shape(theirs: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+def model_name(salt: int) -> str:
+    """What the model with these weights is called."""
+    return f"parity-{salt}"
+
+
 def make_model(folder: Path, salt: int) -> None:
     """Write a model folder with the reference's weights."""
     with torch.device("meta"):
@@ -81,8 +88,7 @@ def make_model(folder: Path, salt: int) -> None:
         wanted = released_shape(theirs[name], ours[name])
         return fit(theirs[name], torch.from_numpy(recipe(theirs[name], wanted, salt)), ours[name])
 
-    spec = BundleSpec(f"parity-{salt}", MODEL_ID + salt, "float32", {})
-    write_bundle(DLF_L, get, folder, spec)
+    write_bundle(DLF_L, get, folder, BundleSpec(model_name(salt), MODEL_ID, "float32", {}))
 
 
 @dataclass
@@ -182,25 +188,27 @@ def check(backend: TorchBackend, bundle: ModelBundle, fixture: dict[str, Array])
     fused, picture = backend.paint(fixture["indices"].astype(np.int32), y_hat, QUALITY)
     report.close("logits", fused.logits[0].permute(2, 0, 1).numpy(), fixture["logits"], 2e-3)
     report.close("x_hat", picture.numpy(), fixture["x_hat"], 2e-3)
-    check_file(report, backend, bundle, rgb, free.symbols)
+    check_file(report, backend, bundle, rgb)
     return report.good
 
 
-def check_file(
-    report: Report, backend: TorchBackend, bundle: ModelBundle, rgb: UInt8, symbols: Int32
-) -> None:
-    """A real file gives back the symbols, and the picture that the networks paint from them."""
+def check_file(report: Report, backend: TorchBackend, bundle: ModelBundle, rgb: UInt8) -> None:
+    """A real file gives back the symbols, and the picture that the networks paint from them.
+
+    The networks see a picture in tiles here (`dlf.codec.tiling`), as the codec shows it to them: the only
+    difference to the arrays above, and only for pictures that are larger than a tile.
+    """
     tables = bundle.tables()
     codec = StreamCodec(bundle.manifest.id, tables, backend)
     data = container.dump(codec.encode_rgb(rgb, QUALITY))
     stream = container.load(data)
     received = codec.receive(stream)
-    direct = Recorder(Given(symbols, np.zeros(symbols.shape, np.float32), tables), symbols.shape)
-    y_hat = walk(backend, tables, (symbols.shape[1], symbols.shape[2]), QUALITY, direct)
-    tokens = backend.analyse(rgb, QUALITY).tokens
-    same = np.array_equal(received.tokens, tokens) and np.array_equal(received.y_hat, y_hat)
+    plan = Plan(rgb.shape[0], rgb.shape[1], tables.padding)
+    latents = tiling.analyse(backend, plan, rgb, QUALITY)
+    y_hat = walk(backend, tables, plan.cells, QUALITY, Sender(latents.y, SymbolWriter(), tables))
+    same = np.array_equal(received.tokens, latents.tokens) and np.array_equal(received.y_hat, y_hat)
     report.line("file: symbols", f"{len(data)} bytes, {'as' if same else 'not as'} encoded", good=same)
-    painted = backend.synthesise(tokens, y_hat, QUALITY).astype(int)
+    painted = tiling.synthesise(backend, plan, latents.tokens, y_hat, QUALITY).astype(int)
     apart = int(np.abs(codec.decode_stream(stream) - painted).max())
     report.line("file: picture", f"{apart} levels from the direct way", good=apart == 0)
 
@@ -209,10 +217,12 @@ def main() -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("fixture", type=Path)
-    parser.add_argument("--salt", type=int, default=0, help="of the weights (default: %(default)s)")
+    parser.add_argument("--salt", type=int, default=0, help="of the weights, 0 or more (default: 0)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="model folder; made if it is not there")
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
+    if args.salt < 0:
+        parser.error("the salt must not be negative")
     with np.load(args.fixture, allow_pickle=False) as file:
         fixture = dict(file)
     with tempfile.TemporaryDirectory() as temporary:
@@ -220,6 +230,8 @@ def main() -> int:
         if not (folder / MANIFEST).is_file():
             make_model(folder, args.salt)
         bundle = ModelBundle.open(folder)
+        if bundle.manifest.name != model_name(args.salt):
+            parser.error(f"the model in {folder} is {bundle.manifest.name}, not {model_name(args.salt)}")
         backend = TorchBackend(bundle, bundle.tables(), EngineOptions(threads=args.threads))
         good = check(backend, bundle, fixture)
     print(f"parity: {'ok' if good else 'FAILED'}")

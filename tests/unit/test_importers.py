@@ -92,7 +92,7 @@ def test_names_are_those_of_the_released_checkpoints() -> None:
 
 
 def test_every_tensor_arrives(lightning: Path) -> None:
-    found = released.codec(TINY_L, checkpoint.read(lightning))
+    found = released.match(TINY_L, checkpoint.read(lightning), released.DLF)
     wanted = state()
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
@@ -121,7 +121,7 @@ def test_a_wrong_checkpoint_is_refused(mistake: str) -> None:
     found = as_released(state())
     change(found)
     with pytest.raises(CheckpointError, match=message):
-        released.codec(TINY_L, found)
+        released.match(TINY_L, found, released.DLF)
 
 
 class Trap:
@@ -159,15 +159,12 @@ def test_safetensors_and_plain_state_dicts_are_read_too(tmp_path: Path) -> None:
         assert all(torch.equal(found[key], tensors[key]) for key in tensors)
 
 
-@pytest.mark.parametrize("kind", ["titok", "vqgan"])
-def test_checkpoints_to_start_training_from(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("origin", [released.TITOK, released.VQGAN], ids=lambda origin: origin.title)
+def test_checkpoints_to_start_training_from(origin: released.Origin, tmp_path: Path) -> None:
     ours = state()
-    prefix, extra = {
-        "titok": ("hybrid_codec.", "pixel_decoder.conv_in.weight"),
-        "vqgan": ("vqgan.", "loss.discriminator.weight"),
-    }[kind]
-    wanted = [e for e in entries(ours) if (e.titok if kind == "titok" else e.theirs.startswith(prefix))]
-    tensors = {e.theirs.removeprefix(prefix): ours[str(e.ours)] for e in wanted} | {extra: torch.zeros(1)}
+    wanted = [entry for entry in entries(ours) if origin.wants(entry)]
+    tensors = {e.theirs.removeprefix(origin.prefix): ours[str(e.ours)] for e in wanted}
+    tensors[f"{origin.ignored[0]}weight"] = torch.zeros(1)
     source, target = tmp_path / "start.pth", tmp_path / "start.safetensors"
     torch.save(tensors, source)
     assert main(["weights", "import", str(source), "--preset", "tiny-l"]) == 2  # it is no codec

@@ -3,18 +3,17 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import dlf
 from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
@@ -22,20 +21,20 @@ from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
 from dlf.errors import BundleError, ChecksumError, EngineError, FormatError
 from dlf.importers.bundle import BundleSpec, write_bundle
-from dlf.nn import memory
+from dlf.nn import memory, processor
 from dlf.nn.build import TINY_L
 from dlf.nn.hybrid import HybridEncoder
 from dlf.nn.model import Dlf
+from dlf.nn.painter import PhaseUpsample
 from dlf.nn.parts import PARTS
 from dlf.nn.snapped import MEAN_UNIT, SCALE_UNIT, SnappedContext
 from dlf.nn.torch_backend import TorchBackend
+from dlf.nn.vqgan import Upsample
 from dlf.records import Float32, Int32, StepParams, UInt8
 
 pytestmark = pytest.mark.torch
 
 Picture = Callable[[int, int], UInt8]
-TOOL = Path(__file__).parents[2] / "tools" / "parity.py"
-FIXTURES = sorted((Path(__file__).parents[3] / "shared/parity").glob("*.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +131,75 @@ def test_smaller_types_paint_nearly_the_same(precision: str, folder: Path, pictu
     difference = np.asarray(small.decode(data), float) - np.asarray(dlf.Codec(folder).decode(data), float)
     assert 0 < np.abs(difference).mean() < 4
     assert small.decode(small.encode(rgb)).size == (256, 256)
+
+
+def test_upsampling_by_phases_is_the_same_with_fewer_products() -> None:
+    torch.manual_seed(0)
+    whole = Upsample(6, 5, "conv").requires_grad_(False)
+    phases = PhaseUpsample(whole.conv)
+    for size in ((1, 1), (3, 8)):
+        x = torch.randn(2, 6, *size)
+        torch.testing.assert_close(phases(x), whole(x))
+    with FlopCounterMode(display=False) as counter:
+        phases(x)
+    fewer = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        whole(x)
+    assert 9 * fewer == 4 * counter.get_total_flops()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8"])
+def test_painting_uses_bfloat16_only_where_the_processor_has_it(
+    precision: str, bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if precision == "int8" and "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("int8 needs an x86 processor")
+    tokens = np.zeros((1, 4), np.int32)
+    y_hat = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
+    exact = TorchBackend(bundle, bundle.tables(), EngineOptions()).synthesise(tokens, y_hat, 50)
+    for present, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(processor, "has", lambda *_, present=present: present)
+        backend = TorchBackend(bundle, bundle.tables(), EngineOptions(precision=precision))
+        found = backend.synthesise(tokens, y_hat, 50)
+        assert {p.dtype for p in backend.model.vqgan.decoder.parameters()} == {dtype}
+        assert 0 < np.abs(found.astype(float) - exact).mean() < 4
+        assert not {type(m) for m in backend.model.vqgan.decoder.modules()} & {Upsample}
+
+
+def test_a_processor_that_torch_does_not_tell_about_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert processor.has("amx_bf16", "avx512_bf16")
+    assert not processor.has("amx_bf16")
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not processor.has("avx512_bf16")
+
+
+def test_loading_leaves_the_number_of_threads_alone(bundle: ModelBundle, picture: Picture) -> None:
+    before = torch.get_num_threads()
+    backend = TorchBackend(bundle, bundle.tables(), EngineOptions(threads=before + 1))
+    try:
+        backend.latents(picture(32, 32), 50)
+        assert torch.get_num_threads() == before + 1
+        found: list[int] = []
+        thread = Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert found == [before + 1]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_no_grad_changes_nothing_in_the_painter(weights: dict[str, Tensor]) -> None:
+    """Without gradients maps are written over, and only those that nothing else reads."""
+    model = Dlf(TINY_L).eval()
+    model.load_state_dict(weights)
+    x = torch.randn(1, TINY_L.vqgan.code_dim, 4, 4)
+    kept = x.clone()
+    wanted = model.vqgan.decoder(x).detach()
+    with torch.no_grad():
+        found = model.vqgan.decoder(x)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    assert torch.equal(x, kept)
 
 
 class OtherMachine:
@@ -239,35 +307,3 @@ def test_parts_hold_every_tensor_but_those_of_training(weights: dict[str, Tensor
     used = tuple(prefix for prefixes in PARTS.values() for prefix in prefixes)
     rest = {name.rsplit(".", 1)[0] for name in weights if not name.startswith(used)}
     assert all(name.startswith(("vqgan.encoder.", "vqgan.quant_conv")) for name in rest)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fixture", FIXTURES or [None], ids=lambda path: path.stem if path else "none")
-def test_reference_numbers(fixture: Path | None, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """The 1.27 G model; takes minutes, 5 GB on disk and 6 GB of memory."""
-    if not request.config.getoption("--large"):
-        pytest.skip("runs with --large")
-    if fixture is None:
-        pytest.skip("the reference numbers are not at hand")
-    result = subprocess.run(
-        [sys.executable, str(TOOL), str(fixture)], capture_output=True, text=True, check=False
-    )
-    assert result.stdout.endswith("parity: ok\n"), result.stdout + result.stderr
-
-
-def test_the_parity_tool_reports_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("parity", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    parity = importlib.util.module_from_spec(spec)
-    sys.modules["parity"] = parity
-    spec.loader.exec_module(parity)
-    report = parity.Report()
-    same: NDArray[np.float64] = np.ones(4)
-    report.close("good", same, same * (1 + 1e-6), 1e-4)
-    assert report.good
-    report.close("bad", same, same * 1.01, 1e-4)
-    assert not report.good
-    assert capsys.readouterr().out.splitlines()[1].endswith("FAILED")

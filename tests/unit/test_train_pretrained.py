@@ -15,8 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dlf.errors import CheckpointError
+from dlf.importers import checkpoint
+from dlf.importers.bundle import write_start
 from dlf.importers.keymap import entries
-from dlf.importers.pretrained import TITOK, VQGAN, Origin, take_over
+from dlf.importers.pretrained import take_over
+from dlf.importers.released import TITOK, VQGAN, Origin, match
 from dlf.losses.objective import Weights
 from dlf.nn.build import DLF_L, PRESETS
 from dlf.nn.model import Dlf
@@ -115,8 +118,11 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(origin: Origin, tmp_pa
     model = Dlf(SMALL)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     for wrong, message in (
-        ({k: v for k, v in tensors.items() if k != name}, f"lacks 1 tensors .{name}"),
-        (tensors | {"decoder.strange": torch.ones(1)}, "also holds 1 tensors .decoder.strange"),
+        (
+            {k: v for k, v in tensors.items() if k != name},
+            f"x.bin is not the {origin.title} of .* lacks 1 tensors: {name}",
+        ),
+        (tensors | {"decoder.strange": torch.ones(1)}, "has 1 tensors .*: decoder.strange"),
         (tensors | {name: torch.ones(3, 4)}, f"{name}.* has shape"),
         ({}, "not a state dict"),
     ):
@@ -129,6 +135,25 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(origin: Origin, tmp_pa
     with pytest.raises(CheckpointError, match="damaged"):
         take_over(model, tmp_path / "z.safetensors", origin)
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("origin", [TITOK, VQGAN], ids=lambda origin: origin.title)
+def test_a_file_that_the_import_wrote_is_taken_over_alike(origin: Origin, tmp_path: Path) -> None:
+    path = write(tmp_path / "start.bin", pretrained(origin))
+    write_start(match(SMALL, checkpoint.read(path), origin), tmp_path / "start.safetensors", "float32")
+    torch.manual_seed(5)
+    models = Dlf(SMALL), Dlf(SMALL)
+    models[1].load_state_dict(models[0].state_dict())
+    assert take_over(models[0], path, origin)
+    assert not take_over(models[1], tmp_path / "start.safetensors", origin)
+    for name, tensor in models[0].state_dict().items():
+        assert torch.equal(tensor, models[1].get_parameter(name)), name
+
+
+def test_a_model_of_another_form_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "titok.bin", pretrained(TITOK))
+    with pytest.raises(CheckpointError, match="the model 'tiny' has not the published form"):
+        take_over(Dlf(PRESETS["tiny"]), path, TITOK)
 
 
 def test_a_stage_starts_from_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     config = PRESETS[args.preset]
     try:
         found = checkpoint.read(args.checkpoint)
-        if (kind := released.kind(found)) == "codec":
-            return _import_model(args, released.codec(config, found))
-        return _import_start(args, getattr(released, kind)(config, found))
+        origin = released.kind(found)
+        tensors = released.match(config, found, origin)
+        return (_import_model if origin == released.DLF else _import_start)(args, tensors)
     except OSError as error:
         msg = f"the model cannot be written: {error.strerror or error}"
         raise CheckpointError(msg) from error

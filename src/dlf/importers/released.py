@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,47 +13,72 @@ from dlf.importers.keymap import IGNORED, MASKS, Entry, entries, fit
 from dlf.nn.config import ModelConfig
 from dlf.nn.model import Dlf
 
-# what TiTok and VQGAN checkpoints hold beside what DLF takes over
-TITOK_IGNORED = ("pixel_quantize.", "pixel_decoder.", "decoder.ffn.")
-VQGAN_IGNORED = ("loss.",)
+
+@dataclass(frozen=True)
+class Origin:
+    """A kind of checkpoint that authors released.
+
+    prefix: what DLF checkpoints put before the names of this kind.  ignored: beginnings of names that
+    the codec has no use for.
+    """
+
+    title: str
+    prefix: str
+    ignored: tuple[str, ...]
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether such a checkpoint holds this tensor."""
+        return entry.titok if self == TITOK else entry.theirs.startswith(self.prefix)
+
+    def drops(self, name: str) -> bool:
+        """Whether a tensor of such a checkpoint is left out on purpose."""
+        return name.startswith(self.ignored)
 
 
-def codec(config: ModelConfig, released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors of a DLF checkpoint under our names, in our shapes; raises CheckpointError."""
-    return _match(config, _entries(config), released, IGNORED)
+DLF = Origin("DLF", "", IGNORED)
+TITOK = Origin("TiTok", "hybrid_codec.", ("pixel_quantize.", "pixel_decoder.", "decoder.ffn."))
+VQGAN = Origin("VQGAN", "vqgan.", ("loss.",))
 
 
-def titok(config: ModelConfig, released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The token path from a TiTok checkpoint, to start training from; raises CheckpointError."""
-    known = [
-        Entry(entry.ours, entry.theirs.removeprefix("hybrid_codec."))
-        for entry in _entries(config)
-        if entry.titok
-    ]
-    return _match(config, known, released, TITOK_IGNORED)
-
-
-def vqgan(config: ModelConfig, released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tokenizer from a VQGAN checkpoint, to start training from; raises CheckpointError."""
-    known = [
-        Entry(entry.ours, entry.theirs.removeprefix("vqgan."))
-        for entry in _entries(config)
-        if entry.theirs.startswith("vqgan.")
-    ]
-    return _match(config, known, released, VQGAN_IGNORED)
-
-
-def kind(names: Iterable[str]) -> str:
-    """What a checkpoint with tensors of these names is: "codec", "titok" or "vqgan"; CheckpointError."""
+def kind(names: Iterable[str]) -> Origin:
+    """What a checkpoint with tensors of these names is; raises CheckpointError."""
     found = set(names)
     if any(name.startswith("hybrid_codec.") for name in found):
-        return "codec"
+        return DLF
     if "latent_tokens" in found:
-        return "titok"
+        return TITOK
     if "post_quant_conv.weight" in found:
-        return "vqgan"
+        return VQGAN
     msg = "the checkpoint is none of DLF, TiTok and VQGAN: its tensors have other names"
     raise CheckpointError(msg)
+
+
+def match(config: ModelConfig, released: Mapping[str, Tensor], origin: Origin) -> dict[str, Tensor]:
+    """Tensors of a checkpoint under our names, in our shapes: all of a model, or the part that it holds.
+
+    A file of a part that `dlf weights import` wrote, under our names already, is taken as well.
+
+    Raises:
+        CheckpointError: the checkpoint does not hold exactly what the model needs, or the model has
+            not the published form.
+    """
+    shapes = _shapes(config)
+    table = _table(config, shapes, origin)
+    if origin != DLF and released.keys() == {entry.ours for entry in table.values()}:
+        return {name: fit(name, tensor, shapes[name]) for name, tensor in released.items()}
+    if missing := sorted(table.keys() - released.keys()):
+        msg = f"the checkpoint lacks {len(missing)} tensors: {_some(missing)}"
+        raise CheckpointError(msg)
+    if unknown := [name for name in released if name not in table and not origin.drops(name)]:
+        msg = f"the checkpoint has {len(unknown)} tensors that the model does not have: {_some(unknown)}"
+        raise CheckpointError(msg)
+    found = {}
+    for theirs, entry in table.items():
+        if entry.ours is None:
+            _check_mask(theirs, released[theirs], config.detail.swin_window)
+        else:
+            found[entry.ours] = fit(theirs, released[theirs], shapes[entry.ours])
+    return found
 
 
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -60,28 +86,14 @@ def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in Dlf(config).state_dict().items()}
 
 
-def _entries(config: ModelConfig) -> list[Entry]:
-    return entries(_shapes(config))
-
-
-def _match(
-    config: ModelConfig, known: Iterable[Entry], released: Mapping[str, Tensor], ignored: tuple[str, ...]
-) -> dict[str, Tensor]:
-    table = {entry.theirs: entry for entry in known}
-    if missing := sorted(table.keys() - released.keys()):
-        msg = f"the checkpoint lacks {len(missing)} tensors: {_some(missing)}"
-        raise CheckpointError(msg)
-    unknown = [name for name in released if name not in table and not name.startswith(ignored)]
-    if unknown:
-        msg = f"the checkpoint has {len(unknown)} tensors that the model does not have: {_some(unknown)}"
-        raise CheckpointError(msg)
-    shapes, found = _shapes(config), {}
-    for theirs, entry in table.items():
-        if entry.ours is None:
-            _check_mask(theirs, released[theirs], config.detail.swin_window)
-        else:
-            found[entry.ours] = fit(theirs, released[theirs], shapes[entry.ours])
-    return found
+def _table(config: ModelConfig, names: Iterable[str], origin: Origin) -> dict[str, Entry]:
+    """Name in a checkpoint of this kind to what it is."""
+    try:
+        known = entries(names)
+    except KeyError as error:
+        msg = f"the model '{config.name}' has not the published form: no released weights fit it"
+        raise CheckpointError(msg) from error
+    return {entry.theirs.removeprefix(origin.prefix): entry for entry in known if origin.wants(entry)}
 
 
 def _some(names: list[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from dlf.errors import EngineError
 from dlf.nn.config import ModelConfig
 
@@ -17,14 +19,16 @@ def weight_bytes(parameters: int, precision: str) -> int:
     return parameters * _WEIGHT_BYTES[precision] + _KEPT
 
 
-def activation_bytes(config: ModelConfig, pixels: int, *, painting: bool) -> int:
+def activation_bytes(config: ModelConfig, pixels: int, painting: torch.dtype | None) -> int:
     """Bytes that the networks need beside their weights for a picture (or tile) of so many pixels.
+
+    painting: what the VQGAN decoder computes in, or None for the analysis.
 
     Painting: six maps at full size of the last level's width are alive at once.  Analysis: four maps of
     a transformer's inner width on the patches, for the ViT with its tokens and for the details.
     """
     if painting:
-        return 6 * 4 * config.vqgan.channels[0] * pixels
+        return 6 * painting.itemsize * config.vqgan.channels[0] * pixels
     inner = config.tokens.mlp_ratio * config.tokens.width + 4 * config.detail.width
     return 4 * 4 * inner * pixels // 256
 

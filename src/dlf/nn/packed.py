@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlf.nn import processor
 from dlf.nn.layers import Mlp
 
 Maker = Callable[..., nn.Module]
@@ -59,19 +59,19 @@ class ByteLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
         super().__init__()
         weight = weight.float().contiguous()
-        scale = weight.abs().amax(1).clamp(min=1e-12).double() / 127
+        low, high = weight.aminmax(dim=1)
+        scale = torch.maximum(-low, high).clamp(min=1e-12).double() / 127
         zero = torch.zeros(len(scale), dtype=torch.int64)
-        with warnings.catch_warnings():
-            # torch says that these tensors will go; the kernels have no other door yet
-            warnings.simplefilter("ignore", UserWarning)
-            whole = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
+        whole = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
         # a copy: the tensor of a file would keep all of it in memory
         bias = None if bias is None else bias.to(torch.float32, copy=True)
         self.packed = torch.ops.quantized.linear_prepack(whole, bias)
         self._gelu = gelu
+        # without VNNI sums of two products saturate unless the activations keep to 7 bits
+        self._seven_bits = not processor.has("avx512_vnni")
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.ops.quantized.linear_dynamic(x, self.packed, True)
+        y = torch.ops.quantized.linear_dynamic(x, self.packed, self._seven_bits)
         return F.gelu(y) if self._gelu else y
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -59,16 +62,23 @@ def load_part(
     path: a file of that part.  dtype: of the parameters.  make: what replaces linear layers, if anything
     (`dlf.nn.packed.linear_maker`).
 
-    Without `make` the parameters stay mapped to the file where device and dtype allow it.  With it each
-    layer is replaced before the next one is read, so that there is never more in memory than the model
-    and a few of its layers.
+    Without `make` the parameters stay mapped to the file where device and dtype allow it.  With it layers
+    are replaced while the next ones are read, so that there is never more in memory than the model and a
+    few of its layers.
 
     Raises:
         BundleError: the file does not hold the tensors of that part in their shapes.
     """
     try:
         _check(path, tensors_of(model, path.name))
-        _fill(model, "", _Source(path, dtype, device, mapped=make is None), make)
+        source = _Source(path, dtype, device, mapped=make is None)
+        if make is None:
+            _fill(model, "", source, None)
+        else:
+            with warnings.catch_warnings(), _Packers(make) as packers:
+                # torch says that the tensors of the 8-bit layers will go; the kernels have no other door yet
+                warnings.simplefilter("ignore", UserWarning)
+                _fill(model, "", source, packers)
     except (OSError, SafetensorError) as error:
         msg = f"the file {path.name} of the model cannot be read ({error})"
         raise BundleError(msg) from error
@@ -111,14 +121,47 @@ class _Source:
         return found.clone() if found is tensor and not self._mapped else found
 
 
-def _fill(module: nn.Module, prefix: str, source: _Source, make: Maker | None) -> nn.Module:
-    """Fill a module and all below it; returns what replaces it."""
-    replaced = make is not None and isinstance(module, nn.Linear | Mlp)
+class _Packers:
+    """Threads that pack layers, each one layer with one thread, while the next are read."""
+
+    def __init__(self, make: Maker) -> None:
+        self._make = make
+        self._threads = torch.get_num_threads()
+
+    def __enter__(self) -> _Packers:
+        # what packs a layer in torch uses one thread, mostly
+        self._pool = ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,))
+        self._waiting: deque[tuple[nn.Module, str, Future[nn.Module]]] = deque()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while self._waiting and kind is None:
+                self._take()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(self._threads)  # of threads to come, too
+
+    def add(self, parent: nn.Module, name: str, child: nn.Module) -> None:
+        """Let the child of a module be replaced by what it is packed into."""
+        self._waiting.append((parent, name, self._pool.submit(pack, child, self._make)))
+        while len(self._waiting) > 2 * self._threads:
+            self._take()
+
+    def _take(self) -> None:
+        parent, name, packed = self._waiting.popleft()
+        setattr(parent, name, packed.result())
+
+
+def _fill(module: nn.Module, prefix: str, source: _Source, packers: _Packers | None) -> None:
+    """Fill a module and all below it; with packers its linear layers are replaced, its own tensors kept."""
     for name, _ in module.named_parameters(recurse=False):
         if (prefix + name).startswith(source.beginnings):
-            tensor = source.get(prefix + name, keep=not replaced)
+            tensor = source.get(prefix + name, keep=not isinstance(module, nn.Linear) or packers is None)
             setattr(module, name, nn.Parameter(tensor, requires_grad=False))
     for name, child in module.named_children():
-        if source.has(f"{prefix}{name}."):
-            setattr(module, name, _fill(child, f"{prefix}{name}.", source, None if replaced else make))
-    return pack(module, make) if replaced and make is not None else module
+        if not source.has(f"{prefix}{name}."):
+            continue
+        _fill(child, f"{prefix}{name}.", source, packers)
+        if packers is not None and isinstance(child, nn.Linear | Mlp) and not isinstance(module, Mlp):
+            packers.add(module, name, child)

@@ -19,7 +19,9 @@ from dlf.nn.context import ContextModel
 from dlf.nn.memory import activation_bytes, check, weight_bytes
 from dlf.nn.model import Dlf, Fused
 from dlf.nn.packed import linear_maker
+from dlf.nn.painter import lay_out, painting_type
 from dlf.nn.parts import load_part, stored_type, tensors_of
+from dlf.nn.processor import use_huge_pages
 from dlf.nn.progress import watch
 from dlf.nn.snapped import MEAN_UNIT, STEP_UNIT, SnappedContext
 from dlf.nn.windows import Grid, make_grid
@@ -35,6 +37,7 @@ class TorchBackend:
     """
 
     def __init__(self, bundle: ModelBundle, tables: Tables, options: EngineOptions) -> None:
+        use_huge_pages()
         try:
             config = from_dict(ModelConfig, bundle.manifest.network)
         except ValueError as error:
@@ -47,6 +50,7 @@ class TorchBackend:
             self.model = Dlf(config).eval().requires_grad_(False)
         self._bundle, self._options, self._device = bundle, options, _device(options)
         self._loaded: set[str] = set()
+        self._precision = "float32"
         self._context: SnappedContext | None = None
         if options.threads is not None:
             torch.set_num_threads(options.threads)
@@ -77,7 +81,7 @@ class TorchBackend:
     @torch.inference_mode()
     def latents(self, rgb: UInt8, quality: int) -> tuple[Tensor, Tensor]:
         """Token vectors (windows, tokens, code dim) and latent y (channels, rows, cols), unquantised."""
-        model = self._part(ANALYSIS, rgb.shape[0] * rgb.shape[1])
+        model = self.load(ANALYSIS, rgb.shape[0] * rgb.shape[1])
         pixels = torch.tensor(rgb, device=self._device).permute(2, 0, 1)[None].float() / 255
         z, feature = model.encoder(pixels, self._grid(*rgb.shape[:2]))
         return z, model.details.analyse(feature, self._quality(quality))[0]
@@ -85,13 +89,14 @@ class TorchBackend:
     @torch.inference_mode()
     def paint(self, tokens: Int32, y_hat: Float32, quality: int) -> tuple[Fused, Tensor]:
         """The fused latent and the picture, float (3, H, W) in about [-1, 1]; arguments as `synthesise`."""
-        model = self._part(SYNTHESIS, (2 * PATCH) ** 2 * y_hat[0].size)
+        model = self.load(SYNTHESIS, (2 * PATCH) ** 2 * y_hat[0].size)
         grid = self._grid(*(2 * PATCH * n for n in y_hat.shape[1:]))
         indices = torch.from_numpy(tokens.astype(np.int64)).to(self._device)
         codes = model.quantize.codebook()[indices.clamp(min=0)]
-        latent = torch.from_numpy(y_hat)[None].to(self._device)
-        fused = model.fuse(codes, indices >= 0, latent, self._quality(quality), grid)
-        return fused, model.vqgan.decode(fused.latent)[0]
+        details = torch.from_numpy(y_hat)[None].to(self._device)
+        fused = model.fuse(codes, indices >= 0, details, self._quality(quality), grid)
+        latent = model.vqgan.unquantise(fused.latent).to(painting_type(self._precision, self._device))
+        return fused, model.vqgan.decoder(latent)[0].float()
 
     def _snapped(self) -> SnappedContext:
         if self._context is None:
@@ -101,24 +106,25 @@ class TorchBackend:
             self._context = SnappedContext(context)
         return self._context
 
-    def _part(self, name: str, pixels: int) -> Dlf:
-        """The model with one of its parts ready to run on so many pixels."""
-        config = self.model.config
-        work = activation_bytes(config, pixels, painting=name == SYNTHESIS) if self._device == "cpu" else 0
+    def load(self, name: str, pixels: int) -> Dlf:
+        """The model with one of its parts ready to run on so many pixels; reads it the first time.
+
+        Raises:
+            BundleError: the part's file is damaged.
+            EngineError: there is not enough memory.
+        """
         if name in self._loaded:
-            check(work, f"a picture of {pixels:,} pixels")
+            check(self._work(name, pixels), f"a picture of {pixels:,} pixels")
             return self.model
         path = self._bundle.check(name)
         precision = self._options.precision or _PRECISION[stored_type(path)]
-        shapes = tensors_of(self.model, name).values()
-        check(weight_bytes(sum(map(prod, shapes)), precision) + work, f"the model in {precision}")
+        self._precision = precision = "float32" if self._options.compiled else precision
+        size = weight_bytes(sum(map(prod, tensors_of(self.model, name).values())), precision)
+        check(size + self._work(name, pixels), f"the model in {precision}")
         make = None if self._options.compiled else linear_maker(precision, self._device)
         load_part(self.model, path, torch.float32, self._device, make)
         if name == SYNTHESIS:
-            # the memory order that convolutions are fastest in
-            for parameter in self.model.vqgan.decoder.parameters():
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            lay_out(self.model.vqgan.decoder, painting_type(precision, self._device))
         for module in _PARTS[name](self.model):
             if self._options.compiled:
                 module.compile()
@@ -126,6 +132,13 @@ class TorchBackend:
             watch(_PARTS[name](self.model), _LABELS[name], self._options.progress)
         self._loaded.add(name)
         return self.model
+
+    def _work(self, name: str, pixels: int) -> int:
+        """Bytes of memory that a part needs to run on so many pixels; not known for a GPU's own."""
+        if self._device != "cpu":
+            return 0
+        painting = painting_type(self._precision, self._device) if name == SYNTHESIS else None
+        return activation_bytes(self.model.config, pixels, painting)
 
     def _grid(self, height: int, width: int) -> Grid:
         # the model's own `grid` follows a buffer that no file fills

@@ -18,8 +18,12 @@ def _norm(kind: str, channels: int) -> nn.Module:
     return nn.GroupNorm(32, channels, eps=1e-6) if kind == "group" else nn.Identity()
 
 
-def _activate(kind: str, x: Tensor) -> Tensor:
-    return F.silu(x) if kind == "silu" else F.leaky_relu(x, 0.125)
+def _activate(kind: str, norm: str, x: Tensor) -> Tensor:
+    """x: what a norm of that kind gave, of no use afterwards."""
+    if kind == "leaky":
+        return F.leaky_relu(x, 0.125)
+    # at full size a new map costs more time than its numbers do
+    return F.silu(x, inplace=norm != "none" and not x.requires_grad)
 
 
 def _conv3(c_in: int, c_out: int) -> nn.Conv2d:
@@ -48,7 +52,7 @@ class ResBlock(nn.Module):
         self.norm1, self.norm2 = _norm(norm, c_in), _norm(norm, c_out)
         self.conv1, self.conv2 = _conv3(c_in, c_out), _conv3(c_out, c_out)
         self.nin_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-        self.activation = activation
+        self.norm, self.activation = norm, activation
         if norm == "none":
             # without a norm a deep plain network shrinks (default init) or explodes (unit gain
             # everywhere): keep the variance in the first conv, start the branch small
@@ -58,9 +62,11 @@ class ResBlock(nn.Module):
             nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(_activate(self.activation, self.norm1(x)))
-        h = self.conv2(_activate(self.activation, self.norm2(h)))
-        return self.nin_shortcut(x) + h
+        h = self.conv1(_activate(self.activation, self.norm, self.norm1(x)))
+        h = self.conv2(_activate(self.activation, self.norm, self.norm2(h)))
+        if self.norm == "none" or h.requires_grad:
+            return self.nin_shortcut(x) + h
+        return h.add_(self.nin_shortcut(x))
 
 
 class AttnBlock(nn.Module):
@@ -163,7 +169,7 @@ class Encoder(nn.Module):
         self.mid = Middle(widths[-1], config)
         self.norm_out = _norm(config.norm, widths[-1])
         self.conv_out = _conv3(widths[-1], config.code_dim)
-        self.activation = config.activation
+        self.norm, self.activation = config.norm, config.activation
         if config.norm == "none":
             resamplers = [m.conv for m in self.modules() if isinstance(m, Downsample)]
             for conv in [self.conv_in, *resamplers, self.conv_out]:
@@ -173,7 +179,7 @@ class Encoder(nn.Module):
         x = self.conv_in(F.pixel_unshuffle(x, self.patch))
         for level in self.down:
             x = level(x)
-        return self.conv_out(_activate(self.activation, self.norm_out(self.mid(x))))
+        return self.conv_out(_activate(self.activation, self.norm, self.norm_out(self.mid(x))))
 
 
 class Decoder(nn.Module):
@@ -199,7 +205,7 @@ class Decoder(nn.Module):
         self.norm_out = _norm(config.norm, widths[0])
         self.patch = config.patch
         self.conv_out = _conv3(widths[0], 3 * config.patch**2)
-        self.activation = config.activation
+        self.norm, self.activation = config.norm, config.activation
         if config.norm == "none":
             _keep_variance(self.conv_in)
             _keep_variance(self.conv_out, self.patch**2)
@@ -212,7 +218,7 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(_activate(self.activation, self.norm_out(x)))
+        return self.conv_out(_activate(self.activation, self.norm, self.norm_out(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.cells(x), self.patch)

@@ -1,0 +1,121 @@
+"""The tool that compares the published preset with reference numbers: recipe, verdict, run."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+from dlf.codec.bundle import ModelBundle
+from dlf.codec.engine import EngineOptions
+from dlf.importers.bundle import BundleSpec, write_bundle
+from dlf.importers.keymap import entries
+from dlf.nn.build import DLF_L, TINY_L
+from dlf.nn.model import Dlf
+from dlf.nn.torch_backend import TorchBackend
+
+pytestmark = pytest.mark.torch
+
+TOOL = Path(__file__).parents[2] / "tools" / "parity.py"
+REFERENCE = Path(__file__).parents[3] / "shared/parity"
+FIXTURES = sorted(REFERENCE.glob("*.npz"))
+
+
+def load(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def parity() -> ModuleType:
+    return load(TOOL, "parity")
+
+
+@pytest.mark.parametrize("salt", [0, 7, 2**40])
+def test_the_recipe_is_the_references(salt: int, parity: ModuleType) -> None:
+    """For every tensor that the reference sets: name, size, type and values, cut to two rows."""
+    if not (REFERENCE / "recipe.py").exists():
+        pytest.skip("the reference's recipe is not at hand")
+    reference = load(REFERENCE / "recipe.py", "recipe")
+    keys = json.loads((REFERENCE / "keys.json").read_text("utf-8"))
+    wanted = {name: tuple(shape) for name, shape in keys.items() if not name.endswith(reference.SKIP)}
+    with torch.device("meta"):
+        ours = {name: tuple(tensor.shape) for name, tensor in Dlf(DLF_L).state_dict().items()}
+    found = {
+        entry.theirs: parity.released_shape(entry.theirs, ours[entry.ours])
+        for entry in entries(ours)
+        if entry.ours is not None
+    }
+    assert found.keys() == wanted.keys()
+
+    def cut(shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (min(shape[0], 2), *shape[1:])
+
+    for name, shape in wanted.items():
+        assert [n for n in found[name] if n != 1] == [n for n in shape if n != 1], name
+        value, target = parity.recipe(name, cut(found[name]), salt), reference.tensor(name, cut(shape), salt)
+        assert value.dtype == target.dtype == np.float32
+        np.testing.assert_array_equal(value.ravel(), target.ravel(), err_msg=name)
+
+
+def test_another_salt_gives_other_weights(parity: ModuleType) -> None:
+    first, again, other = (parity.recipe("a.weight", (4, 4), salt) for salt in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.isclose(first, other).any()
+
+
+def test_a_failure_is_reported(parity: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    report = parity.Report()
+    same: NDArray[np.float64] = np.ones(4)
+    report.close("good", same, same * (1 + 1e-6), 1e-4)
+    assert report.good
+    report.close("bad", same, same * 1.01, 1e-4)
+    assert not report.good
+    assert capsys.readouterr().out.splitlines()[1].endswith("FAILED")
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 256), (256, 1792)])
+def test_a_file_is_compared_in_any_size(
+    height: int, width: int, parity: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second size goes in tiles."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        weights = Dlf(TINY_L).state_dict()
+    write_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99, "float32", {}))
+    bundle = ModelBundle.open(tmp_path)
+    backend = TorchBackend(bundle, bundle.tables(), EngineOptions())
+    rgb = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    report = parity.Report()
+    parity.check_file(report, backend, bundle, rgb)
+    assert report.good, capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fixture", FIXTURES or [None], ids=lambda path: path.stem if path else "none")
+def test_reference_numbers(fixture: Path | None, request: pytest.FixtureRequest) -> None:
+    """The 1.27 G model; takes minutes, 5 GB on disk and 6 GB of memory."""
+    if not request.config.getoption("--large"):
+        pytest.skip("runs with --large")
+    if fixture is None:
+        pytest.skip("the reference numbers are not at hand")
+    result = subprocess.run(
+        [sys.executable, str(TOOL), str(fixture)], capture_output=True, text=True, check=False
+    )
+    assert result.stdout.endswith("parity: ok\n"), result.stdout + result.stderr
