@@ -111,19 +111,23 @@ def test_synthesis(height: int, width: int, model: Dlf, backend: OnnxBackend) ->
         assert rgb.std() > 1
 
 
-def test_prior_and_context(model: Dlf, backend: OnnxBackend) -> None:
+# a prior of more than 5 rows or columns is computed near the border only
+@pytest.mark.parametrize(("rows", "cols"), [(3, 5), (1, 7), (9, 13)])
+def test_prior_and_context(rows: int, cols: int, model: Dlf, backend: OnnxBackend) -> None:
     network = model.details.context
     rng = np.random.default_rng(1)
     for quality in QUALITIES:
-        wanted = network.prior(network.prior_vector(torch.tensor([float(quality)])).expand(-1, -1, 3, 5))
-        found = backend.prior(3, 5, quality)
+        wanted = network.prior(
+            network.prior_vector(torch.tensor([float(quality)])).expand(-1, -1, rows, cols)
+        )
+        found = backend.prior(rows, cols, quality)
         for got, tensor in zip(
             (found.first.scale, found.first.mean, found.step, found.common),
             (*wanted.first, wanted.step, wanted.common),
             strict=True,
         ):
             np.testing.assert_array_equal(got, tensor[0].numpy())
-        y_hat = rng.integers(-900, 900, (8, 3, 5)).astype(np.int32)
+        y_hat = rng.integers(-900, 900, (8, rows, cols)).astype(np.int32)
         for step in (1, 2, 3):
             params = network.context(step - 1, torch.from_numpy(y_hat).float()[None], wanted.common)
             got = backend.context(step, y_hat, found.common)

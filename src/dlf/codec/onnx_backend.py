@@ -18,6 +18,8 @@ from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 # below this every integer has its own float32
 _EXACT = 1 << 24
 _FATAL_ONLY = 4
+# cells that the prior network, two 3x3 convolutions one after the other, looks to each side
+_PRIOR_REACH = 2
 
 
 Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
@@ -52,17 +54,21 @@ class OnnxBackend:
         return Latents(tokens.astype(np.int32), y)
 
     def prior(self, rows: int, cols: int, quality: int) -> Prior:
-        """Parameters of the first step; see `Backend`."""
+        """Parameters of the first step; see `Backend`.
+
+        The network sees the same vector at every cell, so that its results differ near the border only:
+        they are computed on a grid of that much, and repeated.
+        """
+        places = _by_border(rows)[:, None], _by_border(cols)
         vector = self._tables.prior[quality].astype(np.float32)[None, :, None, None]
-        inputs = np.broadcast_to(vector, (1, vector.shape[1], rows, cols))
+        inputs = np.broadcast_to(vector, (1, vector.shape[1], places[0].max() + 1, places[1].max() + 1))
         outputs = ("scale", "mean", "step", "common")
-        scale, mean, step, common = self._run("prior", outputs, prior=inputs)
-        shape = (1, self._bundle.manifest.channels, rows, cols)
-        prior = Prior(
-            first=StepParams(_integers(scale, shape, "prior"), _integers(mean, shape, "prior")),
-            common=_integers(common, shape, "prior").astype(np.float32),
-            step=_integers(step, shape, "prior"),
+        shape = (1, self._bundle.manifest.channels, *inputs.shape[2:])
+        scale, mean, step, common = (
+            _integers(found, shape, "prior")[:, places[0], places[1]]
+            for found in self._run("prior", outputs, prior=inputs)
         )
+        prior = Prior(first=StepParams(scale, mean), common=common.astype(np.float32), step=step)
         if prior.step.min() < 1:
             msg = "the model's prior network gave a quantisation step below 1/64"
             raise BundleError(msg)
@@ -140,6 +146,14 @@ def open_session(data: bytes, threads: int | None = None) -> onnxruntime.Inferen
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _by_border(count: int) -> NDArray[np.int64]:
+    """Place of each of `count` cells in a row of at most 2 * _PRIOR_REACH + 1 whose middle is repeated."""
+    index = np.arange(count)
+    last = 2 * _PRIOR_REACH
+    found: NDArray[np.int64] = np.minimum(index, np.maximum(_PRIOR_REACH, index - max(0, count - 1 - last)))
+    return found
 
 
 def _check(array: NDArray[Any], shape: tuple[int, ...], dtype: DTypeLike, graph: str) -> None:
