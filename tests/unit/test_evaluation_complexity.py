@@ -56,6 +56,8 @@ def test_operations_of_a_graph() -> None:
     assert found == conv + up + 8 * 10 * 5 * 7 + 8 * 10 * 7 * 6
 
 
+# what loads a model is silent about it, see `dlf.nn.parts`
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 @pytest.mark.torch
 def test_operations_in_torch() -> None:
     torch = pytest.importorskip("torch")

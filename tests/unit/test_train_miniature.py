@@ -98,7 +98,7 @@ def test_readme_trains_a_model_that_encodes_and_decodes(trained: Path) -> None:
     assert [state.config["stage"] for state in stages] == ["tokenizer", "align", "joint"]
     assert all(state.step == state.config["steps"] for state in stages)
     assert_similar(trained / "photo.jpg", trained / "photo.png")
-    assert (trained / "photo.dlf").stat().st_size < (trained / "photo.jpg").stat().st_size / 5
+    assert (trained / "photo.dlf").stat().st_size < (trained / "photo.jpg").stat().st_size / 4
 
 
 @pytest.mark.slow
