@@ -115,12 +115,16 @@ def _import_start(args: argparse.Namespace, tensors: dict[str, Tensor]) -> int:
     if args.output is None:
         msg = "a TiTok or VQGAN checkpoint is no codec: give -o a file to start training from"
         raise UsageError(msg)
-    if args.output.exists() and not args.overwrite:
-        msg = f"{args.output} exists (--overwrite replaces it)"
-        raise UsageError(msg)
+    _refuse_existing(args)
     write_start(tensors, args.output, args.dtype)
     print(f"{args.checkpoint} -> {args.output}: {len(tensors)} tensors, {args.dtype}")
     return 0
+
+
+def _refuse_existing(args: argparse.Namespace) -> None:
+    if args.output.exists() and not args.overwrite:
+        msg = f"{args.output} exists (--overwrite replaces it)"
+        raise UsageError(msg)
 
 
 def run_recover(args: argparse.Namespace) -> int:
@@ -135,9 +139,7 @@ def run_recover(args: argparse.Namespace) -> int:
     if args.preset not in PRESETS:
         msg = f"there is no preset {args.preset}; there are {', '.join(PRESETS)}"
         raise UsageError(msg)
-    if args.output.exists() and not args.overwrite:
-        msg = f"{args.output} exists (--overwrite replaces it)"
-        raise UsageError(msg)
+    _refuse_existing(args)
     bundle = find(None if args.model == "default" else args.model)
     found = recover(bundle, args.preset)
     try:

@@ -49,10 +49,11 @@ def recover(bundle: ModelBundle, preset: str) -> Recovered:
         BundleError: the bundle is not of this preset, or of another version of it.
     """
     probe = _probe(preset)
+    state = probe.state_dict()
     found = Recovered()
     for name in (ANALYSIS, SYNTHESIS):
         for ours, theirs in _pairs(trace(probe, name), onnx.load(str(bundle.check(name)))):
-            _place(found.tensors, probe, ours, torch.from_numpy(theirs))
+            _place(found.tensors, state, ours, torch.from_numpy(theirs))
     for name in (PRIOR, CONTEXT):
         _, constants = _operations(onnx.load(str(bundle.check(name))))
         for key in [key for key in constants if key.startswith("context.")]:
@@ -124,10 +125,9 @@ def _pairs(ours: ModelProto, theirs: ModelProto) -> Iterator[tuple[Array, Array]
             yield pair
 
 
-def _place(into: dict[str, Tensor], probe: Dlf, ours: Array, theirs: Tensor) -> None:
-    """Put `theirs` where the probe has what became `ours`."""
+def _place(into: dict[str, Tensor], state: dict[str, Tensor], ours: Array, theirs: Tensor) -> None:
+    """Put `theirs` where the probe's state has what became `ours`."""
     wanted = torch.from_numpy(ours)
-    state = probe.state_dict()
     for key, tensor in state.items():
         if tensor.numel() == wanted.numel() and torch.equal(tensor.flatten(), wanted.flatten()):
             into[key] = theirs.reshape(tensor.shape)
