@@ -166,3 +166,11 @@ def test_the_network_of_the_perceptual_term_must_be_there(
     monkeypatch.setattr("dlf.extras.import_module", refuse)
     with pytest.raises(MissingExtra, match=r"dlf-codec\[lpips\]"):
         perceptual_distance("lpips-vgg")
+
+    def fail(name: str) -> None:
+        msg = "operator torchvision::nms does not exist"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("dlf.extras.import_module", fail)
+    with pytest.raises(MissingExtra, match=r"lpips does not work here \(operator .*dlf-codec\[lpips\]"):
+        perceptual_distance("lpips-vgg")

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from dlf.evaluation.learned import loaded
 from dlf.evaluation.sets import SetMetric
 from dlf.evaluation.tasks import CONFIDENT, Found, torchvision_detector
+from dlf.extras import loaded
 from dlf.records import UInt8
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ import io
 import sys
 import warnings
 from collections.abc import Callable
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from PIL import Image
 
 from dlf.errors import MissingExtra
 from dlf.evaluation.metrics import Metric, Score
-from dlf.extras import need
+from dlf.extras import first_line, loaded, need
 from dlf.records import UInt8
 
 if TYPE_CHECKING:
@@ -89,23 +88,6 @@ def ssimulacra2_metric() -> Metric:
     return Metric("ssimulacra2", "SSIMULACRA2", 2, against, identity=f"ssimulacra2 {version('ssimulacra2')}")
 
 
-def loaded(module: str, install: str) -> Any:
-    """Import a library that no group of dependencies installs; install: what to type.
-
-    Raises MissingExtra, also if the library does not fit what else is installed.
-    """
-    name = module.partition(".")[0]
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        absent = error.name is None or error.name.partition(".")[0] == name
-        reason = "is not installed" if absent else f"does not work here ({_first(error)})"
-    except (ImportError, RuntimeError) as error:
-        reason = f"does not work here ({_first(error)})"
-    msg = f"{name} {reason}; run: {install}"
-    raise MissingExtra(msg)
-
-
 def with_weights(what: str, make: Callable[[], Any]) -> Any:
     """Return what `make` makes; raises MissingExtra that names the weights if they cannot be had."""
     from torch import hub
@@ -116,12 +98,8 @@ def with_weights(what: str, make: Callable[[], Any]) -> Any:
             return make()
     except (OSError, RuntimeError) as error:  # no network, no such file, a file cut off
         folder = Path(hub.get_dir()) / "checkpoints"
-        msg = f"the weights of {what} could not be downloaded to '{folder}' ({_first(error)})"
+        msg = f"the weights of {what} could not be downloaded to '{folder}' ({first_line(error)})"
         raise MissingExtra(msg) from error
-
-
-def _first(error: Exception) -> str:
-    return str(error).partition("\n")[0].removesuffix(".")
 
 
 class _no_download:

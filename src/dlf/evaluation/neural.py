@@ -19,8 +19,7 @@ from PIL import Image
 
 from dlf.errors import FormatError
 from dlf.evaluation.candidates import SpecError
-from dlf.evaluation.learned import loaded
-from dlf.extras import need
+from dlf.extras import loaded, need
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,9 +18,10 @@ import numpy as np
 
 from dlf.errors import MissingExtra
 from dlf.evaluation.dataset import Picture
-from dlf.evaluation.learned import loaded, with_weights
+from dlf.evaluation.learned import with_weights
 from dlf.evaluation.ledger import Row
 from dlf.evaluation.runner import Bench, Experiment
+from dlf.extras import loaded
 from dlf.records import UInt8
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ import numpy as np
 from PIL import Image
 
 from dlf.errors import MissingExtra
-from dlf.evaluation.learned import loaded, with_weights
+from dlf.evaluation.learned import with_weights
 from dlf.evaluation.metrics import Metric, Score
+from dlf.extras import loaded
 from dlf.records import UInt8
 
 CASCADE = "haarcascade_frontalface_default.xml"

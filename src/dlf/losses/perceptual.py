@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dlf.extras import need
+from dlf.extras import loaded
 
 LPIPS_VGG = "lpips-vgg"
 
@@ -110,13 +110,13 @@ class LpipsDistance(nn.Module):
     random_weights: of VGG-16, for tests; otherwise torchvision downloads its own when they are first used.
 
     Raises:
-        MissingExtra: the library is not installed.
+        MissingExtra: the library is not installed, or its torchvision does not fit torch.
         OSError: the weights of VGG-16 are neither in torchvision's cache nor to be downloaded.
     """
 
     def __init__(self, *, random_weights: bool = False) -> None:
         super().__init__()
-        library = need("lpips", "lpips")
+        library = loaded("lpips", "pip install 'dlf-codec[lpips]'")
         with warnings.catch_warnings():
             # the library still names weights the way torchvision did before
             warnings.simplefilter("ignore", UserWarning)
