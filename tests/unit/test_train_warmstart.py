@@ -141,6 +141,28 @@ def test_tokenizer_and_context_network_are_left_alone() -> None:
     assert all(torch.equal(after[name], weight) for name, weight in kept.items())
 
 
+@torch.no_grad()
+def test_codes_moved_apart_reach_the_latents_themselves() -> None:
+    """With as many codes as dimensions leave room for; measured 0.09 and 0.29 of a constant's error."""
+    pixels = to_float(pictures())
+    lost = []
+    for apart in (4.0, 1.0001):
+        torch.manual_seed(4)
+        started = untrained(4)
+        latents = started.vqgan.encode(pixels * 2 - 1)
+        warm_start(started, pictures(), apart=apart)
+        started.eval()
+        z, y = analyse(started, pixels)
+        codes = started.quantize(z.flatten(0, 1)).quantised.reshape(z.shape)
+        quality, sent = torch.full((len(pixels),), QUALITY), torch.ones(z.shape[:2], dtype=torch.bool)
+        fused = started.fuse(codes, sent, y, quality, started.grid(256, 256))
+        constant = (latents - latents.mean((0, 1, 2))).square().mean()
+        lost.append(float((fused.latent - latents).square().mean() / constant))
+        assert all(p.grad is None and p.requires_grad for p in started.fusion.parameters())
+    assert lost[0] < 0.15
+    assert lost[0] < 0.6 * lost[1]
+
+
 def test_same_seed_same_weights() -> None:
     states = []
     for _ in range(2):

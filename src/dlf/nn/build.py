@@ -57,7 +57,7 @@ COMPACT = ModelConfig(
     interact=InteractConfig(
         encoder_layers=(1, 2), decoder_layers=(0, 1), width=64, heads=2, depth=1, mlp_ratio=2,
     ),
-    quant=QuantConfig(channels=72, hidden=256, blocks=1, qualities=5, integer=True, spatial_blocks=2),
+    quant=QuantConfig(channels=48, hidden=256, blocks=1, qualities=5, integer=True, spatial_blocks=2),
     fusion=FusionConfig(width=128, hidden=176, detail_swin=0, token_swin=0, swin=0),
     vqgan=VqganConfig(
         patch=2, channels=(16, 48, 96, 192), encoder_blocks=(0, 1, 1, 1), decoder_blocks=(1, 1, 1, 1),

@@ -45,6 +45,9 @@ class TrainConfig:
     precision: bf16 uses autocast, worth 1.6-1.8x on CPUs that have it.  freeze: prefixes of parameters
     that do not train.  detail_dropout: share of samples decoded from tokens alone at the start of the
     run, falling to none at its end; without pretrained tokens the details otherwise learn everything.
+    quantised: in the tokenizer stage, False trains its decoder on latents that are not rounded to codes,
+    for a later stage with `codes_apart` above 1, where a warm start places the codes (see
+    `dlf.train.mixture`).
     stream: decode pictures when they are drawn instead of holding them all in memory.  recompute:
     gradient checkpointing, less memory for about a third more time.
     """
@@ -68,6 +71,8 @@ class TrainConfig:
     precision: Literal["float32", "bf16"] = "bf16"
     freeze: tuple[str, ...] = ()
     detail_dropout: float = 0.0
+    quantised: bool = True
+    codes_apart: float = 1.0
     parts: int = 1
     stream: bool = False
     recompute: bool = False
@@ -76,7 +81,10 @@ class TrainConfig:
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
-        """Raise ValueError for shapes that do not fill whole latent cells."""
+        """Raise ValueError for shapes that do not fill whole latent cells, and for codes without a use."""
+        if self.codes_apart != 1.0 and self.stage != "joint":
+            msg = f"codes_apart belongs to the joint stage: in {self.stage} the tokenizer's codes are targets"
+            raise ValueError(msg)
         for height, width in self.shapes:
             if height % CELL or width % CELL or min(height, width) < CELL:
                 msg = f"crops of {height}x{width} pixels: both sides must be multiples of {CELL}"

@@ -125,7 +125,8 @@ def build_stage(
         tokenizer = not any(key.startswith(TOKENIZER_PREFIX) for key in weights)
         _start_from(model.vqgan if tokenizer else model, weights)
         if tokenizer and model.config.stem.tokenizer and not resumes:
-            warm_start(model, images[:: max(1, len(images) // WARM_PICTURES)])
+            pictures = images[:: max(1, len(images) // WARM_PICTURES)]
+            warm_start(model, pictures, apart=config.codes_apart)
     return CodecStage(config, model, perceptual, images, val)
 
 

@@ -52,7 +52,7 @@ class TokenizerStage:
             z = self.module.encode(pixels)
         z = z.float()
         quantised, indices, vq = quantise_grid(self.module.quantize, z)
-        if self.module.training and self.seen < SEED_STEP:
+        if not self.config.quantised or (self.module.training and self.seen < SEED_STEP):
             quantised, vq = z, vq * 0
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             picture = self.module.decode(quantised)
@@ -69,8 +69,10 @@ class TokenizerStage:
 
     def after_step(self) -> dict[str, float]:
         """Revive codes, train the discriminator; see `Stage`."""
-        self.seen += 1
         judged = self.judge.after_step(distributed.average_gradients)
+        if not self.config.quantised:
+            return judged
+        self.seen += 1
         latents, indices = (distributed.gather_rows(rows) for rows in zip(*self.last, strict=True))
         if self.seen <= SEED_STEP:
             if self.seen > SEED_STEP - SEED_BATCHES:

@@ -27,6 +27,7 @@ from dlf.nn.interact import InteractBlock
 from dlf.nn.layers import ConvNextBlock, SwinBlock
 from dlf.nn.model import Dlf
 from dlf.train.data import to_float
+from dlf.train.mixture import open_mixture
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,11 @@ CROP = 256
 
 
 @torch.no_grad()
-def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]]) -> None:
+def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, apart: float = 1.0) -> None:
     """Set a new model's weights from its own trained `vqgan`; images: samples to take statistics of.
 
+    apart: above 1, for a tokenizer trained without rounding: the codes are seeded here, that far apart,
+    and the fusion head is fitted instead of set by formula (see `dlf.train.mixture`).
     The preset must have the tokenizer's stem, quant.hidden = 4 * code_dim and room in the fusion head.
     ValueError if too few of the images have a crop of 256x256 pixels.
     """
@@ -59,6 +62,8 @@ def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]]) -> None:
     _spread_tokens(model, pixels)
     if isinstance(model.details, VectorDetails):
         _seed_details(model.details, pixels, model)
+    if apart > 1:
+        open_mixture(model, pixels, apart)
     model.train()
 
 
