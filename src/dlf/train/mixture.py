@@ -84,8 +84,6 @@ def _error(head: nn.Module, codes: Tensor, joint: Tensor, latents: Tensor) -> Te
 
 
 def _fit(head: nn.Module, codes: Tensor, joint: Tensor, latents: Tensor) -> None:
-    wanted = [parameter.requires_grad for parameter in head.parameters()]
-    head.requires_grad_(True)  # noqa: FBT003 - torch's own signature
     optimiser = torch.optim.Adam(head.parameters(), LEARNING_RATE)
     falling = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / STEPS)
@@ -96,6 +94,4 @@ def _fit(head: nn.Module, codes: Tensor, joint: Tensor, latents: Tensor) -> None
         _error(head, codes, joint[rows], latents[rows]).backward()
         optimiser.step()
         falling.step()
-    for parameter, trains in zip(head.parameters(), wanted, strict=True):
-        parameter.requires_grad_(trains)
-        parameter.grad = None
+    optimiser.zero_grad()
