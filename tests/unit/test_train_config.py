@@ -73,6 +73,7 @@ def test_base_is_merged(tmp_path: Path) -> None:
         (TEXT.replace("steps: 100", "steps: 1.5"), "steps.*1.5"),
         (TEXT.replace("[[64, 64], [32, 96]]", "64"), "shapes.*64"),
         (TEXT.replace("{l1: 1, low: 2.5}", "3"), "weights.*3"),
+        (TEXT.replace("joint", "align") + "codes_apart: 4.0\n", "codes_apart belongs to the joint stage"),
         ("- 1\n- 2\n", "not a YAML mapping"),
     ],
 )

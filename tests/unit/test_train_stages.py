@@ -19,8 +19,10 @@ from dlf.train.board import LOG
 from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import Rate
 from dlf.train.controller import Ladder
+from dlf.train.data import to_float
 from dlf.train.loop import CHECKPOINT, Run
 from dlf.train.run import Sources, build_stage, open_pictures, run_stage
+from dlf.train.tokenizer_stage import TokenizerStage
 from tiny_runs import CONFIG, Sampler, assert_same, make_run, make_stage, pictures
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
@@ -70,6 +72,22 @@ def test_three_stages_from_files(tmp_path: Path) -> None:
     for name, weight in tokenizer.items():
         assert torch.equal(aligned.model[f"vqgan.{name}"], weight), name
     assert torch.equal(joint.model["vqgan.encoder.conv_in.weight"], tokenizer["encoder.conv_in.weight"])
+
+
+def test_tokenizer_without_rounding_leaves_its_codes_alone(tmp_path: Path) -> None:
+    config = replace(CONFIG, quantised=False)
+    torch.manual_seed(21)
+    stage = TokenizerStage(config, None, pictures()[:1])
+    vqgan = stage.module
+    codes, weight = vqgan.quantize.codebook().clone(), vqgan.encoder.conv_in.weight.clone()
+    assert Run(config, stage, Sampler(), tmp_path).train()
+    assert torch.equal(vqgan.quantize.codebook(), codes)
+    assert not torch.equal(vqgan.encoder.conv_in.weight, weight)
+    pixels = to_float(pictures()[:1]) * 2 - 1
+    with torch.no_grad():
+        picture, z, _, vq = stage.reconstruct(pixels)
+        assert vq == 0
+        assert torch.equal(picture, vqgan.decode(z))
 
 
 def test_perceptual_term_needs_its_weights(tmp_path: Path) -> None:
