@@ -147,6 +147,14 @@ def test_manifest(bundle: ModelBundle) -> None:
     assert {path.name for path in bundle.folder.iterdir()} == {*FILES, "manifest.json"}
 
 
+@pytest.mark.parametrize(
+    ("ends", "tail_drop"), [((0, 4), True), ((3, 2), True), ((1, 5), True), ((2, 4), False)]
+)
+def test_numbers_of_tokens_that_were_not_trained_are_refused(ends: tuple[int, int], tail_drop: bool) -> None:
+    with pytest.raises(ValueError, match="a window cannot send"):
+        token_schedule(4, tail_drop=tail_drop, ends=ends)
+
+
 def test_tables(model: Dlf, bundle: ModelBundle) -> None:
     with np.load(bundle.folder / TABLES, allow_pickle=False) as arrays:
         found = dict(arrays)
@@ -156,6 +164,8 @@ def test_tables(model: Dlf, bundle: ModelBundle) -> None:
         assert (found[name].sum(1) == 2**16).all()
         assert found[name].min() >= 1
     np.testing.assert_array_equal(found["token_count"], token_schedule(4, tail_drop=True))
+    ends = {q: int(token_schedule(4, tail_drop=True, ends=(1, 3))[q]) for q in (0, 25, 50, 100)}
+    assert ends == {0: 1, 25: 2, 50: 3, 100: 3}
     # the network's output is the table's index
     scale = np.arange(SCALES)
     np.testing.assert_array_equal(np.searchsorted(found["scale_bounds"], scale, side="right"), scale)

@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="name of the model")
     parser.add_argument("--id", type=int, required=True, help="number that streams name the model by")
     parser.add_argument("--quality", type=int, default=50, help="default quality")
+    parser.add_argument(
+        "--tokens", type=int, nargs=2, metavar=("AT_0", "AT_50"),
+        help="tokens that a window sends at quality 0, and from 50 on (default: half, all)",
+    )  # fmt: skip
     parser.add_argument("--card", type=Path, metavar="JSON", help="what people should know about the model")
     parser.set_defaults(run=run, quiet=False, verbose=False)
 
@@ -38,6 +42,7 @@ def _export(args: argparse.Namespace) -> int:
     from dlf.export.run import ExportJob, export
 
     card = json.loads(args.card.read_text(encoding="utf-8")) if args.card else {}
-    job = ExportJob(args.checkpoint, args.data, args.output, args.name, args.id, args.quality, card)
+    ends = tuple(args.tokens) if args.tokens else None
+    job = ExportJob(args.checkpoint, args.data, args.output, args.name, args.id, args.quality, card, ends)
     print(export(job))
     return 0

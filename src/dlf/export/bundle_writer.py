@@ -36,7 +36,7 @@ class BundleSpec:
     """What the manifest says beside the model itself.
 
     token_counts: int64 (tokens, codes), how often each code was used at each place on pictures like
-    those to come.
+    those to come.  token_ends: see `dlf.nn.semantic.token_schedule`.
     """
 
     name: str
@@ -44,6 +44,7 @@ class BundleSpec:
     default_quality: int
     token_counts: NDArray[np.int64]
     card: dict[str, Any]
+    token_ends: tuple[int, int] | None = None
 
 
 def plan_tensors(grid: Grid) -> list[Tensor]:
@@ -55,7 +56,7 @@ def write_bundle(model: Dlf, folder: Path, spec: BundleSpec) -> None:
     """Write all files of a bundle; existing ones are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     data = {name: _graph(model, name) for name in GRAPHS}
-    data[TABLES] = _tables(model, spec.token_counts)
+    data[TABLES] = _tables(model, spec)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
     config = model.config
     manifest = Manifest(
@@ -136,7 +137,7 @@ def trace(model: Dlf, name: str) -> ModelProto:
     return to_onnx(module, example, Signature(inputs, outputs, axes))
 
 
-def _tables(model: Dlf, token_counts: NDArray[np.int64]) -> bytes:
+def _tables(model: Dlf, spec: BundleSpec) -> bytes:
     config = model.config
     scales = SCALE_LOW * np.exp(SCALE_LOG_STEP * np.arange(SCALES))
     with torch.no_grad():
@@ -146,8 +147,10 @@ def _tables(model: Dlf, token_counts: NDArray[np.int64]) -> bytes:
         buffer,
         gaussian_frequency=gaussian_frequencies(scales, SYMBOL_LIMIT),
         scale_bounds=np.arange(1, SCALES, dtype=np.int32),
-        token_frequency=smooth_frequencies(token_counts),
-        token_count=token_schedule(config.tokens.count, tail_drop=config.tokens.tail_drop),
+        token_frequency=smooth_frequencies(spec.token_counts),
+        token_count=token_schedule(
+            config.tokens.count, tail_drop=config.tokens.tail_drop, ends=spec.token_ends
+        ),
         prior=prior[:, :, 0, 0].numpy().astype(np.int16),
     )
     return buffer.getvalue()

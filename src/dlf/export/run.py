@@ -31,7 +31,10 @@ PARITY_PICTURES = 3
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What to export: a checkpoint's averaged weights, pictures for the token statistics, names."""
+    """What to export: a checkpoint's averaged weights, pictures for the token statistics, names.
+
+    token_ends: see `dlf.nn.semantic.token_schedule`.
+    """
 
     checkpoint: Path
     data: Path
@@ -40,6 +43,7 @@ class ExportJob:
     id: int
     default_quality: int
     card: dict[str, Any]
+    token_ends: tuple[int, int] | None = None
 
 
 def export(job: ExportJob) -> Parity:
@@ -50,7 +54,7 @@ def export(job: ExportJob) -> Parity:
     round_to_half(model)
     pictures = [whole_cells(p) for p in load_images(_spread(find_images(job.data)), 64)]
     counts = count_tokens(model, pictures)
-    spec = BundleSpec(job.name, job.id, job.default_quality, counts, job.card)
+    spec = BundleSpec(job.name, job.id, job.default_quality, counts, job.card, job.token_ends)
     part = job.folder.with_name(job.folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     try:
