@@ -13,9 +13,7 @@ from dlf.nn.windows import Windows
 QUALITIES = 101
 
 
-def token_schedule(
-    count: int, *, tail_drop: bool, ends: tuple[int, int] | None = None
-) -> NDArray[np.uint8]:
+def token_schedule(count: int, *, tail_drop: bool, ends: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Tokens that a full window sends at each quality 0..100, more from 0 to 50, the same from 50 on.
 
     ends: how many at 0 and at 50; by default half and all of `count`, all without `tail_drop`.
