@@ -19,7 +19,7 @@ def token_schedule(count: int, *, tail_drop: bool, ends: tuple[int, int] | None 
     ends: how many at 0 and at 50; by default half and all of `count`, all without `tail_drop`.
     ValueError for ends that the model was not trained for.
     """
-    low, high = ends or (count / 2 if tail_drop else count, count)
+    low, high = ends or (max(1, count / 2) if tail_drop else count, count)
     if not 1 <= low <= high <= count or not (tail_drop or low == count):
         msg = f"a window cannot send {low} to {high} tokens: the model was trained with {count}"
         raise ValueError(msg + (", and as few as 1" if tail_drop else " at every quality"))
