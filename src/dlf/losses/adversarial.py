@@ -78,16 +78,16 @@ class Adversary:
         self.config, self.bf16 = config, bf16
         network = PatchDiscriminator(config.width, config.layers)
         self.network: PatchDiscriminator = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.lr, betas=BETAS)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.lr, betas=BETAS, fused=True)
 
     def terms(self, picture: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Unweighted terms `adversarial` and `matching` of RGB batches in [-1, 1]."""
         self.network.requires_grad_(False)
-        logits, made = self._judge(picture)
+        logits, made = self.judge(picture)
         terms = {"adversarial": -logits.mean()}
         if self.config.matching:
             with torch.no_grad():
-                _, wanted = self._judge(target)
+                _, wanted = self.judge(target)
             terms["matching"] = matching(made, wanted)
         self.network.requires_grad_(True)
         return terms
@@ -113,20 +113,25 @@ class Adversary:
             pull = pull + self.config.weight * ratio * own
         return (picture * pull).sum()
 
-    def update(self, pairs: Collection[tuple[Tensor, Tensor]], average: Average = keep) -> float:
-        """One step of the discriminator on batches of (picture, target); returns its mean hinge loss."""
-        self.optimiser.zero_grad(set_to_none=True)
-        total = 0.0
-        for picture, target in pairs:
-            loss = hinge(self._judge(target)[0], self._judge(picture.detach())[0]) / len(pairs)
-            loss.backward()
-            total += loss.item()
-        average(list(self.network.parameters()))
-        if all(bool(torch.isfinite(p.grad).all()) for p in self.network.parameters() if p.grad is not None):
-            self.optimiser.step()
-        return total
+    def update(self, pairs: Collection[tuple[Tensor, Tensor]], average: Average = keep) -> Tensor:
+        """One step of the discriminator on batches of (picture, target); returns its mean hinge loss.
 
-    def _judge(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        Without finite gradients it stays as it is, which the optimiser decides on the device.
+        """
+        self.optimiser.zero_grad(set_to_none=True)
+        losses: list[Tensor] = []
+        for picture, target in pairs:
+            loss = hinge(self.judge(target)[0], self.judge(picture.detach())[0]) / len(pairs)
+            loss.backward()
+            losses.append(loss.detach())
+        average(list(self.network.parameters()))
+        norms = torch._foreach_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        self.optimiser.found_inf = (~torch.isfinite(torch.stack(norms)).all()).float()  # type: ignore[attr-defined]
+        self.optimiser.step()
+        return torch.stack(losses).sum()
+
+    def judge(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits and features of RGB (B, 3, H, W) in [-1, 1]."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             logits, features = self.network(x)
         return logits.float(), features

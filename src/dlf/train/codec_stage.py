@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from dlf.geometry import CELL, PATCH
 from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import pixel_terms, weighted_sum
-from dlf.losses.picture import PictureLoss
+from dlf.losses.picture import PictureLoss, Wrap
 from dlf.nn.build import PRESETS
 from dlf.nn.model import Bottleneck, Dlf, Fused
 from dlf.nn.semantic import sent_mask, token_schedule
+from dlf.nn.windows import Grid
 from dlf.train import distributed
 from dlf.train.config import Rate, TrainConfig
 from dlf.train.controller import next_rung
-from dlf.train.data import Batch, Crop, to_float, whole_cells
+from dlf.train.data import Batch, Crop, to_device, to_float, whole_cells
 from dlf.train.loop import LossReport, Validation
 from dlf.train.pictures import rows_of_pairs
 
@@ -95,6 +96,21 @@ class Draw:
     details: Tensor
 
 
+class Coded(NamedTuple):
+    """What the networks make of a batch.
+
+    picture: (B, 3, H, W) in [-1, 1], or None where the stage looks at latents only.  vq: loss of the code
+    books.  bpp: details' bits per pixel of each sample (B,).  rate: their weighted mean.
+    """
+
+    bottleneck: Bottleneck
+    fused: Fused
+    picture: Tensor | None
+    vq: Tensor
+    bpp: Tensor
+    rate: Tensor
+
+
 def _gather(batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Vectors and indices of all batches of the step, of all ranks."""
     z, indices = zip(*batches, strict=True)
@@ -135,6 +151,8 @@ class CodecStage:
         seeds = config.stage == "align" and model.quantize.embedding.weight.requires_grad
         self.pending = torch.empty(0, tokens.code_dim) if seeds else None
         self.rung = 0  # of the rate's ladder
+        # what may be replaced by compiled forms
+        self.networks, self.latent_terms = self.code, self._latent_terms
         # a code that was moved has an average between two places, where nothing is
         books = set(map(id, model.codebooks()))
         self.copied = [f"{name}.embedding.weight" for name, m in model.named_modules() if id(m) in books]
@@ -146,19 +164,33 @@ class CodecStage:
 
     def draw(self, batch: Batch, progress: float) -> Draw:
         """Quality uniform, once in four steps fewer tokens than it asks for, details as configured."""
-        quality = batch.rng.uniform(0, 100, len(batch.crops)).astype(np.float32)
+        quality = batch.rng.uniform(0, 100, len(batch.pixels)).astype(np.float32)
         keep = self.schedule[np.rint(quality).astype(int)].astype(np.int64)
         if batch.rng.random() < 0.25:
             keep = batch.rng.integers(1, keep + 1)
         dropout = self.config.detail_dropout * (1 - progress)
         details = (batch.rng.random(len(quality)) >= dropout).astype(np.float32)
-        return Draw(*(torch.from_numpy(a).to(batch.pixels.device) for a in (quality, keep, details)))
+        device = batch.pixels.device
+        return Draw(*(to_device(torch.from_numpy(a), device) for a in (quality, keep, details)))
 
     def loss(self, batch: Batch, progress: float) -> LossReport:
         """Loss of a batch; see `Stage`."""
-        draw = self.draw(batch, progress)
-        model, pixels = self.module, batch.pixels
-        grid = model.grid(*pixels.shape[2:])
+        draw, pixels = self.draw(batch, progress), batch.pixels
+        grid = self.module.grid(*pixels.shape[2:])
+        coded = self.networks(pixels, draw, self._rate_weight(draw.quality, progress), grid)
+        if coded.picture is None:
+            total, terms = self.latent_terms(coded.fused, self._wanted_codes(batch))
+        else:
+            last = self.module.vqgan.decoder.conv_out.weight
+            total, terms = self.judge(coded.picture, pixels * 2 - 1, last, batch.rng, progress)
+        tokens = (coded.bottleneck.z.detach(), coded.bottleneck.tokens.indices)
+        self.last.append([tokens, *coded.bottleneck.details.vectors])
+        terms = {**terms, "vq": coded.vq, "bpp": coded.bpp.mean(), "rate": coded.rate}
+        return LossReport(total + self.config.weights.vq * coded.vq + coded.rate, terms)
+
+    def code(self, pixels: Tensor, draw: Draw, weight: Tensor, grid: Grid) -> Coded:
+        """Code and decode pixels (B, 3, H, W) in [0, 1]; weight: of each sample's bits per pixel (B,)."""
+        model = self.module
         sent = sent_mask(draw.keep, model.config.tokens.count, grid.token)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             bottleneck = model.compress(pixels, draw.quality, grid)
@@ -167,18 +199,14 @@ class CodecStage:
             fused = model.fuse(codes, sent, y_hat, draw.quality, grid)
             align = self.config.stage == "align"
             picture = None if align else model.vqgan.decode(fused.latent).float()
-        if picture is None:
-            total, terms = self._latent_terms(fused, self._wanted_codes(batch))
-        else:
-            last = model.vqgan.decoder.conv_out.weight
-            total, terms = self.judge(picture, pixels * 2 - 1, last, batch.rng, progress)
         vq = bottleneck.tokens.loss + bottleneck.details.loss
         bpp = bottleneck.details.bits * draw.details / pixels[0, 0].numel()
-        rate = (self._rate_weight(draw.quality, progress) * bpp).mean()
-        tokens = (bottleneck.z.detach(), bottleneck.tokens.indices)
-        self.last.append([tokens, *bottleneck.details.vectors])
-        terms = {**terms, "vq": vq, "bpp": bpp.mean(), "rate": rate}
-        return LossReport(total + self.config.weights.vq * vq + rate, {k: v.item() for k, v in terms.items()})
+        return Coded(bottleneck, fused, picture, vq, bpp, (weight * bpp).mean())
+
+    def compile_with(self, wrap: Wrap) -> None:
+        """See `Stage`."""
+        self.networks, self.latent_terms = wrap(self.networks), wrap(self.latent_terms)
+        self.judge.compile_with(wrap)
 
     def _rate_weight(self, quality: Tensor, progress: float) -> Tensor:
         ladder = self.config.rate.ladder
@@ -188,9 +216,9 @@ class CodecStage:
 
     def _wanted_codes(self, batch: Batch) -> Tensor:
         """Tokenizer indices of a batch: of whole pictures where they fit into memory, else of the crops."""
-        if self.config.stream:
+        if self.config.stream or not batch.crops:
             return tokenizer_indices(self.module, batch.pixels, bf16=self.bf16)
-        return self.cache(batch.crops).to(batch.pixels.device)
+        return to_device(self.cache(batch.crops), batch.pixels.device)
 
     def _latent_terms(self, fused: Fused, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         wanted = self.module.vqgan.quantize.codebook()[indices]
@@ -200,7 +228,7 @@ class CodecStage:
         }
         return weighted_sum(terms, self.config.weights), terms
 
-    def after_step(self) -> dict[str, float]:
+    def after_step(self, taken: Tensor) -> dict[str, Tensor]:
         """Revive codes, train the discriminator; see `Stage`."""
         judged = self.judge.after_step(distributed.average_gradients)
         found = [_gather(batches) for batches in zip(*self.last, strict=True)]
@@ -214,8 +242,8 @@ class CodecStage:
             return judged
         books = zip(self.module.codebooks(), found, strict=True)
         trained = [(book, rows) for book, rows in books if book.embedding.weight.requires_grad]
-        moved = sum(book.revive(*rows, CODE_PATIENCE) for book, rows in trained)
-        return {"moved": float(moved), **judged}
+        moved = [book.revive(*rows, CODE_PATIENCE, taken) for book, rows in trained]
+        return {"moved": torch.stack([z.new_zeros((), dtype=torch.int64), *moved]).sum(), **judged}
 
     def validate(self) -> Validation:
         """Measure whole pictures; see `Stage`."""
@@ -238,7 +266,7 @@ class CodecStage:
                             picture, pixels * 2 - 1, self.config.weights, self.perceptual
                         ).items()
                     },
-                    "active": bottleneck.details.active,
+                    "active": float(bottleneck.details.active),
                 }
                 for key, value in row.items():
                     name = f"{key}_{quality}"
