@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlf.losses.adversarial import Adversarial
 from dlf.train.codec_stage import CodecStage, new_model
+from dlf.train.compiling import Compiler
 from dlf.train.loop import Run, Stage
 from dlf.train.terms import Means
 from dlf.train.tokenizer_stage import TokenizerStage
@@ -130,7 +131,7 @@ def test_networks_and_losses_are_one_graph(kind: str) -> None:
     _, stage = judged_stage(kind)
     explained: list[str] = []
 
-    def wrap(function: Any) -> Any:
+    def explain(function: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             torch._dynamo.reset()
             found = torch._dynamo.explain(function)(*args, **kwargs)
@@ -141,7 +142,7 @@ def test_networks_and_losses_are_one_graph(kind: str) -> None:
 
         return call
 
-    stage.compile_with(wrap)
+    stage.compile_with(Compiler(explain))
     sampler = Sampler()
     for step in range(3 if kind == "tokenizer" else 1):
         stage.loss(sampler(step), 0.5).total.backward()

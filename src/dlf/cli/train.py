@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,7 @@ def _minutes(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code (1 if a signal stopped the run, which can then be resumed)."""
+    since = time.monotonic()  # to load torch takes a part of a run of minutes
     need("torch", "torch")
     from dlf.nn.config import to_dict
     from dlf.train.config import load_config
@@ -81,13 +83,13 @@ def run(args: argparse.Namespace) -> int:
         if args.print_config:
             print(json.dumps(to_dict(config), indent=2))
             return 0
-        return _train(args, config)
+        return _train(args, config, since)
     except (ValueError, OSError) as error:  # a wrong configuration, checkpoint or folder
         complain(str(error))
         return 1
 
 
-def _train(args: argparse.Namespace, config: TrainConfig) -> int:
+def _train(args: argparse.Namespace, config: TrainConfig, since: float) -> int:
     from dlf.train.run import Sources, profile_stage, run_stage
 
     missing = [f"--{key}" for key in ("data", "val") if getattr(args, key) is None]
@@ -109,5 +111,7 @@ def _train(args: argparse.Namespace, config: TrainConfig) -> int:
         for line in profile_stage(config, sources, args.threads, args.profile, device=args.device):
             print(line, flush=True)
         return 0
-    complete = run_stage(config, sources, args.threads, device=args.device, tensorboard=args.tensorboard)
+    complete = run_stage(
+        config, sources, args.threads, device=args.device, tensorboard=args.tensorboard, since=since
+    )
     return 0 if complete else 1

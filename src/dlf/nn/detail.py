@@ -31,9 +31,11 @@ class Quantised(NamedTuple):
     vectors: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def device_masks(channels: int, rows: int, cols: int, device: torch.device) -> Tensor:
-    """`dlf.entropy.quadtree.step_masks` on a device: bool (4, channels, rows, cols)."""
+    """`dlf.entropy.quadtree.step_masks` on a device: bool (4, channels, rows, cols).
+
+    A compiler may take the result for a constant (`dlf.train.compiling`).
+    """
     return _kept_masks(channels, rows, cols, device)
 
 

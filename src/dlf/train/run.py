@@ -65,13 +65,14 @@ def run_stage(
     *,
     device: str = "auto",
     tensorboard: bool = False,
+    since: float | None = None,
 ) -> bool:
     """Train one stage, resuming what `sources.out` holds; False if a signal stopped it early.
 
-    threads: of each process.  device: "auto", "cpu" or "cuda".  Started by torchrun, the processes train
-    one model together.
+    threads: of each process.  device: "auto", "cpu" or "cuda".  since: time.monotonic() when a run of minutes
+    began, if that was earlier.  Started by torchrun, the processes train one model together.
     """
-    since = time.monotonic()
+    since = time.monotonic() if since is None else since
     torch.set_num_threads(threads)
     own = choose_device(device)
     with distributed.process_group(own):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dlf.train import checkpoint
@@ -37,12 +37,9 @@ def save_parts(folder: Path, weights: Mapping[str, Tensor], step: int) -> list[P
     about = {"format": "pt", "step": str(step), "parts": str(len(parts))}
     try:
         for path, part in zip(unfinished, parts, strict=True):
-            save_file(part, path, about)
+            path.write_bytes(save(part, about))
         for path, old in zip(paths, unfinished, strict=True):
             os.replace(old, path)
-    except SafetensorError as error:
-        msg = f"the weights cannot be written to {folder} ({error}); is the disk full?"
-        raise OSError(msg) from error
     finally:
         for path in unfinished:
             path.unlink(missing_ok=True)
