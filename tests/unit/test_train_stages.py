@@ -44,6 +44,37 @@ def test_frozen_prefixes_do_not_train() -> None:
     assert stage.module.vqgan.decoder.conv_in.weight.requires_grad
 
 
+def test_the_decoder_stage_leaves_the_symbols_alone(tmp_path: Path) -> None:
+    """Tokens, detail symbols and bits are the same after it; the picture is another."""
+    run = make_run("decoder", tmp_path)
+    model, pixels = run.stage.module, to_float(pictures()[:1])
+    sent, quality = torch.ones(1, 4, dtype=torch.bool), torch.tensor([30.0])
+
+    def coded() -> tuple[torch.Tensor, ...]:
+        model.eval()
+        with torch.no_grad():
+            found, _, picture = model(pixels, quality, sent)
+        model.train()
+        return found.tokens.indices, found.details.y_hat, found.details.bits, picture
+
+    before = coded()
+    frozen = {k: v.clone() for k, v in model.encoder.state_dict().items()}
+    run.train()
+    after = coded()
+    assert_same(before[:3], after[:3])
+    assert_same(frozen, model.encoder.state_dict())
+    assert not torch.allclose(before[3], after[3])
+    assert "hinge" in json.loads((tmp_path / LOG).read_text().splitlines()[0])
+
+
+def test_the_decoder_stage_sees_as_many_tokens_as_the_bundle_sends() -> None:
+    _, stage = make_stage("decoder")
+    batch = Sampler()(0)
+    keep = {int(k) for step in range(20) for k in stage.draw(Sampler()(step), 0.0).keep}
+    assert keep == {1, 2}
+    assert stage.draw(batch, 0.0).details.min() == 1
+
+
 def write_pictures(folder: Path) -> Path:
     from PIL import Image
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,15 @@ from dlf.train.pictures import rows_of_pairs
 
 log = logging.getLogger(__name__)
 
+# prefixes of what does not train; in the last stage, what decides the symbols, or serves training alone
+FROZEN = {
+    "align": ("vqgan",),
+    "joint": ("vqgan.encoder", "vqgan.quant_conv"),
+    "decoder": (
+        *("encoder", "quantize", "details.enc_", "details.context", "details.books"),
+        *("vqgan.encoder", "vqgan.quant_conv"),
+    ),
+}
 CODE_PATIENCE = 600  # a step uses a few dozen of about a thousand codes
 SEED_VECTORS = 8192
 VALIDATION_QUALITIES = (10, 50, 90)
@@ -111,12 +121,11 @@ class CodecStage:
         perceptual: nn.Module | None,
         train: Sequence[NDArray[np.uint8]],
         val: Sequence[NDArray[np.uint8]],
+        features: Path | None = None,
     ) -> None:
         self.config, self.perceptual, self.val = config, perceptual, val
         self.module = model
-        frozen = ("vqgan.encoder", "vqgan.quant_conv", *config.freeze)
-        if config.stage == "align":
-            frozen = ("vqgan", *config.freeze)
+        frozen = (*FROZEN[config.stage], *config.freeze)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen))
         # a model of one rate gives the same picture at every quality
@@ -126,9 +135,11 @@ class CodecStage:
         tokens = model.config.tokens
         self.schedule = token_schedule(tokens.count, tail_drop=tokens.tail_drop)
         self.token_bits = math.log2(tokens.codes)
-        adversarial = config.adversarial if config.stage == "joint" else Adversarial()
+        adversarial = Adversarial() if config.stage == "align" else config.adversarial
         batches = len(distributed.own_parts(config.parts))
-        self.judge = PictureLoss(config.weights, adversarial, perceptual, bf16=self.bf16, batches=batches)
+        self.judge = PictureLoss(
+            config.weights, adversarial, perceptual, bf16=self.bf16, batches=batches, features=features
+        )
         # vectors and indices of each code book in the step's batches
         self.last: deque[list[tuple[Tensor, Tensor]]] = deque(maxlen=batches)
         # vectors collected for seeding the codebook, (N, code dim); None: it is seeded
@@ -200,9 +211,13 @@ class CodecStage:
         }
         return weighted_sum(terms, self.config.weights), terms
 
+    def judged(self) -> dict[str, float]:
+        """The discriminators' turn."""
+        return self.judge.after_step(distributed.average_gradients)
+
     def after_step(self) -> dict[str, float]:
         """Revive codes, train the discriminator; see `Stage`."""
-        judged = self.judge.after_step(distributed.average_gradients)
+        judged = self.judged()
         found = [_gather(batches) for batches in zip(*self.last, strict=True)]
         z, _ = found[0]
         if self.pending is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,23 @@ class TokenizerStage:
     """Picture loss and VQ loss; see `dlf.train.loop.Stage`."""
 
     def __init__(
-        self, config: TrainConfig, perceptual: nn.Module | None, val: Sequence[NDArray[np.uint8]]
+        self,
+        config: TrainConfig,
+        perceptual: nn.Module | None,
+        val: Sequence[NDArray[np.uint8]],
+        features: Path | None = None,
     ) -> None:
         self.config, self.perceptual, self.val = config, perceptual, val
         self.module = Vqgan(PRESETS[config.preset].vqgan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = config.precision == "bf16"
         batches = len(distributed.own_parts(config.parts))
         self.judge = PictureLoss(
-            config.weights, config.adversarial, perceptual, bf16=self.bf16, batches=batches
+            config.weights,
+            config.adversarial,
+            perceptual,
+            bf16=self.bf16,
+            batches=batches,
+            features=features,
         )
         # latents and indices of the step's batches
         self.last: deque[tuple[Tensor, Tensor]] = deque(maxlen=batches)
