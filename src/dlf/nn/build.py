@@ -107,6 +107,8 @@ TINY = ModelConfig(
     ),
 )  # fmt: skip
 
+TINY_V2 = replace(TINY, name="tiny-v2", quant=replace(TINY.quant, token_channels=4))
+
 TINY_L = ModelConfig(
     name="tiny-l",
     stem=StemConfig(),
@@ -139,6 +141,7 @@ PRESETS = {
         COMPACT_NO_INTERACTION,
         COMPACT_VECTOR_DETAILS,
         TINY,
+        TINY_V2,
         TINY_L,
     )
 }

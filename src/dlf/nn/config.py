@@ -116,6 +116,8 @@ class QuantConfig:
     integer: the context network computes in exact integers (see `dlf.nn.context`).
     kind: for ablations, "vector" (see `dlf.nn.ablation`; `channels` are then digits of codes) or "none",
         which leaves out the detail branch.  codes, code_dim: of each codebook of "vector".
+    token_channels: numbers that the tokens tell the prior network at each cell, 0: none (see
+        `dlf.nn.token_prior`); "scalar" and integers only, the other kinds have no use for them.
     """
 
     channels: int
@@ -127,6 +129,13 @@ class QuantConfig:
     kind: Literal["scalar", "vector", "none"] = "scalar"
     codes: int = 0
     code_dim: int = 0
+    token_channels: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where tokens would have to be exact in floats."""
+        if self.token_channels and not self.integer:
+            msg = "token_channels need the integer context network: set integer"
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlf.entropy.quadtree import STEPS, step_masks
-from dlf.nn.config import QuantConfig
+from dlf.nn.config import QuantConfig, TokenConfig
 from dlf.nn.context import STEP_UNIT, ContextModel, interpolate_anchors
 from dlf.nn.depth import depth_stack
 from dlf.nn.exact import ACTIVATION_UNIT, Arithmetic
@@ -61,24 +61,25 @@ class Transforms(nn.Module):
 
 
 class DetailQuantizer(Transforms):
-    """The scalar quantiser: y, its four-step walk and its rate."""
+    """The scalar quantiser: y, its four-step walk and its rate; tokens: see `ContextModel`."""
 
-    def __init__(self, config: QuantConfig) -> None:
+    def __init__(self, config: QuantConfig, tokens: TokenConfig | None = None) -> None:
         super().__init__(config, config.channels)
-        self.context = ContextModel(config)
+        self.context = ContextModel(config, tokens)
 
     def analyse(self, feature: Tensor, quality: Tensor) -> Tensor:
         """Features to y, not divided by the step.  quality: (B,) in [0, 100]."""
         return self.latent(feature, quality)
 
-    def quantise(self, y: Tensor, quality: Tensor) -> Quantised:
+    def quantise(self, y: Tensor, quality: Tensor, told: Tensor | None = None) -> Quantised:
         """Walk the four steps: noise for the rate in training, rounding for what is decoded.
 
+        told: what the tokens tell the prior, see `ContextModel.prior`.
         In evaluation symbols are whole numbers and skipped where the codec skips them.
         """
         mean_unit, step_unit = (ACTIVATION_UNIT, STEP_UNIT) if self.context.integer else (1, 1)
         vector = self.context.prior_vector(quality).expand(-1, -1, *y.shape[2:])
-        params, step, common = self.context.prior(vector)
+        params, step, common = self.context.prior(vector, told)
         scaled = y / (step / step_unit)
         masks = torch.from_numpy(np.array(step_masks(*y.shape[1:]))).to(y.device)
         y_hat = torch.zeros_like(y)

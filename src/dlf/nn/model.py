@@ -7,11 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dlf.geometry import WINDOW_CELLS, ceil_div
 from dlf.nn.ablation import NoDetails, VectorDetails
-from dlf.nn.config import ModelConfig, QuantConfig
+from dlf.nn.config import ModelConfig
+from dlf.nn.context import ContextModel
 from dlf.nn.detail import DetailQuantizer, Quantised
 from dlf.nn.fusion import Fusion
 from dlf.nn.hybrid import HybridDecoder, HybridEncoder
+from dlf.nn.token_prior import follow, whole_codes
 from dlf.nn.vq import VectorQuantizer, VqResult
 from dlf.nn.vqgan import Vqgan
 from dlf.nn.windows import Grid, make_grid
@@ -36,9 +39,10 @@ class Fused(NamedTuple):
     latent: Tensor
 
 
-def _details(config: QuantConfig) -> DetailQuantizer | VectorDetails | NoDetails:
+def _details(model: ModelConfig) -> DetailQuantizer | VectorDetails | NoDetails:
+    config = model.quant
     if config.kind == "scalar":
-        return DetailQuantizer(config)
+        return DetailQuantizer(config, model.tokens)
     return VectorDetails(config) if config.kind == "vector" else NoDetails(config)
 
 
@@ -55,7 +59,7 @@ class Dlf(nn.Module):
         self.quantize = VectorQuantizer(
             config.tokens.codes, config.tokens.code_dim, normalise=True, commitment=commitment
         )
-        self.details = _details(config.quant)
+        self.details = _details(config)
         self.decoder = HybridDecoder(config)
         self.fusion = Fusion(config)
         self.vqgan = Vqgan(config.vqgan)
@@ -69,14 +73,24 @@ class Dlf(nn.Module):
         device = self.quantize.idle.device
         return make_grid(height // 16, width // 16, self.config.detail.swin_window, device)
 
-    def compress(self, pixels: Tensor, quality: Tensor, grid: Grid) -> Bottleneck:
-        """pixels: (B, 3, H, W) in [0, 1].  quality: (B,) in [0, 100]."""
+    def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
+        """pixels: (B, 3, H, W) in [0, 1].  quality: (B,) in [0, 100].
+
+        sent: bool (B * windows, tokens), which tokens are sent and may thus tell something of the details.
+        """
         z, feature = self.encoder(pixels, grid)
         y = self.details.analyse(feature, quality)
         # the context network's exactness needs float32, whatever runs around it
         with torch.autocast(pixels.device.type, enabled=False):
             z = z.float().flatten(0, 1)
-            return Bottleneck(z, self.quantize(z), self.details.quantise(y.float(), quality))
+            tokens: VqResult = self.quantize(z)
+            told = None
+            if isinstance(self.details.context, ContextModel) and self.details.context.token_prior:
+                codes = follow(whole_codes(self.quantize.codebook())[tokens.indices], tokens.quantised)
+                down, across = (ceil_div(size, WINDOW_CELLS) for size in y.shape[2:])
+                shape = (len(y), down, across, sent.shape[1])
+                told = self.details.context.token_prior(codes.reshape(*shape, -1), sent.reshape(shape))
+            return Bottleneck(z, tokens, self.details.quantise(y.float(), quality, told))
 
     def fuse(self, codes: Tensor, sent: Tensor, y_hat: Tensor, quality: Tensor, grid: Grid) -> Fused:
         """Both branches' symbols to one latent.
@@ -94,7 +108,7 @@ class Dlf(nn.Module):
         sent: bool (B * windows, tokens), which tokens are sent.
         """
         grid = self.grid(*pixels.shape[2:])
-        bottleneck = self.compress(pixels, quality, grid)
+        bottleneck = self.compress(pixels, quality, sent, grid)
         codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
         fused = self.fuse(codes, sent, bottleneck.details.y_hat, quality, grid)
         return bottleneck, fused, self.vqgan.decode(fused.latent)

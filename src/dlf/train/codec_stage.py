@@ -172,7 +172,7 @@ class CodecStage:
         grid = model.grid(*pixels.shape[2:])
         sent = sent_mask(draw.keep, model.config.tokens.count, grid.token)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
-            bottleneck = model.compress(pixels, draw.quality, grid)
+            bottleneck = model.compress(pixels, draw.quality, sent, grid)
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
             fused = model.fuse(codes, sent, y_hat, draw.quality, grid)
