@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
 from dlf.nn.build import TINY
 from dlf.nn.config import to_dict
@@ -183,3 +184,30 @@ def test_a_streamed_run_resumes_exactly(kind: str, tmp_path: Path) -> None:
     assert_same(a.model, b.model)
     rows = [json.loads(line) for line in (tmp_path / "whole" / LOG).read_text().splitlines()]
     assert [row["unread"] for row in rows if row["kind"] == "train" and "unread" in row]
+
+
+def test_a_model_without_codes_learns_the_latents_and_then_the_pixels(tmp_path: Path) -> None:
+    """Autoencoder, alignment from its stem, joint: each from the files of the stage before."""
+    data = write_pictures(tmp_path / "photos")
+    before: Path | None = None
+    for stage in ("tokenizer", "align", "joint", "decoder"):
+        config = replace(
+            CONFIG,
+            preset="tiny-v2",
+            stage=stage,
+            quantised=False,
+            adversarial=Adversarial(weight=0.1, adaptive=False, kinds=("pixels",), width=8),
+        )
+        sources = Sources(data, data, tmp_path / stage, before, None)
+        sampler, images = open_pictures(config, data)
+        torch.manual_seed(1)
+        built = build_stage(config, sources, images, images[:1])
+        if stage == "align":
+            assert_same(
+                built.module.encoder.patch_embed.encoder.state_dict(), built.module.vqgan.encoder.state_dict()
+            )
+        assert Run(config, built, sampler, sources.out).train()
+        rows = [json.loads(line) for line in (sources.out / LOG).read_text().splitlines()]
+        assert ("latent" if stage == "align" else "l1") in rows[0]
+        assert "code" not in rows[0]
+        before = sources.out / CHECKPOINT

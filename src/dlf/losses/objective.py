@@ -24,7 +24,8 @@ class Weights:
     the perceptual term rules).  ssim: 1 - structural similarity; sees the fine grids that the perceptual
     term's strides hide.  phase: a grid of periods 2 to 16 in the error's luma, see `phase_pattern`.
     perceptual: distance of a feature network.  vq: codebook and commitment
-    loss.  latent, code: stage 1, MSE to and cross-entropy against the tokenizer's latent.
+    loss.  latent, code: stage 1, MSE to the tokenizer's code and cross-entropy against its index; of a
+    tokenizer without codes, MSE to its latent as a share of the latent's variance.
     Rate has its own schedule.
     """
 

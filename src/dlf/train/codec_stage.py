@@ -44,6 +44,7 @@ FROZEN = {
 }
 CODE_PATIENCE = 600  # a step uses a few dozen of about a thousand codes
 SEED_VECTORS = 8192
+SEED_AFTER = 150  # steps: until then the running statistics of the tokens are far from theirs
 VALIDATION_QUALITIES = (10, 50, 90)
 
 
@@ -57,11 +58,17 @@ def rate_weight(rate: Rate, quality: Tensor, progress: float) -> Tensor:
 
 
 @torch.no_grad()
+def tokenizer_latents(model: Dlf, pixels: Tensor, *, bf16: bool) -> Tensor:
+    """The tokenizer's latents of pixels (B, 3, H, W) in [0, 1]: float32 (B, h, w, code dim)."""
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
+        return model.vqgan.encode(pixels * 2 - 1).float()
+
+
+@torch.no_grad()
 def tokenizer_indices(model: Dlf, pixels: Tensor, *, bf16: bool) -> Tensor:
     """The tokenizer's codes of pixels (B, 3, H, W) in [0, 1]: int64 (B, h, w)."""
-    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
-        z = model.vqgan.encode(pixels * 2 - 1)
-    return model.vqgan.quantize.nearest(z.float())
+    assert model.vqgan.quantize is not None
+    return model.vqgan.quantize.nearest(tokenizer_latents(model, pixels, bf16=bf16))
 
 
 class LatentCache:
@@ -74,7 +81,7 @@ class LatentCache:
         ]
 
     def _encode(self, model: Dlf, image: NDArray[np.uint8], bf16: bool) -> NDArray[np.uint16]:
-        pixels = to_float([np.ascontiguousarray(image)]).to(model.vqgan.quantize.idle.device)
+        pixels = to_float([np.ascontiguousarray(image)]).to(model.quantize.idle.device)
         return tokenizer_indices(model, pixels, bf16=bf16)[0].cpu().numpy().astype(np.uint16)
 
     def __call__(self, crops: Sequence[Crop]) -> Tensor:
@@ -145,6 +152,7 @@ class CodecStage:
         # vectors collected for seeding the codebook, (N, code dim); None: it is seeded
         seeds = config.stage == "align" and model.quantize.embedding.weight.requires_grad
         self.pending = torch.empty(0, tokens.code_dim) if seeds else None
+        self.waited = 0  # steps
         self.rung = 0  # of the rate's ladder
         # a code that was moved has an average between two places, where nothing is
         books = set(map(id, model.codebooks()))
@@ -179,7 +187,7 @@ class CodecStage:
             align = self.config.stage == "align"
             picture = None if align else model.vqgan.decode(fused.latent).float()
         if picture is None:
-            total, terms = self._latent_terms(fused, self._wanted_codes(batch))
+            total, terms = self._latent_terms(fused, batch)
         else:
             last = model.vqgan.decoder.conv_out.weight
             total, terms = self.judge(picture, pixels * 2 - 1, last, batch.rng, progress)
@@ -203,12 +211,19 @@ class CodecStage:
             return tokenizer_indices(self.module, batch.pixels, bf16=self.bf16)
         return self.cache(batch.crops).to(batch.pixels.device)
 
-    def _latent_terms(self, fused: Fused, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        wanted = self.module.vqgan.quantize.codebook()[indices]
-        terms = {
-            "latent": F.mse_loss(fused.latent.float(), wanted),
-            "code": F.cross_entropy(fused.logits.float().flatten(0, -2), indices.flatten()),
-        }
+    def _latent_terms(self, fused: Fused, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of a tokenizer with codes those are wanted; of one without, its latents (see `Weights`)."""
+        book = self.module.vqgan.quantize
+        if book is None or fused.logits is None:
+            wanted = tokenizer_latents(self.module, batch.pixels, bf16=self.bf16)
+            variance = wanted.var((0, 1, 2), correction=0).mean()
+            terms = {"latent": F.mse_loss(fused.latent.float(), wanted) / variance}
+        else:
+            indices = self._wanted_codes(batch)
+            terms = {
+                "latent": F.mse_loss(fused.latent.float(), book.codebook()[indices]),
+                "code": F.cross_entropy(fused.logits.float().flatten(0, -2), indices.flatten()),
+            }
         return weighted_sum(terms, self.config.weights), terms
 
     def judged(self) -> dict[str, float]:
@@ -222,6 +237,9 @@ class CodecStage:
         z, _ = found[0]
         if self.pending is not None:
             # the codebook starts from vectors that the encoder produces once it has found its feet
+            self.waited += 1
+            if self.waited <= SEED_AFTER:
+                return judged
             self.pending = torch.cat([self.pending.to(z.device), z])
             if len(self.pending) >= SEED_VECTORS:
                 self.module.quantize.seed(self.pending)
@@ -273,13 +291,14 @@ class CodecStage:
         """Which codes are idle, what will seed them, where the rate's control is; see `Stage`."""
         pending = {} if self.pending is None else {"pending": self.pending}
         idle = torch.cat([book.idle for book in self.module.codebooks()])
-        return {"idle": idle, "rung": self.rung, **pending, **self.judge.state()}
+        return {"idle": idle, "rung": self.rung, "waited": self.waited, **pending, **self.judge.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Stage`."""
         # without an entry the codebook was seeded, and doing so again would throw away what was trained
         self.pending = state.get("pending")
         self.judge.load_state(state)
+        self.waited = state.get("waited", SEED_AFTER)
         self.rung = min(state.get("rung", 0), max(0, len(self.config.rate.ladder.lambdas) - 1))
         books = self.module.codebooks()
         if "idle" in state:

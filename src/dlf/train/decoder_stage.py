@@ -61,7 +61,7 @@ class DecoderStage(CodecStage):
         sent = sent_mask(draw.keep, model.config.tokens.count, grid.token)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             with torch.no_grad():
-                bottleneck = model.compress(pixels, draw.quality, grid)
+                bottleneck = model.compress(pixels, draw.quality, sent, grid)
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             fused = model.fuse(codes, sent, bottleneck.details.y_hat, draw.quality, grid)
             picture = model.vqgan.decode(fused.latent).float()
