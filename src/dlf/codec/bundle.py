@@ -213,7 +213,8 @@ class ModelBundle:
 def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
     """Return the bundle of a folder, a model name or a model id; None means the shipped default.
 
-    Shipped models go before those in the user's model folder.
+    Of several with one name or id the first of `installed` is taken.  Those of one id must be of one
+    `numerics`: they read the same symbols and differ in how they paint them.
 
     Raises:
         UnknownModel: no such model is installed.
@@ -232,10 +233,14 @@ def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
 
 
 def installed() -> Iterator[ModelBundle]:
-    """Yield every usable bundle, shipped ones first; broken ones are logged and left out."""
+    """Yield every usable bundle; broken ones are logged and left out.
+
+    The shipped default comes first, then the other shipped ones, then the user's, each by folder name.
+    """
     for root in (ASSETS, user_folder()):
-        for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-            if bundle := _open_if_usable(manifest.parent):
+        folders = (manifest.parent for manifest in root.glob(f"*/{MANIFEST}"))
+        for folder in sorted(folders, key=lambda f: (f != ASSETS / DEFAULT, f)):
+            if bundle := _open_if_usable(folder):
                 yield bundle
 
 
