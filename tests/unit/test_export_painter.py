@@ -119,8 +119,6 @@ def test_files_of_the_one_are_painted_by_the_other(
     [
         "encoder.conv_out.weight",
         "quantize.embedding.weight",
-        "details.enc_q",
-        "details.context.factorized_prior_vec",
         "details.context.y_spatial_prior_reduction.weight",
     ],
 )
