@@ -1,11 +1,14 @@
-"""A trained model to a bundle folder: four graphs, tables, manifest with hashes."""
+"""A trained model to a bundle folder: four graphs, tables, manifest with hashes.
+
+A new painter is a bundle, too: of its files only the synthesis graph is new.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from dlf.codec.bundle import FORMAT, GRAPHS, MANIFEST, TABLES, Manifest, numerics_id
+from dlf.codec.bundle import FILES, FORMAT, GRAPHS, MANIFEST, TABLES, Manifest, ModelBundle, numerics_id
 from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import TOTAL, gaussian_frequencies
 from dlf.export import graphs
@@ -28,6 +31,7 @@ from dlf.nn.windows import Grid
 
 SYMBOL_LIMIT = 24
 SKIP_BELOW = 1  # the lowest table has a deviation of 0.11: such symbols are zero anyway
+ANALYSIS, PRIOR, CONTEXT, SYNTHESIS = GRAPHS
 TRACE_ROWS, TRACE_COLS = 9, 11  # latent cells of the traced example: several, partly filled windows
 
 
@@ -54,10 +58,9 @@ def plan_tensors(grid: Grid) -> list[Tensor]:
 
 def write_bundle(model: Dlf, folder: Path, spec: BundleSpec) -> None:
     """Write all files of a bundle; existing ones are replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
     data = {name: _graph(model, name) for name in GRAPHS}
     data[TABLES] = _tables(model, spec)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
+    hashes = _hashes(data)
     config = model.config
     manifest = Manifest(
         format=FORMAT,
@@ -74,6 +77,28 @@ def write_bundle(model: Dlf, folder: Path, spec: BundleSpec) -> None:
         default_quality=spec.default_quality,
         card=spec.card,
     )
+    _write(folder, data, manifest)
+
+
+def write_painter(model: Dlf, folder: Path, base: ModelBundle, name: str, card: dict[str, Any]) -> None:
+    """Write a bundle that paints with `model`; all other files are those of `base`, byte for byte.
+
+    Id, numerics and whatever else the manifest says are those of `base`, but for the name and the card.
+
+    Raises:
+        BundleError: a file of `base` is missing or damaged.
+    """
+    data = {part: base.read(part) for part in FILES if part != SYNTHESIS}
+    data[SYNTHESIS] = _graph(model, SYNTHESIS)
+    _write(folder, data, replace(base.manifest, name=name, card=card, files=_hashes(data)))
+
+
+def _hashes(data: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
+
+
+def _write(folder: Path, data: dict[str, bytes], manifest: Manifest) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in data.items():
         write_bytes(folder / name, content)
     write_bytes(folder / MANIFEST, manifest.dump().encode())
@@ -96,7 +121,7 @@ def smooth_frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint32]:
 
 def _graph(model: Dlf, name: str) -> bytes:
     onnx_model = trace(model, name)
-    store_half(onnx_model, lossless=name in ("prior.onnx", "context.onnx"))
+    store_half(onnx_model, lossless=name in (PRIOR, CONTEXT))
     return onnx_model.SerializeToString()
 
 
@@ -115,16 +140,16 @@ def trace(model: Dlf, name: str) -> ModelProto:
     on_cells = {2: "rows", 3: "cols"}
     module: nn.Module
     example: Sequence[Tensor]
-    if name == "analysis.onnx":
+    if name == ANALYSIS:
         module = graphs.Analysis(model)
         example = [torch.zeros(32 * rows, 32 * cols, 3, dtype=torch.uint8), quality, *plans]
         inputs: tuple[str, ...] = ("rgb", "quality", *graphs.PLAN_INPUTS)
         outputs: tuple[str, ...] = ("indices", "y")
         axes = {"rgb": {0: "height", 1: "width"}, **plan_axes}
-    elif name == "prior.onnx":
+    elif name == PRIOR:
         module, example = graphs.Prior(model), [cells]
         inputs, outputs, axes = ("prior",), ("scale", "mean", "step", "common"), {"prior": on_cells}
-    elif name == "context.onnx":
+    elif name == CONTEXT:
         module, example = graphs.Context(model), [cells, cells, torch.tensor(0)]
         inputs, outputs = ("y_hat", "common", "index"), ("scale", "mean")
         axes = {"y_hat": on_cells, "common": on_cells}

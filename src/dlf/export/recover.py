@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 from torch import Tensor
 
-from dlf.codec.bundle import GRAPHS, ModelBundle
+from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
-from dlf.export.bundle_writer import trace
+from dlf.export.bundle_writer import ANALYSIS, CONTEXT, PRIOR, SYNTHESIS, trace
 from dlf.nn.build import PRESETS
 from dlf.nn.exact import ACTIVATION_UNIT, WEIGHT_UNIT
 from dlf.nn.model import Dlf
 
 Array = NDArray[np.float32]
-ANALYSIS, PRIOR, CONTEXT, SYNTHESIS = GRAPHS
 STEM, TOKENIZER = "encoder.patch_embed.encoder.", "vqgan.encoder."
 
 
