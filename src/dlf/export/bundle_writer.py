@@ -24,6 +24,7 @@ from dlf.entropy.tables import TOTAL, gaussian_frequencies
 from dlf.export import graphs
 from dlf.export.onnx_writer import Signature, store_half, to_onnx
 from dlf.files import write_bytes
+from dlf.geometry import WINDOW_CELLS, ceil_div
 from dlf.nn.context import SCALE_LOG_STEP, SCALE_LOW, SCALES
 from dlf.nn.model import Dlf
 from dlf.nn.semantic import QUALITIES, token_schedule
@@ -149,6 +150,10 @@ def trace(model: Dlf, name: str) -> ModelProto:
     elif name == PRIOR:
         module, example = graphs.Prior(model), [cells]
         inputs, outputs, axes = ("prior",), ("scale", "mean", "step", "common"), {"prior": on_cells}
+        if model.token_prior is not None:
+            down, across = (ceil_div(size, WINDOW_CELLS) for size in (rows, cols))
+            example = [cells, torch.zeros(down, across, count, dtype=torch.int64)]
+            inputs, axes = ("prior", "tokens"), {**axes, "tokens": {0: "down", 1: "across"}}
     elif name == CONTEXT:
         module, example = graphs.Context(model), [cells, cells, torch.tensor(0)]
         inputs, outputs = ("y_hat", "common", "index"), ("scale", "mean")
@@ -167,6 +172,8 @@ def _tables(model: Dlf, spec: BundleSpec) -> bytes:
     scales = SCALE_LOW * np.exp(SCALE_LOG_STEP * np.arange(SCALES))
     with torch.no_grad():
         prior = model.details.context.prior_vector(torch.arange(QUALITIES, dtype=torch.float32))
+    # named only where it holds, so that what needs no new reader asks for none
+    options: dict[str, Any] = {} if model.token_prior is None else {"token_prior": np.array(1, np.int64)}
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -177,5 +184,6 @@ def _tables(model: Dlf, spec: BundleSpec) -> bytes:
             config.tokens.count, tail_drop=config.tokens.tail_drop, ends=spec.token_ends
         ),
         prior=prior[:, :, 0, 0].numpy().astype(np.int16),
+        **options,
     )
     return buffer.getvalue()

@@ -14,7 +14,7 @@ from dlf.nn.context import ContextModel
 from dlf.nn.detail import DetailQuantizer, Quantised
 from dlf.nn.fusion import Fusion
 from dlf.nn.hybrid import HybridDecoder, HybridEncoder
-from dlf.nn.token_prior import follow, whole_codes
+from dlf.nn.token_prior import TokenPrior, follow, whole_codes
 from dlf.nn.vq import VectorQuantizer, VqResult
 from dlf.nn.vqgan import Vqgan
 from dlf.nn.windows import Grid, make_grid
@@ -64,6 +64,12 @@ class Dlf(nn.Module):
         self.fusion = Fusion(config)
         self.vqgan = Vqgan(config.vqgan)
 
+    @property
+    def token_prior(self) -> TokenPrior | None:
+        """What tells the details' prior of the tokens; None where nothing does."""
+        context = self.details.context
+        return context.token_prior if isinstance(context, ContextModel) else None
+
     def codebooks(self) -> list[VectorQuantizer]:
         """The code books of tokens and, in an ablation, of details."""
         return [self.quantize, *(m for m in self.details.modules() if isinstance(m, VectorQuantizer))]
@@ -84,13 +90,18 @@ class Dlf(nn.Module):
         with torch.autocast(pixels.device.type, enabled=False):
             z = z.float().flatten(0, 1)
             tokens: VqResult = self.quantize(z)
-            told = None
-            if isinstance(self.details.context, ContextModel) and self.details.context.token_prior:
-                codes = follow(whole_codes(self.quantize.codebook())[tokens.indices], tokens.quantised)
-                down, across = (ceil_div(size, WINDOW_CELLS) for size in y.shape[2:])
-                shape = (len(y), down, across, sent.shape[1])
-                told = self.details.context.token_prior(codes.reshape(*shape, -1), sent.reshape(shape))
+            told = self._told(tokens, sent, y)
             return Bottleneck(z, tokens, self.details.quantise(y.float(), quality, told))
+
+    def _told(self, tokens: VqResult, sent: Tensor, y: Tensor) -> Tensor | None:
+        """What the tokens tell the prior of the details y, if anything."""
+        if self.token_prior is None:
+            return None
+        codes = follow(whole_codes(self.quantize.codebook())[tokens.indices], tokens.quantised)
+        down, across = (ceil_div(size, WINDOW_CELLS) for size in y.shape[2:])
+        shape = (len(y), down, across, sent.shape[1])
+        told: Tensor = self.token_prior(codes.reshape(*shape, -1), sent.reshape(shape))
+        return told
 
     def fuse(self, codes: Tensor, sent: Tensor, y_hat: Tensor, quality: Tensor, grid: Grid) -> Fused:
         """Both branches' symbols to one latent.

@@ -52,3 +52,11 @@ class TokenPrior(nn.Module):
         one = sent[..., None].to(codes.dtype)
         inputs = torch.cat([codes * one, ACTIVATION_UNIT * one], -1).flatten(3).permute(0, 3, 1, 2)
         return F.pixel_shuffle(self.cells(inputs), WINDOW_CELLS)
+
+    def read(self, table: Tensor, tokens: Tensor) -> Tensor:
+        """The same from a table of whole codes (codes, dim).
+
+        tokens: int64 (B, down, across, tokens), indices of codes, -1 where not sent.
+        """
+        found: Tensor = self(table[tokens.clamp(min=0)], tokens >= 0)
+        return found
