@@ -1,7 +1,7 @@
 """Two models on the same pictures: ``python tools/compare_models.py A B --data FOLDER``.
 
-One line for each quality, means over the pictures.  "painters": PSNR between what the two paint of the same
-symbols, those that A finds; for that they need not read each other's files, but must have latents of one size.
+One line for each quality, means over the pictures.  "painters": PSNR between what the two paint of the
+same symbols, those that A finds; they need not read each other's files, but must have latents of one size.
 The other columns are of files that each model writes and reads itself, against the originals.
 """
 
