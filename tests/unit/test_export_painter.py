@@ -23,6 +23,8 @@ from dlf.codec.bundle import FILES, ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.errors import BundleError
+from dlf.export.parity import compare
+from dlf.export.recover import recover
 from dlf.export.run import ExportJob, PainterJob, export, export_painter
 from dlf.nn.build import TINY
 from dlf.nn.model import Dlf
@@ -112,6 +114,14 @@ def test_files_of_the_one_are_painted_by_the_other(
     painted = [np.asarray(codec.decode(data)).astype(int) for codec in (first, second)]
     assert np.abs(painted[0] - painted[1]).mean() > 1
     assert second.info(data).model_name == "base-v2"
+
+
+def test_its_weights_come_back(painter: ModelBundle, picture: Callable[[int, int], UInt8]) -> None:
+    model = Dlf(TINY).eval().requires_grad_(False)
+    model.load_state_dict(recover(painter, "tiny").tensors)
+    parity = compare(model, painter, [picture(96, 320)], 50)
+    parity.check()
+    assert parity.tokens == 1
 
 
 @pytest.mark.parametrize(

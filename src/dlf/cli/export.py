@@ -32,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="export a new painter only: a model with the id of MODEL (name or folder) that paints the files "
         "of MODEL anew; the checkpoint's encoder, quantisers and context network must be those of MODEL",
     )  # fmt: skip
+    parser.add_argument(
+        "--weights", choices=("float16", "int8"), default="float16",
+        help="what large weights of the pixel networks are stored in (default: %(default)s)",
+    )  # fmt: skip
     parser.set_defaults(run=run, quiet=False, verbose=False)
 
 
@@ -56,24 +60,23 @@ def _export(args: argparse.Namespace) -> int:
         raise UsageError(msg)
     ends = tuple(args.tokens) if args.tokens else None
     quality = 50 if args.quality is None else args.quality
-    print(
-        export(
-            ExportJob(args.checkpoint, args.data, args.output, args.name, args.id, quality, _card(args), ends)
-        )
+    job = ExportJob(
+        args.checkpoint, args.data, args.output, args.name, args.id, quality, _card(args), ends, args.weights
     )
+    print(export(job))
     return 0
 
 
 def _export_painter(args: argparse.Namespace) -> int:
-    from dlf.codec.bundle import DEFAULT, find
+    from dlf.codec.bundle import find
     from dlf.export.run import PainterJob, export_painter
 
     given = {"--id": args.id, "--quality": args.quality, "--tokens": args.tokens}
     if fixed := [name for name, value in given.items() if value is not None]:
         msg = f"{', '.join(fixed)} cannot be chosen with --painter-for: it is that of the model"
         raise UsageError(msg)
-    base = find(None if args.painter_for == DEFAULT else args.painter_for)
-    job = PainterJob(args.checkpoint, args.data, args.output, args.name, _card(args), base)
+    base = find(args.painter_for)
+    job = PainterJob(args.checkpoint, args.data, args.output, args.name, _card(args), base, args.weights)
     print(export_painter(job))
     return 0
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from dlf.codec.bundle import FILES, FORMAT, GRAPHS, MANIFEST, TABLES, Manifest, 
 from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import TOTAL, gaussian_frequencies
 from dlf.export import graphs
-from dlf.export.onnx_writer import Signature, store_half, to_onnx
+from dlf.export.eight_bits import Packed
+from dlf.export.onnx_writer import Signature, store_eight, store_half, to_onnx
 from dlf.files import write_bytes
 from dlf.geometry import WINDOW_CELLS, ceil_div
 from dlf.nn.context import SCALE_LOG_STEP, SCALE_LOW, SCALES
@@ -57,9 +58,12 @@ def plan_tensors(grid: Grid) -> list[Tensor]:
     return [part for win in grid for part in (win.gather, win.region, win.slot, win.scatter)]
 
 
-def write_bundle(model: Dlf, folder: Path, spec: BundleSpec) -> None:
-    """Write all files of a bundle; existing ones are replaced."""
-    data = {name: _graph(model, name) for name in GRAPHS}
+def write_bundle(model: Dlf, folder: Path, spec: BundleSpec, packed: Iterable[Packed] = ()) -> None:
+    """Write all files of a bundle; existing ones are replaced.
+
+    packed: weights of the model to store in 8 bits; see `dlf.export.eight_bits`.
+    """
+    data = {name: _graph(model, name, packed) for name in GRAPHS}
     data[TABLES] = _tables(model, spec)
     hashes = _hashes(data)
     config = model.config
@@ -81,17 +85,27 @@ def write_bundle(model: Dlf, folder: Path, spec: BundleSpec) -> None:
     _write(folder, data, manifest)
 
 
-def write_painter(model: Dlf, folder: Path, base: ModelBundle, name: str, card: dict[str, Any]) -> None:
-    """Write a bundle that paints with `model`; all other files are those of `base`, byte for byte.
+@dataclass(frozen=True)
+class PainterSpec:
+    """What the manifest of a new painter says that is not as in the manifest of `base`."""
 
-    Id, numerics and whatever else the manifest says are those of `base`, but for the name and the card.
+    base: ModelBundle
+    name: str
+    card: dict[str, Any]
+
+
+def write_painter(model: Dlf, folder: Path, spec: PainterSpec, packed: Iterable[Packed] = ()) -> None:
+    """Write a bundle that paints with `model`; all other files are those of the base, byte for byte.
+
+    packed: as for `write_bundle`.
 
     Raises:
-        BundleError: a file of `base` is missing or damaged.
+        BundleError: a file of the base is missing or damaged.
     """
-    data = {part: base.read(part) for part in FILES if part != SYNTHESIS}
-    data[SYNTHESIS] = _graph(model, SYNTHESIS)
-    _write(folder, data, replace(base.manifest, name=name, card=card, files=_hashes(data)))
+    data = {name: spec.base.read(name) for name in FILES if name != SYNTHESIS}
+    data[SYNTHESIS] = _graph(model, SYNTHESIS, packed)
+    known = spec.base.manifest
+    _write(folder, data, replace(known, name=spec.name, card=spec.card, files=_hashes(data)))
 
 
 def _hashes(data: dict[str, bytes]) -> dict[str, str]:
@@ -120,9 +134,11 @@ def smooth_frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint32]:
     return rows.astype(np.uint32)
 
 
-def _graph(model: Dlf, name: str) -> bytes:
+def _graph(model: Dlf, name: str, packed: Iterable[Packed] = ()) -> bytes:
     onnx_model = trace(model, name)
-    store_half(onnx_model, lossless=name in (PRIOR, CONTEXT))
+    exact = name in (PRIOR, CONTEXT)
+    store_eight(onnx_model, () if exact else packed)
+    store_half(onnx_model, lossless=exact)
     return onnx_model.SerializeToString()
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
-from dlf.export.bundle_writer import BundleSpec, write_bundle, write_painter
+from dlf.export.bundle_writer import BundleSpec, PainterSpec, write_bundle, write_painter
+from dlf.export.eight_bits import CONTEXT, ENCODER_SIDE, Packed, round_to_eight
 from dlf.export.onnx_writer import SMALL
 from dlf.export.parity import Parity, compare, worst
 from dlf.nn.build import PRESETS
@@ -29,6 +30,7 @@ from dlf.train.shards import PictureFile, find_images
 log = logging.getLogger(__name__)
 
 STATISTICS_PICTURES = 600  # about 10^5 tokens: enough to tell common codes from rare ones
+WEIGHTS = ("float16", "int8")  # what large weights of analysis and synthesis are stored in
 PARITY_PICTURES = 3
 PAINTER_FILES = 12  # of which a few may be unreadable or too small
 
@@ -37,7 +39,7 @@ PAINTER_FILES = 12  # of which a few may be unreadable or too small
 class ExportJob:
     """What to export: a checkpoint's averaged weights, pictures for the token statistics, names.
 
-    token_ends: see `dlf.nn.semantic.token_schedule`.
+    token_ends: see `dlf.nn.semantic.token_schedule`.  weights: one of `WEIGHTS`.
     """
 
     checkpoint: Path
@@ -48,6 +50,7 @@ class ExportJob:
     default_quality: int
     card: dict[str, Any]
     token_ends: tuple[int, int] | None = None
+    weights: str = WEIGHTS[0]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class PainterJob:
     """A checkpoint whose decoder is a new painter for the files of `base`.
 
     data: pictures to compare on.  name, card: of the new bundle; all else is that of `base`.
+    weights: of the new painter, one of `WEIGHTS`.
     """
 
     checkpoint: Path
@@ -63,17 +67,18 @@ class PainterJob:
     name: str
     card: dict[str, Any]
     base: ModelBundle
+    weights: str = WEIGHTS[0]
 
 
 def export(job: ExportJob) -> Parity:
     """Write and check the bundle; nothing is left behind where the check fails (BundleError)."""
     model = load_model(job.checkpoint)
-    round_to_half(model)
+    packed = round_weights(model, job.weights)
     pictures = _load(find_images(job.data), STATISTICS_PICTURES)
     counts = count_tokens(model, pictures)
     spec = BundleSpec(job.name, job.id, job.default_quality, counts, job.card, job.token_ends)
     with _staged(job.folder) as part:
-        write_bundle(model, part, spec)
+        write_bundle(model, part, spec, packed)
         parity = compare(model, ModelBundle.open(part), pictures[:PARITY_PICTURES], job.default_quality)
         log.info("%s", parity)
         parity.check()
@@ -92,10 +97,10 @@ def export_painter(job: PainterJob) -> Parity:
     """
     model = load_model(job.checkpoint)
     _check_base(model, job)
-    round_to_half(model)
+    packed = round_weights(model, job.weights, keep=ENCODER_SIDE)
     pictures = _load(find_images(job.data)[:PAINTER_FILES], PAINTER_FILES)[:PARITY_PICTURES]
     with _staged(job.folder) as part:
-        write_painter(model, part, job.base, job.name, job.card)
+        write_painter(model, part, PainterSpec(job.base, job.name, job.card), packed)
         bundle = ModelBundle.open(part)
         anchors = np.linspace(0, QUALITIES - 1, model.config.quant.qualities).astype(int)
         parity = worst([compare(model, bundle, pictures, int(quality)) for quality in anchors])
@@ -162,11 +167,17 @@ def _staged(folder: Path) -> Iterator[Path]:
 
 
 @torch.no_grad()
-def round_to_half(model: Dlf) -> None:
-    """Round the weights that the files hold in half precision; the context network keeps its own."""
+def round_weights(model: Dlf, kind: str, keep: Sequence[str] = ()) -> list[Packed]:
+    """Round the weights as the files hold them; the context network keeps its own.
+
+    kind: one of `WEIGHTS`.  keep: prefixes of weights that are rounded to float16 in any case.
+    Returns those that are to be stored in 8 bits.
+    """
+    packed = round_to_eight(model, keep) if kind == "int8" else {}
     for name, parameter in model.named_parameters():
-        if "details.context" not in name and parameter.numel() >= SMALL:
+        if not name.startswith(CONTEXT) and name not in packed and parameter.numel() >= SMALL:
             parameter.copy_(parameter.half().float())
+    return list(packed.values())
 
 
 @torch.no_grad()
