@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,6 +64,11 @@ def test_what_comes_back_computes_the_same(
     parity = compare(again, bundle, [picture(288, 320)], 50)
     parity.check()
     assert parity.tokens == 1
+    assert parity.context
+    if again.token_prior is not None:
+        other = copy.deepcopy(again)
+        other.get_parameter("details.context.token_prior.cells.weight").mul_(-1)
+        assert not compare(other, bundle, [picture(288, 320)], 50).context
     guessed = ("vqgan.encoder.", "vqgan.quant_conv.")
     assert found.guessed
     assert all(name.startswith(guessed) for name in found.guessed)
