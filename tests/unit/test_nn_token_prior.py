@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from dlf.geometry import WINDOW, WINDOW_CELLS, ceil_div, window_plan
-from dlf.nn.build import TINY, TINY_V2
+from dlf.nn.build import COMPACT, TINY, TINY_V2
 from dlf.nn.config import QuantConfig
 from dlf.nn.context import ContextModel
 from dlf.nn.exact import ACTIVATION_LIMIT, ACTIVATION_UNIT, FAN_IN_LIMIT, WEIGHT_UNIT
@@ -111,6 +113,17 @@ def test_without_token_channels_nothing_changes() -> None:
     assert all(name.startswith("details.context.y_prior_fusion.0.0.") for name in wider)
 
 
+@pytest.mark.parametrize("kind", ["vector", "none"])
+def test_other_details_have_no_use_for_tokens(kind: str) -> None:
+    quant = replace(TINY_V2.quant, kind=kind, codes=16, code_dim=3)
+    apart = replace(TINY_V2.interact, encoder_layers=(), decoder_layers=())
+    model = Dlf(replace(TINY_V2, quant=quant, interact=apart))
+    assert model.token_prior is None
+    sent = torch.ones(1, TOKENS.count, dtype=torch.bool)
+    found = model.compress(torch.rand(1, 3, 64, 64), torch.tensor([50.0]), sent, model.grid(64, 64))
+    assert found.details.bits.shape == (1,)
+
+
 @torch.no_grad()
 def test_steps_follow_the_tokens() -> None:
     """Each window has steps of its own; they differ from others' as far as the prior's network sees."""
@@ -142,3 +155,37 @@ def test_bits_teach_the_tokens() -> None:
     assert model.get_parameter("details.context.token_prior.cells.weight").grad.abs().max() > 0
     # the codes themselves learn by the quantiser's own loss
     assert model.quantize.embedding.weight.grad is None
+
+
+def macs(run: Callable[[], object]) -> float:
+    """Multiply-adds a pixel of 768x512."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops() / 2 / (512 * 768)
+
+
+@pytest.mark.parametrize("channels", [0, 16, 32])
+def test_cost_of_the_prior(channels: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the widths of `compact`; what docs/model.md says."""
+    tokens = COMPACT.tokens
+    context = ContextModel(replace(COMPACT.quant, token_channels=channels), tokens)
+    vector = torch.zeros(1, COMPACT.quant.channels, 16, 24)
+    codes = torch.zeros(1, 2, 3, tokens.count, tokens.code_dim)
+    sent = torch.ones(codes.shape[:4], dtype=torch.bool)
+
+    def told() -> torch.Tensor | None:
+        return None if context.token_prior is None else context.token_prior(codes, sent)
+
+    layer = macs(told)
+    given = told()
+    whole = macs(lambda: context.prior(vector, given))
+    parameters = sum(p.numel() for p in context.parameters())
+    with capsys.disabled():
+        print(  # noqa: T201
+            f"\n  token_channels {channels}: {parameters:,} parameters, "
+            f"{layer:.0f} MAC/pixel for the tokens' layer, {whole:.0f} for the prior on the whole grid",
+            end="",
+        )
+    places = 64 * channels * tokens.count * (tokens.code_dim + 1)  # products of a window of 256x256 pixels
+    assert layer * 512 * 768 == 6 * places
+    assert whole < 250
