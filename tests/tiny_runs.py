@@ -28,6 +28,30 @@ CONFIG = TrainConfig(
 )  # fmt: skip
 
 
+def lite_weights() -> dict[str, torch.Tensor]:
+    """Random weights of EfficientNet-lite0's layers up to the tenth block, as its file names them."""
+    generator = torch.Generator().manual_seed(3)
+    widths = (16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112)
+    kernels = (3, 3, 3, 5, 5, 3, 3, 3, 5, 5, 5)
+
+    def conv(c_in: int, c_out: int, kernel: int) -> torch.Tensor:
+        return torch.randn(c_out, c_in, kernel, kernel, generator=generator) / (c_in * kernel**2) ** 0.5
+
+    made = {"stem.weight": conv(3, 32, 3)}
+    before = 32
+    for i, (width, kernel) in enumerate(zip(widths, kernels, strict=True)):
+        inner = before * 6 if i else before
+        if i:
+            made[f"blocks.{i}.expand.weight"] = conv(before, inner, 1)
+        made[f"blocks.{i}.depthwise.weight"] = conv(1, inner, kernel)
+        made[f"blocks.{i}.project.weight"] = conv(inner, width, 1)
+        before = width
+    biases = {
+        k.replace("weight", "bias"): 0.1 * torch.randn(len(v), generator=generator) for k, v in made.items()
+    }
+    return made | biases
+
+
 def pictures() -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(4)
     return [rng.integers(0, 256, (96, 128, 3), np.uint8) for _ in range(3)]

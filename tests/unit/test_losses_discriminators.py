@@ -14,34 +14,14 @@ from torch import Tensor
 
 from dlf.losses.adversarial import Adversarial, Adversary
 from dlf.losses.discriminators import LiteFeatures, make_discriminators
+from tiny_runs import lite_weights
 
 pytestmark = pytest.mark.torch
-
-WIDTHS = (16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112)
-KERNELS = (3, 3, 3, 5, 5, 3, 3, 3, 5, 5, 5)
 
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
-    """Random weights of EfficientNet-lite0's layers, up to the tenth block."""
-    generator = torch.Generator().manual_seed(3)
-
-    def conv(c_in: int, c_out: int, kernel: int) -> Tensor:
-        return torch.randn(c_out, c_in, kernel, kernel, generator=generator) / (c_in * kernel**2) ** 0.5
-
-    made = {"stem.weight": conv(3, 32, 3)}
-    before = 32
-    for i, (width, kernel) in enumerate(zip(WIDTHS, KERNELS, strict=True)):
-        inner = before * 6 if i else before
-        if i:
-            made[f"blocks.{i}.expand.weight"] = conv(before, inner, 1)
-        made[f"blocks.{i}.depthwise.weight"] = conv(1, inner, kernel)
-        made[f"blocks.{i}.project.weight"] = conv(inner, width, 1)
-        before = width
-    biases = {
-        k.replace("weight", "bias"): 0.1 * torch.randn(len(v), generator=generator) for k, v in made.items()
-    }
-    return made | biases
+    return lite_weights()
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.torch
 def test_rows_and_time_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     told = Board(tmp_path, 1000)
     with caplog.at_level(logging.INFO, "dlf"):
-        told.row("train", 400, {"l1": 0.123456789}, pace=2.0)
+        told.row("train", 400, {"l1": 0.123456789}, pace=2.0, left=1200.0)
         told.row("val", 400, {"psnr": 20.0})
     told.close()
     train, val = (json.loads(line) for line in (tmp_path / LOG).read_text("utf-8").splitlines())

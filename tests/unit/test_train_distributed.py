@@ -119,8 +119,7 @@ def test_alone_everything_is_as_it_was() -> None:
     assert distributed.mean_terms({"a": 2.0}) == {"a": 2.0}
     assert distributed.total(3) == 3
     assert distributed.from_first("x") == "x"
-    assert distributed.anywhere(True)
-    assert not distributed.anywhere(False)
+    assert distributed.largest(0.5, True) == [0.5, True]
     assert list(distributed.own_parts(3)) == [0, 1, 2]
 
 

@@ -164,7 +164,7 @@ def test_prepared_batches_are_the_same(shards: Path) -> None:
 
 def test_a_run_streams_where_its_configuration_says_so(shards: Path) -> None:
     config = TrainConfig("tiny", "joint", 4, SHAPES, 4096, 0.1, 0.1, weights=None, stream=True, parts=2)  # type: ignore[arg-type]
-    sampler, sample = open_pictures(config, shards)
+    sampler, sample = open_pictures(config, shards, torch.device("cpu"))
     assert isinstance(sampler, Ahead)
     assert len(sample) == 5
     assert sampler.following(0, 0) == (0, 1)

@@ -18,7 +18,7 @@ from dlf.nn.config import to_dict
 from dlf.train import checkpoint
 from dlf.train.board import LOG
 from dlf.train.codec_stage import CodecStage, new_model
-from dlf.train.config import Rate
+from dlf.train.config import Rate, load_config
 from dlf.train.controller import Ladder
 from dlf.train.data import to_float
 from dlf.train.loop import CHECKPOINT, Run
@@ -97,7 +97,7 @@ def test_three_stages_from_files(tmp_path: Path) -> None:
         plain = json.loads(json.dumps(to_dict(replace(CONFIG, stage=kind, steps=3))))
         config.write_text(yaml.safe_dump(plain))
         out = tmp_path / kind
-        assert run_stage(config, Sources(data, data, out, init, None), 1)
+        assert run_stage(load_config(config), Sources(data, data, out, init, None), 1)
         init = out / CHECKPOINT
     aligned, joint = (checkpoint.load(tmp_path / kind / CHECKPOINT) for kind in ("align", "joint"))
     tokenizer = checkpoint.load(tmp_path / "tokenizer" / CHECKPOINT).ema
@@ -117,7 +117,7 @@ def test_tokenizer_without_rounding_leaves_its_codes_alone(tmp_path: Path) -> No
     assert not torch.equal(vqgan.encoder.conv_in.weight, weight)
     pixels = to_float(pictures()[:1]) * 2 - 1
     with torch.no_grad():
-        picture, z, _, vq = stage.reconstruct(pixels)
+        picture, z, _, vq = stage.reconstruct(pixels, rounded=False)
         assert vq == 0
         assert torch.equal(picture, vqgan.decode(z))
 
@@ -170,7 +170,7 @@ def test_a_streamed_run_resumes_exactly(kind: str, tmp_path: Path) -> None:
 
     def start(folder: Path) -> Run:
         torch.manual_seed(21)
-        sampler, images = open_pictures(config, data)
+        sampler, images = open_pictures(config, data, torch.device("cpu"))
         return Run(config, build_stage(config, sources, images, pictures()[:1]), sampler, folder)
 
     assert start(tmp_path / "whole").train()
@@ -199,7 +199,7 @@ def test_a_model_without_codes_learns_the_latents_and_then_the_pixels(tmp_path: 
             adversarial=Adversarial(weight=0.1, adaptive=False, kinds=("pixels",), width=8),
         )
         sources = Sources(data, data, tmp_path / stage, before, None)
-        sampler, images = open_pictures(config, data)
+        sampler, images = open_pictures(config, data, torch.device("cpu"))
         torch.manual_seed(1)
         built = build_stage(config, sources, images, images[:1])
         if stage == "align":

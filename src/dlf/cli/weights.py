@@ -58,6 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", default="compact", help="that it was trained as (default: %(default)s)")
     command.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     command.set_defaults(run=run_recover, quiet=False, verbose=False)
+    command = actions.add_parser(
+        "split",
+        help="write a checkpoint's averaged weights as small files",
+        description="Write a training checkpoint's averaged weights as float16 safetensors files of less "
+        "than 16 MiB each, which `dlf train --init FOLDER` reads.",
+    )
+    command.add_argument("checkpoint", type=Path, help="last.pt of a run")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    command.set_defaults(run=run_split, quiet=False, verbose=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -151,4 +160,21 @@ def run_recover(args: argparse.Namespace) -> int:
     print(
         f"{bundle.manifest.name} -> {args.output}: {held} tensors, {len(found.guessed)} that it does not hold"
     )
+    return 0
+
+
+def run_split(args: argparse.Namespace) -> int:
+    """Split; returns the exit code."""
+    need("torch", "torch")
+    need("safetensors", "torch")
+    from dlf.train.checkpoint import load
+    from dlf.train.weights import save_parts
+
+    try:
+        found = load(args.checkpoint)
+        paths = save_parts(args.output, found.ema, found.step)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(str(error)) from error
+    size = sum(path.stat().st_size for path in paths) / 2**20
+    print(f"{args.checkpoint} -> {args.output}: {len(paths)} files, {size:.1f} MiB, step {found.step}")
     return 0

@@ -81,20 +81,20 @@ class Adversary:
         self.parts = make_discriminators(config.kinds, config.width, config.layers, features)
         self.network: nn.ModuleDict = nn.ModuleDict(self.parts).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=config.lr, betas=config.betas)
+        self.optimiser = torch.optim.Adam(self.parameters, lr=config.lr, betas=config.betas, fused=True)
         # embedded pictures and their originals of the step's batches
         self.seen: deque[tuple[Embedded, Tensor]] = deque(maxlen=batches)
 
     def terms(self, picture: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Unweighted terms `adversarial` and `matching` of RGB batches in [-1, 1]."""
-        embedded = self._embed(picture)
+        embedded = self.embed(picture)
         self.seen.append(({k: [m.detach() for m in maps] for k, maps in embedded.items()}, target))
         self._train(False)
-        logits, made = self._judge(embedded)
+        logits, made = self.judge(embedded)
         terms = {"adversarial": -torch.stack([x.mean() for x in logits]).mean()}
         if self.config.matching:
             with torch.no_grad():
-                _, wanted = self._judge(self._embed(target))
+                _, wanted = self.judge(self.embed(target))
             terms["matching"] = matching(made, wanted)
         self._train(True)
         return terms
@@ -126,27 +126,32 @@ class Adversary:
             pull = pull + strength * ratio * own
         return (picture * pull).sum()
 
-    def update(self, average: Average = keep) -> float:
-        """One step of the discriminators on what they judged in this step; returns the mean hinge loss."""
+    def update(self, average: Average = keep) -> Tensor:
+        """One step of the discriminators on what they judged in this step; returns the mean hinge loss.
+
+        Without finite gradients they stay as they are, which the optimiser decides on the device.
+        """
         self.optimiser.zero_grad(set_to_none=True)
-        total = 0.0
+        losses: list[Tensor] = []
         for made, target in self.seen:
             with torch.no_grad():
-                real = self._embed(target)
-            pairs = zip(self._judge(real)[0], self._judge(made)[0], strict=True)
+                real = self.embed(target)
+            pairs = zip(self.judge(real)[0], self.judge(made)[0], strict=True)
             loss = torch.stack([hinge(a, b) for a, b in pairs]).mean() / len(self.seen)
             loss.backward()
-            total += loss.item()
+            losses.append(loss.detach())
         average(self.parameters)
-        if all(bool(torch.isfinite(p.grad).all()) for p in self.parameters if p.grad is not None):
-            self.optimiser.step()
-        return total
+        norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
+        self.optimiser.found_inf = (~torch.isfinite(torch.stack(norms)).all()).float()  # type: ignore[attr-defined]
+        self.optimiser.step()
+        return torch.stack(losses).sum()
 
-    def _embed(self, x: Tensor) -> Embedded:
+    def embed(self, x: Tensor) -> Embedded:
+        """What the frozen parts make of RGB (B, 3, H, W) in [-1, 1]."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             return {name: part.embed(x) for name, part in self.parts.items()}
 
-    def _judge(self, embedded: Embedded) -> tuple[list[Tensor], list[Tensor]]:
+    def judge(self, embedded: Embedded) -> tuple[list[Tensor], list[Tensor]]:
         """All maps of logits, and all features."""
         logits: list[Tensor] = []
         features: list[Tensor] = []

@@ -44,13 +44,8 @@ def pixel_terms(
     target: Tensor,
     weights: Weights,
     perceptual: nn.Module | None,
-    offset: tuple[int, int] = (0, 0),
 ) -> dict[str, Tensor]:
-    """Unweighted terms l1, low, ssim and perceptual of RGB batches (B, 3, H, W) in [-1, 1].
-
-    offset: rows and columns that the feature network does not see.  Its strides hide patterns of the
-    same period in the picture; another offset at every step shows them.
-    """
+    """Unweighted terms l1, low, ssim and perceptual of RGB batches (B, 3, H, W) in [-1, 1]."""
     terms = {"l1": (picture - target).abs().mean()}
     if weights.low:
         terms["low"] = (F.avg_pool2d(picture, 8) - F.avg_pool2d(target, 8)).abs().mean()
@@ -59,8 +54,7 @@ def pixel_terms(
     if weights.phase:
         terms["phase"] = phase_pattern(picture - target)
     if weights.perceptual and perceptual is not None:
-        row, col = offset
-        terms["perceptual"] = perceptual(picture[..., row:, col:], target[..., row:, col:]).mean()
+        terms["perceptual"] = perceptual(picture, target).mean()
     return terms
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from torch import Tensor, nn
 from dlf.losses.adversarial import Adversarial, Adversary, Average, keep
 from dlf.losses.objective import Weights, pixel_terms, weighted_sum
 
-OFFSETS = 8  # see `pixel_terms`
+OFFSETS = 8  # places, in either direction, that the feature network may begin at
+
+
+Wrap = Callable[[Any], Any]
+"""Makes a function of the same arguments and results, such as a compiled one."""
 
 
 class PictureLoss:
@@ -35,6 +40,8 @@ class PictureLoss:
             if adversarial.wanted
             else None
         )
+        self.pixel_terms = partial(pixel_terms, weights=weights, perceptual=None)
+        self.distance = perceptual if weights.perceptual else None
 
     def __call__(
         self, picture: Tensor, target: Tensor, last: Tensor, rng: np.random.Generator, progress: float
@@ -44,15 +51,26 @@ class PictureLoss:
         picture, target: RGB (B, 3, H, W) in [-1, 1].  last: weights of the layer that made the picture.
         rng: this step's random numbers.  progress: in [0, 1] of the run.
         """
-        row, col = rng.integers(0, OFFSETS, 2)
+        row, col = (int(n) for n in rng.integers(0, OFFSETS, 2))
         with torch.autocast(picture.device.type, torch.bfloat16, enabled=self.bf16):
-            terms = pixel_terms(picture, target, self.weights, self.perceptual, (int(row), int(col)))
+            terms = self.pixel_terms(picture, target)
+            shifted = (_from(picture, row, col), _from(target, row, col))
+            if self.distance is not None:
+                terms["perceptual"] = self.distance(*shifted).mean()
         total = weighted_sum(terms, self.weights)
         if self.adversary is None:
             return total, terms
-        # another offset at every step, as above
-        judged = self.adversary.terms(picture[..., row:, col:], target[..., row:, col:])
+        judged = self.adversary.terms(*shifted)
         return self.adversary.weigh(judged, total, picture, last, progress), terms | judged
+
+    def compile_with(self, wrap: Wrap) -> None:
+        """Replace what only computes with tensors of fixed shapes by what `wrap` makes of it."""
+        self.pixel_terms = wrap(self.pixel_terms)
+        if self.distance is not None:
+            self.distance = wrap(self.distance)
+        if self.adversary is not None:
+            self.adversary.embed = wrap(self.adversary.embed)  # type: ignore[method-assign]
+            self.adversary.judge = wrap(self.adversary.judge)  # type: ignore[method-assign]
 
     def to(self, device: torch.device) -> None:
         """Move the networks that judge."""
@@ -61,7 +79,7 @@ class PictureLoss:
         if self.adversary is not None:
             self.adversary.network.to(device)
 
-    def after_step(self, average: Average = keep) -> dict[str, float]:
+    def after_step(self, average: Average = keep) -> dict[str, Tensor]:
         """Let the discriminator learn from the step's pictures; returns what is to be logged.
 
         average: brings its gradients together where several processes train.
@@ -76,3 +94,13 @@ class PictureLoss:
         """Take up a `state`; one of a run without a discriminator leaves a new one as it is."""
         if self.adversary is not None and "adversary" in state:
             self.adversary.load_state(state["adversary"])
+
+
+def _from(x: Tensor, row: int, col: int) -> Tensor:
+    """The picture from an offset on, always of one size.
+
+    The strides of a feature network hide patterns of the same period; another offset at every step shows
+    them.
+    """
+    rows, cols = (side - OFFSETS + 1 for side in x.shape[2:])
+    return x[..., row : row + rows, col : col + cols]

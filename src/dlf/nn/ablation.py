@@ -125,7 +125,7 @@ class VectorDetails(Transforms):
         """Nearest codes; bits of their digits under the fixed Gaussian, without a gradient."""
         sent = self.sent(quality).repeat_interleave(2, 1)[..., None, None]
         if not self.training:
-            return Quantised(y * sent, self._bits(y, sent), float(sent.mean()))
+            return Quantised(y * sent, self._bits(y, sent), sent.mean())
         rows = [part.permute(0, 2, 3, 1) for part in y.chunk(self.groups, 1)]
         found = [book(row.flatten(0, 2)) for book, row in zip(self.books, rows, strict=True)]
         codes = [
@@ -135,7 +135,7 @@ class VectorDetails(Transforms):
         return Quantised(
             torch.cat(codes, 1) * self._mask(quality),
             self._bits(digits, sent),
-            float(sent.mean()),
+            sent.mean(),
             torch.stack([f.loss for f in found]).mean(),
             tuple((row.detach().flatten(0, 2), f.indices) for f, row in zip(found, rows, strict=True)),
         )

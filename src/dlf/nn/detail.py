@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,9 +26,22 @@ class Quantised(NamedTuple):
 
     y_hat: Tensor
     bits: Tensor
-    active: float
+    active: Tensor | float
     loss: Tensor | float = 0.0
     vectors: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def device_masks(channels: int, rows: int, cols: int, device: torch.device) -> Tensor:
+    """`dlf.entropy.quadtree.step_masks` on a device: bool (4, channels, rows, cols)."""
+    return _kept_masks(channels, rows, cols, device)
+
+
+@lru_cache(maxsize=4)
+def _kept_masks(channels: int, rows: int, cols: int, device: torch.device) -> Tensor:
+    # what is made in inference mode could not be used in training later
+    with torch.inference_mode(False):
+        return torch.tensor(step_masks(channels, rows, cols), device=device)
 
 
 class Transforms(nn.Module):
@@ -81,10 +94,10 @@ class DetailQuantizer(Transforms):
         vector = self.context.prior_vector(quality).expand(-1, -1, *y.shape[2:])
         params, step, common = self.context.prior(vector, told)
         scaled = y / (step / step_unit)
-        masks = torch.from_numpy(np.array(step_masks(*y.shape[1:]))).to(y.device)
+        masks = device_masks(*y.shape[1:], y.device)
         y_hat = torch.zeros_like(y)
         bits = torch.zeros_like(y)
-        active = 0.0
+        active: Tensor | float = 0.0
         for index in range(STEPS):
             if index:
                 # no gradient through what is known: four networks in a row would explode
@@ -99,7 +112,7 @@ class DetailQuantizer(Transforms):
                 sent = params.scale >= 1 if self.context.integer else params.scale >= 0.12
                 symbol = torch.where(sent, residual.round(), 0.0)
                 spent = torch.where(sent, gaussian_bits(symbol, sigma), 0.0)
-                active += float((sent & masks[index]).float().mean())
+                active = active + (sent & masks[index]).float().mean()
             y_hat = torch.where(masks[index], symbol * mean_unit + params.mean, y_hat)
             bits = torch.where(masks[index], spent, bits)
         return Quantised(y_hat / mean_unit * (step / step_unit), bits.sum((1, 2, 3)), active)

@@ -10,6 +10,7 @@ summation.  Training sees the same numbers through straight-through gradients.
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +114,7 @@ class Arithmetic:
         """LeakyReLU; in integers the slope is the nearest power of two, floored."""
         if not self.integer:
             return F.leaky_relu(x, slope)
-        power = 2.0 ** round(torch.log2(torch.tensor(slope)).item())
+        power = 2.0 ** round(math.log2(slope))
         return torch.where(x >= 0, x, floor_ste(x * power))
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:

@@ -140,16 +140,18 @@ class RunningStandard(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (N, count, dim)."""
-        if self.training and bool(torch.isfinite(z).all()):
+        if self.training:
             self.update(z.detach().float())
         deviation = (self.square - self.mean.square()).clamp(min=1e-8).sqrt()
         return (z - self.mean) / deviation
 
     @torch.no_grad()
     def update(self, z: Tensor) -> None:
-        """Move the statistics towards those of z."""
-        self.mean.lerp_(z.mean(0), self.momentum)
-        self.square.lerp_(z.square().mean(0), self.momentum)
+        """Move the statistics towards those of z; one that is not finite leaves them as they are."""
+        # decided on the device: to ask there whether to go on would make a step wait for it
+        finite = torch.isfinite(z).all()
+        for buffer, found in ((self.mean, z.mean(0)), (self.square, z.square().mean(0))):
+            buffer.copy_(torch.where(finite, buffer.lerp(found, self.momentum), buffer))
 
 
 class HybridEncoder(nn.Module):

@@ -56,24 +56,35 @@ class VectorQuantizer(nn.Module):
         return VqResult(z + (codes - z).detach(), indices, loss)
 
     @torch.no_grad()
-    def revive(self, z: Tensor, indices: Tensor, patience: int) -> int:
+    def revive(self, z: Tensor, indices: Tensor, patience: int, taken: Tensor | bool = True) -> Tensor:
         """Count idle steps and move codes idle for more than `patience` to random rows of z.
 
-        Returns how many codes were moved.
+        taken: bool scalar; False for a step that does not count.  Returns how many codes were moved.  All
+        shapes are fixed, so that nothing is read back.
         """
-        self.idle += 1
-        self.idle[indices.unique()] = 0
-        dead = (self.idle > patience).nonzero().flatten()
-        dead = dead[: len(z)]
-        if len(dead):
-            picks = z[torch.randperm(len(z))[: len(dead)].to(z.device)]
-            self.embedding.weight[dead] = F.normalize(picks, dim=-1) if self.normalise else picks
-            self.idle[dead] = 0
-        return len(dead)
+        idle = torch.where(self.used(indices), 0.0, self.idle + 1)
+        taken = torch.as_tensor(taken, device=z.device)
+        dead = idle > patience
+        # the n-th dead code takes the n-th row of a random order, as long as there are rows
+        turn = dead.cumsum(0) - 1
+        order = torch.randperm(len(z), device=z.device)
+        picks = z[order[turn.clamp(0, len(z) - 1)]]
+        moved = taken & dead & (turn < len(z)) & picks.isfinite().all(-1)
+        picks = F.normalize(picks, dim=-1) if self.normalise else picks
+        weight = self.embedding.weight
+        weight.copy_(torch.where(moved[:, None], picks.to(weight.dtype), weight))
+        self.idle.copy_(torch.where(taken, torch.where(moved, 0.0, idle), self.idle))
+        return moved.sum()
+
+    def used(self, indices: Tensor) -> Tensor:
+        """Which codes are among the indices: bool (codes,)."""
+        marks = torch.zeros(len(self.idle), dtype=torch.bool, device=self.idle.device)
+        return marks.scatter_(0, indices.flatten(), torch.ones_like(marks[:1]).expand(indices.numel()))
 
     @torch.no_grad()
     def seed(self, z: Tensor, iterations: int = 10) -> None:
         """Initialise the codes by k-means over rows of z (N, dim), N at least the number of codes."""
+        z = z[z.isfinite().all(-1)]
         if self.normalise:
             z = F.normalize(z, dim=-1)
         weight = self.embedding.weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -43,13 +44,16 @@ def windows(rows: int, cols: int, window: int, shift: int = 0, device: torch.dev
     )
 
 
+@lru_cache(maxsize=16)  # plans of a very large image take tens of megabytes
 def make_grid(rows: int, cols: int, swin_window: int, device: torch.device | None = None) -> Grid:
-    """All plans of a grid of rows x cols patches."""
-    return Grid(
-        token=windows(rows, cols, WINDOW, device=device),
-        swin=windows(rows, cols, swin_window, device=device),
-        shifted=windows(rows, cols, swin_window, swin_window // 2, device),
-    )
+    """All plans of a grid of rows x cols patches; made once for each size and device."""
+    # what is made in inference mode could not be used in training later
+    with torch.inference_mode(False):
+        return Grid(
+            token=windows(rows, cols, WINDOW, device=device),
+            swin=windows(rows, cols, swin_window, device=device),
+            shifted=windows(rows, cols, swin_window, swin_window // 2, device),
+        )
 
 
 def cut(x: Tensor, win: Windows) -> Tensor:
@@ -87,5 +91,5 @@ def pair_bias(win: Windows, batch: int) -> Tensor | None:
 
 
 def _to_bias(hidden: Tensor) -> Tensor:
-    zero = torch.zeros((), dtype=torch.float32)
+    zero = torch.zeros((), dtype=torch.float32, device=hidden.device)
     return torch.where(hidden, zero - torch.inf, zero)

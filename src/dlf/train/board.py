@@ -28,21 +28,25 @@ EVENTS = "tensorboard"
 class Board:
     """Writes into a run's folder.
 
-    steps: of the whole run.  tensorboard: also write event files, to its folder "tensorboard".
+    steps: of the whole run, or None where minutes say how long it is.  tensorboard: also write event
+    files, to its folder "tensorboard".
 
     Raises:
         MissingExtra: tensorboard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, steps: int, *, tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, steps: int | None, *, tensorboard: bool = False) -> None:
         self.folder, self.steps = folder, steps
         self.events = _open_events(folder / EVENTS) if tensorboard else None
 
-    def row(self, kind: str, step: int, terms: Mapping[str, float], pace: float = 0.0) -> None:
-        """Tell the terms of a step; pace: seconds a step, from which the time left follows."""
+    def row(
+        self, kind: str, step: int, terms: Mapping[str, float], pace: float = 0.0, left: float = 0.0
+    ) -> None:
+        """Tell the terms of a step; pace: seconds a step.  left: seconds to the end of the run."""
         text = "  ".join(f"{k} {v:.4g}" for k, v in terms.items())
-        left = f"  ({time_left(pace * (self.steps - step))} left)" if pace else ""
-        log.info("%s %d/%d  %s%s", kind, step, self.steps, text, left)
+        rest = f"  ({time_left(left)} left)" if pace else ""
+        whole = f"/{self.steps}" if self.steps else ""
+        log.info("%s %d%s  %s%s", kind, step, whole, text, rest)
         row = {"kind": kind, "step": step, **{k: round(v, 5) for k, v in terms.items()}}
         try:
             with (self.folder / LOG).open("a", encoding="utf-8") as file:

@@ -20,6 +20,7 @@ class Checkpoint:
 
     config: the TrainConfig as a plain dict.  model, ema: state dicts of the trained and the averaged
     weights.  optimisers: state dicts by name.  stage: what else the stage has to remember; empty if nothing.
+    spent: of a budget of minutes, see `dlf.train.budget`; empty for one of steps.
     """
 
     step: int
@@ -28,6 +29,7 @@ class Checkpoint:
     ema: dict[str, Tensor]
     optimisers: dict[str, Any]
     stage: dict[str, Any] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

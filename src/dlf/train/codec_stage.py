@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,14 +20,15 @@ from torch import Tensor, nn
 from dlf.geometry import CELL, PATCH
 from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import pixel_terms, weighted_sum
-from dlf.losses.picture import PictureLoss
+from dlf.losses.picture import PictureLoss, Wrap
 from dlf.nn.build import PRESETS
 from dlf.nn.model import Bottleneck, Dlf, Fused
 from dlf.nn.semantic import sent_mask, token_schedule
+from dlf.nn.windows import Grid
 from dlf.train import distributed
 from dlf.train.config import Rate, TrainConfig
 from dlf.train.controller import next_rung
-from dlf.train.data import Batch, Crop, to_float, whole_cells
+from dlf.train.data import Batch, Crop, to_device, to_float, whole_cells
 from dlf.train.loop import LossReport, Validation
 from dlf.train.pictures import rows_of_pairs
 
@@ -112,6 +113,21 @@ class Draw:
     details: Tensor
 
 
+class Coded(NamedTuple):
+    """What the networks make of a batch.
+
+    picture: (B, 3, H, W) in [-1, 1], or None where the stage looks at latents only.  vq: loss of the code
+    books.  bpp: details' bits per pixel of each sample (B,).  rate: their weighted mean.
+    """
+
+    bottleneck: Bottleneck
+    fused: Fused
+    picture: Tensor | None
+    vq: Tensor
+    bpp: Tensor
+    rate: Tensor
+
+
 def _gather(batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Vectors and indices of all batches of the step, of all ranks."""
     z, indices = zip(*batches, strict=True)
@@ -154,6 +170,8 @@ class CodecStage:
         self.pending = torch.empty(0, tokens.code_dim) if seeds else None
         self.waited = 0  # steps
         self.rung = 0  # of the rate's ladder
+        # what may be replaced by compiled forms
+        self.networks, self.latent_terms = self.code, self._latent_terms
         # a code that was moved has an average between two places, where nothing is
         books = set(map(id, model.codebooks()))
         self.copied = [f"{name}.embedding.weight" for name, m in model.named_modules() if id(m) in books]
@@ -165,39 +183,53 @@ class CodecStage:
 
     def draw(self, batch: Batch, progress: float) -> Draw:
         """Quality uniform, once in four steps fewer tokens than it asks for, details as configured."""
-        quality = batch.rng.uniform(0, 100, len(batch.crops)).astype(np.float32)
+        quality = batch.rng.uniform(0, 100, len(batch.pixels)).astype(np.float32)
         keep = self.schedule[np.rint(quality).astype(int)].astype(np.int64)
         if batch.rng.random() < 0.25:
             keep = batch.rng.integers(1, keep + 1)
         dropout = self.config.detail_dropout * (1 - progress)
         details = (batch.rng.random(len(quality)) >= dropout).astype(np.float32)
-        return Draw(*(torch.from_numpy(a).to(batch.pixels.device) for a in (quality, keep, details)))
+        device = batch.pixels.device
+        return Draw(*(to_device(torch.from_numpy(a), device) for a in (quality, keep, details)))
 
     def loss(self, batch: Batch, progress: float) -> LossReport:
         """Loss of a batch; see `Stage`."""
-        draw = self.draw(batch, progress)
-        model, pixels = self.module, batch.pixels
-        grid = model.grid(*pixels.shape[2:])
+        draw, pixels = self.draw(batch, progress), batch.pixels
+        grid = self.module.grid(*pixels.shape[2:])
+        coded = self.networks(pixels, draw, self._rate_weight(draw.quality, progress), grid)
+        if coded.picture is None:
+            total, terms = self.latent_terms(coded.fused, self._wanted(batch))
+        else:
+            last = self.module.vqgan.decoder.conv_out.weight
+            total, terms = self.judge(coded.picture, pixels * 2 - 1, last, batch.rng, progress)
+        tokens = (coded.bottleneck.z.detach(), coded.bottleneck.tokens.indices)
+        self.last.append([tokens, *coded.bottleneck.details.vectors])
+        terms = {**terms, "vq": coded.vq, "bpp": coded.bpp.mean(), "rate": coded.rate}
+        return LossReport(total + self.config.weights.vq * coded.vq + coded.rate, terms)
+
+    def code(self, pixels: Tensor, draw: Draw, weight: Tensor, grid: Grid) -> Coded:
+        """Code and decode pixels (B, 3, H, W) in [0, 1]; weight: of each sample's bits per pixel (B,)."""
+        model = self.module
         sent = sent_mask(draw.keep, model.config.tokens.count, grid.token)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
-            bottleneck = model.compress(pixels, draw.quality, sent, grid)
+            bottleneck = self.compress(pixels, draw.quality, sent, grid)
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
             fused = model.fuse(codes, sent, y_hat, draw.quality, grid)
             align = self.config.stage == "align"
             picture = None if align else model.vqgan.decode(fused.latent).float()
-        if picture is None:
-            total, terms = self._latent_terms(fused, batch)
-        else:
-            last = model.vqgan.decoder.conv_out.weight
-            total, terms = self.judge(picture, pixels * 2 - 1, last, batch.rng, progress)
         vq = bottleneck.tokens.loss + bottleneck.details.loss
         bpp = bottleneck.details.bits * draw.details / pixels[0, 0].numel()
-        rate = (self._rate_weight(draw.quality, progress) * bpp).mean()
-        tokens = (bottleneck.z.detach(), bottleneck.tokens.indices)
-        self.last.append([tokens, *bottleneck.details.vectors])
-        terms = {**terms, "vq": vq, "bpp": bpp.mean(), "rate": rate}
-        return LossReport(total + self.config.weights.vq * vq + rate, {k: v.item() for k, v in terms.items()})
+        return Coded(bottleneck, fused, picture, vq, bpp, (weight * bpp).mean())
+
+    def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
+        """As `Dlf.compress`, with a gradient where the encoder trains."""
+        return self.module.compress(pixels, quality, sent, grid)
+
+    def compile_with(self, wrap: Wrap) -> None:
+        """See `Stage`."""
+        self.networks, self.latent_terms = wrap(self.networks), wrap(self.latent_terms)
+        self.judge.compile_with(wrap)
 
     def _rate_weight(self, quality: Tensor, progress: float) -> Tensor:
         ladder = self.config.rate.ladder
@@ -205,32 +237,35 @@ class CodecStage:
             return torch.full_like(quality, ladder.lambdas[self.rung])
         return rate_weight(self.config.rate, quality, progress)
 
-    def _wanted_codes(self, batch: Batch) -> Tensor:
-        """Tokenizer indices of a batch: of whole pictures where they fit into memory, else of the crops."""
-        if self.config.stream:
-            return tokenizer_indices(self.module, batch.pixels, bf16=self.bf16)
-        return self.cache(batch.crops).to(batch.pixels.device)
+    def _wanted(self, batch: Batch) -> Tensor:
+        """The tokenizer's latents of a batch, or the indices of its codes where it has some.
 
-    def _latent_terms(self, fused: Fused, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Of a tokenizer with codes those are wanted; of one without, its latents (see `Weights`)."""
+        Indices are those of whole pictures where they fit into memory, else of the crops.
+        """
+        if self.module.vqgan.quantize is None:
+            return tokenizer_latents(self.module, batch.pixels, bf16=self.bf16)
+        if self.config.stream or not batch.crops:
+            return tokenizer_indices(self.module, batch.pixels, bf16=self.bf16)
+        return to_device(self.cache(batch.crops), batch.pixels.device)
+
+    def _latent_terms(self, fused: Fused, wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """wanted: see `_wanted`."""
         book = self.module.vqgan.quantize
         if book is None or fused.logits is None:
-            wanted = tokenizer_latents(self.module, batch.pixels, bf16=self.bf16)
             variance = wanted.var((0, 1, 2), correction=0).mean()
             terms = {"latent": F.mse_loss(fused.latent.float(), wanted) / variance}
         else:
-            indices = self._wanted_codes(batch)
             terms = {
-                "latent": F.mse_loss(fused.latent.float(), book.codebook()[indices]),
-                "code": F.cross_entropy(fused.logits.float().flatten(0, -2), indices.flatten()),
+                "latent": F.mse_loss(fused.latent.float(), book.codebook()[wanted]),
+                "code": F.cross_entropy(fused.logits.float().flatten(0, -2), wanted.flatten()),
             }
         return weighted_sum(terms, self.config.weights), terms
 
-    def judged(self) -> dict[str, float]:
+    def judged(self) -> dict[str, Tensor]:
         """The discriminators' turn."""
         return self.judge.after_step(distributed.average_gradients)
 
-    def after_step(self) -> dict[str, float]:
+    def after_step(self, taken: Tensor) -> dict[str, Tensor]:
         """Revive codes, train the discriminator; see `Stage`."""
         judged = self.judged()
         found = [_gather(batches) for batches in zip(*self.last, strict=True)]
@@ -247,8 +282,8 @@ class CodecStage:
             return judged
         books = zip(self.module.codebooks(), found, strict=True)
         trained = [(book, rows) for book, rows in books if book.embedding.weight.requires_grad]
-        moved = sum(book.revive(*rows, CODE_PATIENCE) for book, rows in trained)
-        return {"moved": float(moved), **judged}
+        moved = [book.revive(*rows, CODE_PATIENCE, taken) for book, rows in trained]
+        return {"moved": torch.stack([z.new_zeros((), dtype=torch.int64), *moved]).sum(), **judged}
 
     def validate(self) -> Validation:
         """Measure whole pictures; see `Stage`."""
@@ -271,7 +306,7 @@ class CodecStage:
                             picture, pixels * 2 - 1, self.config.weights, self.perceptual
                         ).items()
                     },
-                    "active": bottleneck.details.active,
+                    "active": float(bottleneck.details.active),
                 }
                 for key, value in row.items():
                     name = f"{key}_{quality}"

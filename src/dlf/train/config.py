@@ -1,13 +1,13 @@
-"""Training configuration: frozen dataclasses, read from YAML; unknown keys are errors."""
+"""Training configuration: frozen dataclasses, read from YAML or JSON; unknown keys are errors."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
+from dlf.extras import need
 from dlf.geometry import CELL
 from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
@@ -38,7 +38,10 @@ class TrainConfig:
 
     stage: tokenizer (VQGAN), align (latents), joint (pixels), decoder (what lies behind the symbols; the
     streams stay as they are).  shapes: (height, width) of crops,
-    multiples of 32, one drawn for each step.  pixels: of one batch; it takes as many crops as fit.
+    multiples of 32, one drawn for each step.  minutes: if above 0, the run ends after so many, however
+    many steps that are; what else is said in steps or fractions of the run keeps its share of `steps`, but
+    pictures are drawn and checkpoints written every minute (see `dlf.train.budget`).  pixels: of one
+    batch; it takes as many crops as fit.
     parts: batches of a step, whose gradients are averaged (gradient accumulation); several processes
     share them, so their number must divide it.  The result depends on it, not on the processes.
     lr is reached after `warmup` steps, held for the fraction `hold` of the run, then falls along a
@@ -51,8 +54,11 @@ class TrainConfig:
     `dlf.train.mixture`).
     token_ends: in the decoder stage, tokens that a window sends at qualities 0 and 50, as the bundle has them
     (see `dlf.nn.semantic.token_schedule`); empty: as the model was trained.
-    stream: decode pictures when they are drawn instead of holding them all in memory.  recompute:
-    gradient checkpointing, less memory for about a third more time.
+    stream: decode pictures when they are drawn instead of holding them all in memory.  sampler: whether
+    crops are cut on the host or on the training device; auto is the device where that is a GPU.
+    downscale: largest factor by which crops are shrunk at random, on the device only.  recompute:
+    gradient checkpointing, less memory for about a third more time.  compile: let torch.compile make one
+    kernel of many; where that fails, the run goes on without.
     """
 
     preset: str
@@ -79,13 +85,26 @@ class TrainConfig:
     token_ends: tuple[int, ...] = ()
     parts: int = 1
     stream: bool = False
+    sampler: Literal["auto", "host", "device"] = "auto"
+    downscale: float = 1.0
     recompute: bool = False
+    compile: bool = False
     validate_every: int = 2000
     log_every: int = 50
     checkpoint_minutes: float = 10.0
+    minutes: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raise ValueError for shapes that do not fill whole latent cells, and for codes without a use."""
+        """Raise ValueError for shapes that do not fill whole latent cells, and for what makes no sense."""
+        if self.minutes < 0 or self.steps < 1:
+            msg = f"a run of {self.steps} steps and {self.minutes:g} minutes: neither may be negative"
+            raise ValueError(msg)
+        if self.downscale < 1 or (self.downscale > 1 and (self.sampler == "host" or self.stream)):
+            msg = f"downscale: {self.downscale:g} must be at least 1, and above 1 needs `sampler: device`"
+            raise ValueError(msg)
+        if self.sampler == "device" and self.stream:
+            msg = "pictures that are streamed are not on the device: leave out `stream` or `sampler: device`"
+            raise ValueError(msg)
         if self.codes_apart != 1.0 and self.stage != "joint":
             msg = f"codes_apart belongs to the joint stage: in {self.stage} the tokenizer's codes are targets"
             raise ValueError(msg)
@@ -96,12 +115,17 @@ class TrainConfig:
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Read a YAML file; a key `base` names another file, relative to it, that this one overrides."""
+    """Read a file; a key `base` names another one, relative to it, that this one overrides.
+
+    Raises:
+        ValueError: it is neither YAML nor JSON, or says what `TrainConfig` does not know.
+        MissingExtra: it is YAML, which another package reads.
+    """
     return from_dict(TrainConfig, _read(path))
 
 
 def _read(path: Path) -> dict[str, object]:
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = _parse(path)
     if not isinstance(data, dict):
         msg = f"{path} is not a YAML mapping"
         raise ValueError(msg)
@@ -113,3 +137,19 @@ def _read(path: Path) -> dict[str, object]:
         old = merged.get(key)
         merged[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _parse(path: Path) -> object:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            msg = f"{path} is not JSON: {error}"
+            raise ValueError(msg) from error
+    yaml = need("yaml", "torch")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"{path} is not YAML: {' '.join(str(error).split())}"
+        raise ValueError(msg) from error

@@ -1,12 +1,13 @@
 """Pictures, and random crops that depend on (seed, step, part) alone, so that a run can resume.
 
-A sampler draws from pictures in memory (`CropSampler`) or decodes them as they are needed
-(`StreamSampler`); both skip what cannot be read, and count it.
+A sampler draws from pictures in memory (`CropSampler`), decodes them as they are needed (`StreamSampler`)
+or cuts them on the training device (`dlf.train.device_sampler`); all skip what cannot be read, and count it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,13 +38,17 @@ def load_images(files: Iterable[PictureFile], smallest: int) -> list[NDArray[np.
     """
     images: list[NDArray[np.uint8]] = []
     skipped = 0
-    for file in files:
-        pixels = _decode(file)
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pictures") as threads:
+        decoded = list(threads.map(_decode, files))
+    for pixels in decoded:
         if pixels is None or min(pixels.shape[:2]) < smallest:
             skipped += 1
         else:
             images.append(pixels)
     log.info("%d pictures in memory, %d skipped", len(images), skipped)
+    if not images and not skipped:
+        msg = "there are no pictures (JPEG, PNG, WebP or tar shards of them) in that folder"
+        raise TrainingError(msg)
     if not images:
         msg = f"no usable picture with both sides of at least {smallest} pixels"
         raise TrainingError(msg)
@@ -75,7 +80,8 @@ class Crop:
 class Batch:
     """One step's crops.
 
-    pixels: float32 (B, 3, height, width) in [0, 1], channels_last.  crops: their origins.
+    pixels: float32 (B, 3, height, width) in [0, 1], channels_last.  crops: their origins, or nothing where
+    those are no cells of a picture.
     rng: further random numbers of this step.
     """
 
@@ -128,6 +134,19 @@ def _generator(seed: int, step: int, part: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed, counter=(step << 64) + (part << 128)))
 
 
+def eligible_pictures(images: Sequence[NDArray[np.uint8]], shapes: Sequence[Shape]) -> dict[Shape, list[int]]:
+    """Which pictures can fill a crop of each shape; TrainingError for a shape that none can."""
+    # a shape that few pictures can fill would draw those few again and again
+    found = {
+        shape: [i for i, image in enumerate(images) if _fits(image.shape, shape)] for shape in set(shapes)
+    }
+    for shape, fitting in found.items():
+        if not fitting:
+            msg = f"no picture is large enough for crops of {shape[0]}x{shape[1]}"
+            raise TrainingError(msg)
+    return found
+
+
 class CropSampler:
     """Random crops of pictures in memory; see `Sampler`."""
 
@@ -137,14 +156,7 @@ class CropSampler:
         self, images: Sequence[NDArray[np.uint8]], shapes: Sequence[Shape], pixels: int, seed: int
     ) -> None:
         self.images, self.shapes, self.pixels, self.seed = images, shapes, pixels, seed
-        # a shape that few pictures can fill would draw those few again and again
-        self.eligible = {
-            shape: [i for i, image in enumerate(images) if _fits(image.shape, shape)] for shape in set(shapes)
-        }
-        for shape, fitting in self.eligible.items():
-            if not fitting:
-                msg = f"no picture is large enough for crops of {shape[0]}x{shape[1]}"
-                raise TrainingError(msg)
+        self.eligible = eligible_pictures(images, shapes)
 
     def __call__(self, step: int, part: int = 0) -> Batch:
         """See `Sampler`."""
@@ -246,3 +258,10 @@ def to_float(images: Sequence[NDArray[np.uint8]]) -> Tensor:
     return (
         stacked.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
     )
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device, without waiting for what that still has to do."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()  # from other memory the copy would wait
+    return tensor.to(device, non_blocking=True)

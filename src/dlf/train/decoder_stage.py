@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from dlf.nn.model import Dlf
-from dlf.nn.semantic import sent_mask, token_schedule
+from dlf.nn.model import Bottleneck, Dlf
+from dlf.nn.semantic import token_schedule
+from dlf.nn.windows import Grid
 from dlf.train.codec_stage import CodecStage, Draw
 from dlf.train.config import TrainConfig
-from dlf.train.data import Batch
+from dlf.train.data import Batch, to_device
 from dlf.train.loop import LossReport
 
 
@@ -46,30 +47,24 @@ class DecoderStage(CodecStage):
 
     def draw(self, batch: Batch, progress: float) -> Draw:
         """Quality uniform, tokens as the quality asks for, details always."""
-        quality = batch.rng.uniform(0, 100, len(batch.crops)).astype(np.float32)
-        keep = self.schedule[np.rint(quality).astype(int)].astype(np.int64)
-        details = np.ones(len(quality), np.float32)
-        return Draw(*(torch.from_numpy(a).to(batch.pixels.device) for a in (quality, keep, details)))
+        qualities = batch.rng.uniform(0, 100, len(batch.pixels)).astype(np.float32)
+        counts = self.schedule[np.rint(qualities).astype(int)].astype(np.int64)
+        device = batch.pixels.device
+        quality, keep = (to_device(torch.from_numpy(a), device) for a in (qualities, counts))
+        return Draw(quality, keep, torch.ones_like(quality))
 
     def loss(self, batch: Batch, progress: float) -> LossReport:
         """Loss of a batch; see `Stage`."""
         for part in self.frozen:
             part.eval()
-        draw = self.draw(batch, progress)
-        model, pixels = self.module, batch.pixels
-        grid = model.grid(*pixels.shape[2:])
-        sent = sent_mask(draw.keep, model.config.tokens.count, grid.token)
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
-            with torch.no_grad():
-                bottleneck = model.compress(pixels, draw.quality, sent, grid)
-            codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
-            fused = model.fuse(codes, sent, bottleneck.details.y_hat, draw.quality, grid)
-            picture = model.vqgan.decode(fused.latent).float()
-        last = model.vqgan.decoder.conv_out.weight
-        total, terms = self.judge(picture, pixels * 2 - 1, last, batch.rng, progress)
-        return LossReport(total, {k: v.item() for k, v in terms.items()})
+        return super().loss(batch, progress)
 
-    def after_step(self) -> dict[str, float]:
+    @torch.no_grad()
+    def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
+        """As `Dlf.compress`, whole symbols without a gradient."""
+        return self.module.compress(pixels, quality, sent, grid)
+
+    def after_step(self, taken: Tensor) -> dict[str, Tensor]:
         """Train the discriminators; see `Stage`."""
         return self.judged()
 

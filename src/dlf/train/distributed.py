@@ -46,7 +46,8 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    # what the hosts agree on goes from host to host, so that no device waits
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
@@ -83,9 +84,13 @@ def parallel(module: nn.Module, device: torch.device) -> nn.Module:
     return nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
 
 
-def anywhere(flag: bool) -> bool:
-    """Whether the flag is set on any rank."""
-    return any(_gather_objects(flag))
+def largest(*values: float) -> list[float]:
+    """Return the largest of each value over the ranks."""
+    if size() == 1:
+        return list(values)
+    found = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return found.tolist()
 
 
 def from_first(value: T) -> T:

@@ -6,7 +6,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +17,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dlf.errors import TrainingError
+from dlf.losses.picture import Wrap
 from dlf.nn.config import to_dict
 from dlf.train import checkpoint, distributed
 from dlf.train.board import Board
+from dlf.train.budget import Work, budget
 from dlf.train.checkpoint import Checkpoint
+from dlf.train.compiling import Compiler
 from dlf.train.config import TrainConfig
-from dlf.train.data import Batch, Sampler
+from dlf.train.data import Batch, Sampler, to_device
+from dlf.train.terms import Means
+from dlf.train.weights import save_parts
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +37,10 @@ CHECKPOINT = "last.pt"
 
 @dataclass(frozen=True)
 class LossReport:
-    """total: what is differentiated.  terms: what is logged."""
+    """total: what is differentiated.  terms: what is logged, scalars that stay on the device."""
 
     total: Tensor
-    terms: dict[str, float]
+    terms: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,16 @@ class Stage(Protocol):
         """Loss of a batch at `progress` in [0, 1] of the run."""
         ...
 
-    def after_step(self) -> dict[str, float]:
-        """Anything that follows an update (reviving codes, a discriminator's step)."""
+    def compile_with(self, wrap: Wrap) -> None:
+        """Replace what only computes with tensors of fixed shapes by what `wrap` makes of it."""
+        ...
+
+    def after_step(self, taken: Tensor) -> dict[str, Tensor]:
+        """Anything that follows an update (reviving codes, a discriminator's step).
+
+        taken: bool scalar on the device, False for a step that was left out because its gradient was not
+        finite; then what trains must stay as it is.  Returns further terms, scalars on the device.
+        """
         ...
 
     def validate(self) -> Validation:
@@ -83,10 +97,10 @@ class Stage(Protocol):
         ...
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, constant, cosine to the end."""
+def learning_rate(config: TrainConfig, step: float) -> float:
+    """Linear warm-up, constant, cosine to the end; step: see `Budget.place`."""
     if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
+        return config.lr * min(1.0, (step + 1) / config.warmup)
     start = config.hold * config.steps
     if step <= start:
         return config.lr
@@ -101,10 +115,9 @@ def clip_each(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
     Clipped as one, a single part with large gradients would silence all others.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch._foreach_norm(gradients)
-    scales = [limit / norm.clamp(min=limit) for norm in norms]
-    torch._foreach_mul_(gradients, scales)
-    return torch.stack(norms).norm()
+    norms = torch.stack(torch._foreach_norm(gradients))
+    torch._foreach_mul_(gradients, (limit / norms.clamp(min=limit)).unbind())
+    return norms.norm()
 
 
 class _Loss(nn.Module):
@@ -119,10 +132,19 @@ class _Loss(nn.Module):
 
 
 class Run:
-    """One resumable run of one stage in a folder; every process of a parallel run has one."""
+    """One resumable run of one stage in a folder; every process of a parallel run has one.
+
+    since: time.monotonic() when the run's time began to count, if that was earlier.
+    """
 
     def __init__(
-        self, config: TrainConfig, stage: Stage, sampler: Sampler, folder: Path, board: Board | None = None
+        self,
+        config: TrainConfig,
+        stage: Stage,
+        sampler: Sampler,
+        folder: Path,
+        board: Board | None = None,
+        since: float | None = None,
     ) -> None:
         self.config, self.stage, self.sampler, self.folder = config, stage, sampler, folder
         self.parameters = [p for p in stage.module.parameters() if p.requires_grad]
@@ -130,14 +152,25 @@ class Run:
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.lr, betas=config.betas, fused=True)
         self.parts = distributed.own_parts(config.parts)
         self.step = 0
-        self.skipped = 0
+        self.left_out = torch.zeros((), dtype=torch.int64, device=self.device)
         self.stop = False
+        self.compiler = Compiler() if config.compile else None
+        if self.compiler is not None:
+            stage.compile_with(self.compiler)
         self.loss = distributed.parallel(_Loss(stage), self.device)
         self.ema = {k: v.detach().clone() for k, v in stage.module.state_dict().items()}
+        # what is averaged; the module's own memory, to be asked for once
+        self.floats = {k: v for k, v in stage.module.state_dict().items() if v.is_floating_point()}
         folder.mkdir(parents=True, exist_ok=True)
         self.board = board or Board(folder, config.steps)
+        spent: dict[str, float] = {}
         if (folder / CHECKPOINT).exists():
-            self._resume(checkpoint.load(folder / CHECKPOINT))
+            state = checkpoint.load(folder / CHECKPOINT)
+            self._resume(state)
+            spent = state.spent
+        self.budget = budget(config, spent, since)
+        self.validated = self.step
+        self.place = 0.0  # see `Budget`
 
     def _resume(self, state: Checkpoint) -> None:
         self.stage.module.load_state_dict(state.model)
@@ -151,6 +184,11 @@ class Run:
             if now.get(key) != state.config.get(key):
                 log.warning("%s is now %s; it was %s", key, now.get(key), state.config.get(key))
 
+    @property
+    def skipped(self) -> int:
+        """Steps that were left out because their gradient was not finite; asks the device."""
+        return int(self.left_out)
+
     def save(self) -> None:
         """Write the checkpoint of the current step; OSError if that fails."""
         state = Checkpoint(
@@ -160,15 +198,31 @@ class Run:
             self.ema,
             {"main": self.optimiser.state_dict()},
             self.stage.state(),
+            self.budget.state(),
         )
         if distributed.rank() == 0:
             checkpoint.save(self.folder / CHECKPOINT, state)
+            if self.config.minutes:  # on a machine that may be lent for minutes, too
+                save_parts(self.folder, self.ema, self.step)
 
     def train(self) -> bool:
-        """Run to the configured number of steps; False if a signal stopped it earlier."""
+        """Run to the end of the budget; False if a signal stopped it earlier.
+
+        Raises:
+            OSError: the last checkpoint cannot be written.
+            TrainingError: the budget is too small, the pictures are unfit, the device's memory is full;
+                the last checkpoint stays.
+        """
         handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._steps()
+        except torch.OutOfMemoryError as error:
+            pixels, parts = self.config.pixels, self.config.parts
+            msg = (
+                f"the GPU's memory does not hold a batch of {pixels} pixels: lower `pixels` (and raise "
+                f"`parts`, now {parts}, as much), or set `recompute: true`; the last checkpoint stays"
+            )
+            raise TrainingError(msg) from error
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -177,20 +231,40 @@ class Run:
         return not self.stop
 
     def _steps(self) -> None:
-        saved = started = time.monotonic()
-        first = self.step
-        recent: list[dict[str, float]] = []
-        while self.step < self.config.steps and not self._stopped():
-            recent.append(self._update())
-            self.step += 1
+        started, first, recent = time.monotonic(), self.step, Means()
+        while self._goes_on():
+            began = time.monotonic()
+            recent.add(*self.advance())
+            self.budget.stepped(time.monotonic() - began)
             if self.step % self.config.log_every == 0:
-                self._log(_means(recent), (time.monotonic() - started) / (self.step - first))
-                recent.clear()
-            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                self._validate()
-            if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
-                self._try_to_save()
-                saved = time.monotonic()
+                self._log(recent.read(), (time.monotonic() - started) / (self.step - first))
+                recent = Means()
+            if self._is_due("validation"):
+                self._timed("validation", self._validate)
+            if self.budget.due("checkpoint", self.step):
+                self._timed("checkpoint", self._try_to_save)
+        if not self.stop and self.validated < self.step:
+            self._validate()
+
+    def _goes_on(self) -> bool:
+        """Whether there is a next step: all ranks leave after the same one, whichever got a signal."""
+        first = distributed.rank() == 0
+        place = self.budget.place(self.step) if first else 0.0
+        self.place, over, stopped = distributed.largest(
+            place, first and self.budget.over(self.step), self.stop
+        )
+        self.stop = bool(stopped)
+        return not over and not stopped
+
+    def _is_due(self, work: Work) -> bool:
+        """Whether rank 0's budget says so."""
+        due = distributed.rank() == 0 and self.budget.due(work, self.step)
+        return bool(distributed.largest(due)[0])
+
+    def _timed(self, work: Work, do: Callable[[], None]) -> None:
+        began = time.monotonic()
+        do()
+        self.budget.worked(work, time.monotonic() - began)
 
     def _try_to_save(self) -> None:
         """A full disk may be emptied before the next time; hours of training are not to end here."""
@@ -202,46 +276,54 @@ class Run:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop = True
 
-    def _stopped(self) -> bool:
-        """Whether any process got a signal: all must leave after the same step."""
-        self.stop = distributed.anywhere(self.stop)
-        return self.stop
-
     def _seed(self, part: int) -> None:
         """Noise depends on seed, step and part alone, so that a resumed run goes on as if never stopped."""
         torch.manual_seed(((self.config.seed << 32) + (part << 48) + self.step) % 2**63)
 
-    def _update(self) -> dict[str, float]:
-        rate = learning_rate(self.config, self.step)
+    def advance(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Take a step, without compiling if that fails; returns what `_update` does."""
+        try:
+            found = self._update()
+        except Exception as error:
+            if self.compiler is None or not self.compiler.gives_up(error):
+                raise
+            found = self._update()
+        self.step += 1
+        return found
+
+    def _update(self) -> tuple[dict[str, Tensor], Tensor]:
+        """One step; returns its terms, and whether its gradient was finite so that it was taken."""
+        rate = learning_rate(self.config, self.place)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         with distributed.joint_statistics(self.stage.module):
             terms = self._accumulate()
         norm = clip_each(self.parameters, self.config.clip)
-        if not torch.isfinite(norm):
-            self.skipped += 1
-            return {"skipped": 1.0}
+        taken = torch.isfinite(norm)
+        self.left_out += ~taken
+        # the fused optimiser itself leaves such a step out, so that nobody need wait for the answer
+        self.optimiser.found_inf = (~taken).float()  # type: ignore[attr-defined]
         self.optimiser.step()
         self._seed(self.config.parts)  # the same on all ranks
-        extra = self.stage.after_step()
+        extra = self.stage.after_step(taken)
         distributed.share_codes(self.stage.module)
-        self._average()
-        return {**terms, **extra, "gradient": float(norm)}
+        self._average(taken)
+        return {**terms, **extra, "gradient": norm}, taken
 
-    def _accumulate(self) -> dict[str, float]:
+    def _accumulate(self) -> dict[str, Tensor]:
         """Gradients of the step's loss, averaged over its parts; returns means of this rank's terms."""
-        rows: list[dict[str, float]] = []
+        rows: list[dict[str, Tensor]] = []
         for part in self.parts:
             self._seed(part)
             batch = self.sampler(self.step, part)
-            batch = replace(batch, pixels=batch.pixels.to(self.device, non_blocking=True))
+            batch = replace(batch, pixels=to_device(batch.pixels, self.device))
             # ranks exchange gradients once a step
             with self._apart() if part != self.parts[-1] else nullcontext():
-                report: LossReport = self.loss(batch, self.step / self.config.steps)
+                report: LossReport = self.loss(batch, self.place / self.config.steps)
                 (report.total / len(self.parts)).backward()
-            rows.append(report.terms)
-        return _means(rows)
+            rows.append({key: value.detach() for key, value in report.terms.items()})
+        return {key: torch.stack([row[key] for row in rows]).mean() for key in rows[0]}
 
     def _apart(self) -> AbstractContextManager[None]:
         """Keep gradients to this rank for now."""
@@ -250,17 +332,19 @@ class Run:
         return nullcontext()
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _average(self, taken: Tensor) -> None:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        state = self.stage.module.state_dict()
-        floats = [k for k, v in state.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.ema[k] for k in floats], [state[k] for k in floats], 1 - decay)
+        means = [self.ema[name] for name in self.floats]
+        moves = list(torch._foreach_sub(list(self.floats.values()), means))
+        torch._foreach_mul_(moves, taken * (1 - decay))
+        torch._foreach_add_(means, moves)
         for name in self.stage.copied:
-            self.ema[name].copy_(state[name])
+            self.ema[name].copy_(self.floats[name])
 
     def _validate(self) -> None:
         terms = distributed.from_first(self._measure() if distributed.rank() == 0 else {})
         self.stage.after_validation(terms)
+        self.validated = self.step
 
     def _measure(self) -> dict[str, float]:
         """Validate the averaged weights."""
@@ -280,10 +364,6 @@ class Run:
         terms = distributed.mean_terms(terms)
         unread = distributed.total(self.sampler.skipped)
         if distributed.rank() == 0:
-            self.board.row("train", self.step, {**terms, **({"unread": unread} if unread else {})}, pace)
-
-
-def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of every key over the rows; 0 counts where a row lacks it."""
-    keys = dict.fromkeys(key for row in rows for key in row)
-    return {key: sum(row.get(key, 0.0) for row in rows) / len(rows) for key in keys}
+            left = self.budget.left(self.step, pace)
+            terms = {**terms, **({"unread": unread} if unread else {})}
+            self.board.row("train", self.step, terms, pace, left)

@@ -1,11 +1,13 @@
-"""From a configuration file and folders of pictures to a finished stage."""
+"""From a configuration and folders of pictures to a finished stage."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -15,18 +17,22 @@ from torch import Tensor, nn
 from dlf.importers.pretrained import take_over
 from dlf.importers.released import TITOK, VQGAN
 from dlf.losses.perceptual import perceptual_distance
-from dlf.train import checkpoint, distributed
+from dlf.train import distributed
 from dlf.train.board import Board
 from dlf.train.codec_stage import CodecStage, new_model
-from dlf.train.config import TrainConfig, load_config
+from dlf.train.compiling import set_backends
+from dlf.train.config import TrainConfig
 from dlf.train.data import Ahead, CropSampler, Sampler, StreamSampler, load_images, whole_cells
 from dlf.train.decoder_stage import DecoderStage
+from dlf.train.device_sampler import DeviceSampler, fits_device
 from dlf.train.distributed import choose_device
 from dlf.train.loop import CHECKPOINT, Run
+from dlf.train.profile import Profile, profile
 from dlf.train.recompute import recompute_blocks
 from dlf.train.shards import find_images
 from dlf.train.tokenizer_stage import TokenizerStage
 from dlf.train.warmstart import warm_start
+from dlf.train.weights import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +44,8 @@ WARM_PICTURES = 400
 class Sources:
     """Where a run reads and writes.
 
-    train, val: folders of pictures or WebDataset shards.  out: the run's folder.  init: a checkpoint
-    whose averaged weights this stage starts from.  perceptual: see
+    train, val: folders of pictures or WebDataset shards.  out: the run's folder.  init: a checkpoint or a
+    folder of weights (`dlf.train.weights`) whose averaged weights this stage starts from.  perceptual: see
     `dlf.losses.perceptual.perceptual_distance`.
     features: weights of the frozen network of a discriminator (`dlf.losses.discriminators.LiteFeatures`).
     titok, vqgan: files of the pretrained models that a new codec starts from.
@@ -56,38 +62,79 @@ class Sources:
 
 
 def run_stage(
-    config_path: Path, sources: Sources, threads: int, *, device: str = "auto", tensorboard: bool = False
+    config: TrainConfig,
+    sources: Sources,
+    threads: int,
+    *,
+    device: str = "auto",
+    tensorboard: bool = False,
 ) -> bool:
     """Train one stage, resuming what `sources.out` holds; False if a signal stopped it early.
 
     threads: of each process.  device: "auto", "cpu" or "cuda".  Started by torchrun, the processes train
     one model together.
     """
-    config = load_config(config_path)
+    since = time.monotonic()
     torch.set_num_threads(threads)
     own = choose_device(device)
     with distributed.process_group(own):
         first = distributed.rank() == 0
         if not first:
             logging.getLogger("dlf").setLevel(logging.WARNING)
-        torch.manual_seed(config.seed)
-        sampler, images = open_pictures(config, sources.train)
-        val = load_images(find_images(sources.val), 32)
-        stage = build_stage(config, sources, images, [whole_cells(image) for image in val])
-        stage.module.to(own)
-        stage.judge.to(own)
-        if config.recompute:
-            recompute_blocks(stage.module)
-        board = Board(sources.out, config.steps, tensorboard=tensorboard and first)
-        return Run(config, stage, sampler, sources.out, board).train()
+        stage, sampler = _prepare(config, sources, own)
+        steps = None if config.minutes else config.steps
+        board = Board(sources.out, steps, tensorboard=tensorboard and first)
+        return Run(config, stage, sampler, sources.out, board, since).train()
 
 
-def open_pictures(config: TrainConfig, place: Path) -> tuple[Sampler, list[NDArray[np.uint8]]]:
+def profile_stage(
+    config: TrainConfig, sources: Sources, threads: int, steps: int, *, device: str = "auto"
+) -> Iterator[Profile]:
+    """Measure steps of a stage as it is written, then compiled if the configuration says so.
+
+    No run is left behind, and none in `sources.out` is touched or resumed.
+    """
+    torch.set_num_threads(threads)
+    own = choose_device(device)
+    with TemporaryDirectory() as folder:
+        nowhere = replace(sources, out=Path(folder))
+        stage, sampler = _prepare(config, nowhere, own)
+        shapes = ", ".join(f"{height}x{width}" for height, width in sorted(set(config.shapes)))
+        label = f"{config.preset} {config.stage}, {shapes}, {config.parts} x {config.pixels} pixels, {own}"
+        for compiled in (False, True)[: 1 + config.compile]:
+            run = Run(replace(config, compile=compiled), stage, sampler, nowhere.out)
+            yield profile(run, steps, f"{label}, {'compiled' if compiled else 'eager'}")
+
+
+def _prepare(
+    config: TrainConfig, sources: Sources, own: torch.device
+) -> tuple[TokenizerStage | CodecStage, Sampler]:
+    """Everything that a run needs, on its device."""
+    set_backends(own)
+    torch.manual_seed(config.seed)
+    sampler, images = open_pictures(config, sources.train, own)
+    val = load_images(find_images(sources.val), 32)
+    stage = build_stage(config, sources, images, [whole_cells(image) for image in val])
+    stage.module.to(own)
+    stage.judge.to(own)
+    if config.recompute:
+        recompute_blocks(stage.module)
+    return stage, sampler
+
+
+def open_pictures(
+    config: TrainConfig, place: Path, device: torch.device
+) -> tuple[Sampler, list[NDArray[np.uint8]]]:
     """Where crops come from, and pictures in memory: all, or a sample of those that are streamed."""
     files = find_images(place)
     smallest = min(min(shape) for shape in config.shapes)
     if not config.stream:
         images = load_images(files, smallest)
+        wanted = config.sampler == "auto" and (device.type == "cuda" or config.downscale > 1)
+        if wanted or config.sampler == "device":
+            fits_device(images, device)
+            drawn = (images, config.shapes, config.pixels, config.seed)
+            return DeviceSampler(*drawn, device, config.downscale), images
         return CropSampler(images, config.shapes, config.pixels, config.seed), images
     log.info("%d pictures to draw from", len(files))
     images = load_images(files[:: max(1, len(files) // WARM_PICTURES)][:WARM_PICTURES], smallest)
@@ -116,7 +163,7 @@ def build_stage(
     if config.stage == "tokenizer":
         stage = TokenizerStage(config, perceptual, val, sources.features)
         if sources.init is not None:
-            _start_from(stage.module, checkpoint.load(sources.init).ema)
+            _start_from(stage.module, load_weights(sources.init))
         return stage
     model = new_model(config.preset)
     resumes = (sources.out / CHECKPOINT).exists()
@@ -124,7 +171,7 @@ def build_stage(
         if path is not None and not resumes:
             take_over(model, path, origin)
     if sources.init is not None:
-        weights = checkpoint.load(sources.init).ema
+        weights = load_weights(sources.init)
         tokenizer = not any(key.startswith(TOKENIZER_PREFIX) for key in weights)
         _start_from(model.vqgan if tokenizer else model, weights)
         if tokenizer and model.config.stem.tokenizer and not resumes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlf.losses.objective import pixel_terms
-from dlf.losses.picture import PictureLoss
+from dlf.losses.picture import PictureLoss, Wrap
 from dlf.nn.build import PRESETS
 from dlf.nn.vqgan import Vqgan, quantise_grid
 from dlf.train import distributed
@@ -55,17 +55,21 @@ class TokenizerStage:
         # latents collected for seeding the codebook, (N, code dim)
         self.pending = torch.empty(0, PRESETS[config.preset].vqgan.code_dim)
         self.seen = 0
+        self.networks = self.reconstruct
         self.copied: list[str] = []  # its codes move in the first steps only, and profit from averaging
 
-    def reconstruct(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pixels in [-1, 1] to (picture, latents, indices, vq loss)."""
+    def reconstruct(self, pixels: Tensor, *, rounded: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pixels in [-1, 1] to (picture, latents, indices, vq loss).
+
+        rounded: decode codes; else the latents as they are, with a loss of 0.
+        """
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             z = self.module.encode(pixels)
         quantised = z = z.float()
         vq, indices = z.new_zeros(()), torch.zeros(z.shape[:-1], dtype=torch.int64, device=z.device)
         if self.book is not None:
             nearest, indices, loss = quantise_grid(self.book, z)
-            if not self.module.training or self.seen >= SEED_STEP:
+            if rounded:
                 quantised, vq = nearest, loss
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             picture = self.module.decode(quantised)
@@ -74,13 +78,20 @@ class TokenizerStage:
     def loss(self, batch: Batch, progress: float) -> LossReport:
         """Loss of a batch; see `Stage`."""
         target = batch.pixels * 2 - 1
-        picture, z, indices, vq = self.reconstruct(target)
+        picture, z, indices, vq = self.networks(
+            target, rounded=self.config.quantised and self.seen >= SEED_STEP
+        )
         total, terms = self.judge(picture, target, self.module.decoder.conv_out.weight, batch.rng, progress)
         self.last.append((z.detach().flatten(0, -2), indices.flatten()))
-        shown = {k: v.item() for k, v in {**terms, "vq": vq, "std": z.detach().std()}.items()}
+        shown = {**terms, "vq": vq, "std": z.detach().std()}
         return LossReport(total + self.config.weights.vq * vq, shown)
 
-    def after_step(self) -> dict[str, float]:
+    def compile_with(self, wrap: Wrap) -> None:
+        """See `Stage`."""
+        self.networks = wrap(self.networks)
+        self.judge.compile_with(wrap)
+
+    def after_step(self, taken: Tensor) -> dict[str, Tensor]:
         """Revive codes, train the discriminator; see `Stage`."""
         judged = self.judge.after_step(distributed.average_gradients)
         if self.book is None:
@@ -94,8 +105,8 @@ class TokenizerStage:
                 self.book.seed(self.pending)
                 self.pending = self.pending[:0]
             return judged
-        moved = self.book.revive(latents, indices, CODE_PATIENCE)
-        return {"codes": float(len(indices.unique())), "moved": float(moved), **judged}
+        moved = self.book.revive(latents, indices, CODE_PATIENCE, taken)
+        return {"codes": self.book.used(indices).sum(), "moved": moved, **judged}
 
     def validate(self) -> Validation:
         """Measure whole pictures; see `Stage`."""
@@ -104,7 +115,7 @@ class TokenizerStage:
         used: set[int] = set()
         for image in self.val:
             target = to_float([image]).to(self.module.post_quant_conv.weight.device) * 2 - 1
-            picture, _, indices, _ = self.reconstruct(target)
+            picture, _, indices, _ = self.reconstruct(target, rounded=self.config.quantised)
             used.update(indices.flatten().tolist())
             for key, value in pixel_terms(picture, target, self.config.weights, self.perceptual).items():
                 sums[key] = sums.get(key, 0.0) + float(value) / len(self.val)

@@ -1,0 +1,60 @@
+"""Compiled networks with a way back, and what a GPU may do faster."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from dlf.extras import first_line
+from dlf.losses.picture import Wrap
+
+log = logging.getLogger(__name__)
+
+
+class Compiler:
+    """Compiles functions of fixed shapes; after `give_up` they run as they were written.
+
+    A graph's way back is compiled when it is first needed, outside of the function, so what fails is a
+    step.  Whoever makes the steps therefore asks `gives_up` and tries again.
+    """
+
+    def __init__(self, compile_with: Wrap | None = None) -> None:
+        self.active = True
+        self._compile = compile_with or _compiled
+
+    def __call__(self, function: Any) -> Any:
+        """Return a function that is compiled when it is first called; once for each shape."""
+        compiled = self._compile(function)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return (compiled if self.active else function)(*args, **kwargs)
+
+        return call
+
+    def gives_up(self, error: Exception) -> bool:
+        """Whether the step that ended with this error should be tried again without compiling."""
+        if not self.active or isinstance(error, torch.OutOfMemoryError):
+            return False
+        self.active = False
+        log.warning("compiling failed (%s); the run goes on without", first_line(error))
+        return True
+
+
+def _compiled(function: Any) -> Any:
+    return torch.compile(function, dynamic=False)
+
+
+def set_backends(device: torch.device) -> None:
+    """Choose what is fast on a GPU and exact where the integer context network needs it.
+
+    TF32 stays off: whole numbers below 2**24 would no longer be exact, and what is large runs in bf16
+    anyway.  Attention of cuDNN gave NaN on the way back in bf16 on GPUs of 2022 and later.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cudnn.benchmark = True  # shapes are few and fixed
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
