@@ -8,6 +8,7 @@ The other columns are of files that each model writes and reads itself, against 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from dlf.codec import tiling
 from dlf.codec.bundle import ModelBundle, find
 from dlf.codec.codec import StreamCodec
-from dlf.codec.onnx_backend import OnnxBackend
+from dlf.codec.onnx_backend import OnnxBackend, open_session
 from dlf.evaluation.dataset import find_pictures
 from dlf.evaluation.metrics import PSNR, Metric
 from dlf.evaluation.perceptual import stem_metric
@@ -34,7 +35,7 @@ class Model:
 
 
 def main() -> None:
-    """Print the sizes of the graphs, then the table."""
+    """Print sizes and times to load, then the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,7 +50,10 @@ def main() -> None:
     models = [Model(find(name)) for name in args.models]
     for model in models:
         sizes = {name: (model.bundle.folder / name).stat().st_size for name in model.bundle.manifest.files}
-        print(f"{model.bundle.manifest.name}: {sum(sizes.values())} bytes, {sizes}")
+        seconds = load_seconds(model.bundle)
+        print(
+            f"{model.bundle.manifest.name}: {sum(sizes.values())} bytes, {sizes}, loaded in {seconds:.2f} s"
+        )
     metrics = [PSNR, *([stem_metric(args.stem)] if args.stem else [])]
     files = find_pictures(args.data)
     count = min(args.pictures, len(files))
@@ -60,6 +64,15 @@ def main() -> None:
         names = ["painters", *(f"{what} {model}" for model in "AB" for what in judged)]
         means = ", ".join(f"{n} {v:.4f}" for n, v in zip(names, rows.mean(0), strict=True))
         print(f"quality {quality}: {means}; least painters {rows[:, 0].min():.2f}", flush=True)
+
+
+def load_seconds(bundle: ModelBundle) -> float:
+    """Processor time to make the sessions of the pixel networks."""
+    graphs = [bundle.read(name) for name in ("analysis.onnx", "synthesis.onnx")]
+    start = time.process_time()
+    for data in graphs:
+        open_session(data)
+    return time.process_time() - start
 
 
 def compare(models: list[Model], picture: UInt8, quality: int, metrics: list[Metric]) -> list[float]:
