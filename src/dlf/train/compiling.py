@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from dlf.errors import DlfError, TrainingError
 from dlf.extras import first_line
 from dlf.losses.picture import Wrap
+from dlf.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ class Compiler:
 
     def gives_up(self, error: Exception) -> bool:
         """Whether the step that ended with this error should be tried again without compiling."""
-        if not self.active or isinstance(error, torch.OutOfMemoryError):
+        if not self.active or isinstance(error, (torch.OutOfMemoryError, DlfError)):
             return False
         self.active = False
         log.warning("compiling failed (%s); the run goes on without", first_line(error))
@@ -58,3 +62,21 @@ def set_backends(device: torch.device) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+@contextmanager
+def any_shape() -> Iterator[None]:
+    """Do not try out convolutions meanwhile: whole pictures have many shapes, each seen once."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def too_large(config: TrainConfig) -> TrainingError:
+    """What to say when the GPU's memory is full."""
+    return TrainingError(
+        f"the GPU's memory does not hold a batch of {config.pixels} pixels: lower `pixels` (and raise "
+        f"`parts`, now {config.parts}, as much), or set `recompute: true`; the last checkpoint stays"
+    )

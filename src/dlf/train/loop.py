@@ -17,14 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dlf.errors import TrainingError
 from dlf.losses.picture import Wrap
 from dlf.nn.config import to_dict
 from dlf.train import checkpoint, distributed
 from dlf.train.board import Board
 from dlf.train.budget import Work, budget
 from dlf.train.checkpoint import Checkpoint
-from dlf.train.compiling import Compiler
+from dlf.train.compiling import Compiler, any_shape, too_large
 from dlf.train.config import TrainConfig
 from dlf.train.data import Batch, Sampler, to_device
 from dlf.train.terms import Means
@@ -217,12 +216,7 @@ class Run:
         try:
             self._steps()
         except torch.OutOfMemoryError as error:
-            pixels, parts = self.config.pixels, self.config.parts
-            msg = (
-                f"the GPU's memory does not hold a batch of {pixels} pixels: lower `pixels` (and raise "
-                f"`parts`, now {parts}, as much), or set `recompute: true`; the last checkpoint stays"
-            )
-            raise TrainingError(msg) from error
+            raise too_large(self.config) from error
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -334,10 +328,14 @@ class Run:
     @torch.no_grad()
     def _average(self, taken: Tensor) -> None:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        means = [self.ema[name] for name in self.floats]
-        moves = list(torch._foreach_sub(list(self.floats.values()), means))
-        torch._foreach_mul_(moves, taken * (1 - decay))
-        torch._foreach_add_(means, moves)
+        means, own = [self.ema[name] for name in self.floats], list(self.floats.values())
+        weight = taken * (1 - decay)
+        if self.device.type == "cpu":
+            torch._foreach_lerp_(means, own, [weight] * len(own))
+        else:  # three times the memory's traffic, but not a kernel for each tensor
+            moves = list(torch._foreach_sub(own, means))
+            torch._foreach_mul_(moves, weight)
+            torch._foreach_add_(means, moves)
         for name in self.stage.copied:
             self.ema[name].copy_(self.floats[name])
 
@@ -351,7 +349,7 @@ class Run:
         own = {k: v.clone() for k, v in self.stage.module.state_dict().items()}
         self.stage.module.load_state_dict(self.ema)
         self.stage.module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), any_shape():
             result = self.stage.validate()
         self.stage.module.train()
         self.stage.module.load_state_dict(own)

@@ -20,7 +20,7 @@ from dlf.losses.perceptual import perceptual_distance
 from dlf.train import distributed
 from dlf.train.board import Board
 from dlf.train.codec_stage import CodecStage, new_model
-from dlf.train.compiling import set_backends
+from dlf.train.compiling import set_backends, too_large
 from dlf.train.config import TrainConfig
 from dlf.train.data import Ahead, CropSampler, Sampler, StreamSampler, load_images, whole_cells
 from dlf.train.decoder_stage import DecoderStage
@@ -103,7 +103,10 @@ def profile_stage(
         label = f"{config.preset} {config.stage}, {shapes}, {config.parts} x {config.pixels} pixels, {own}"
         for compiled in (False, True)[: 1 + config.compile]:
             run = Run(replace(config, compile=compiled), stage, sampler, nowhere.out)
-            yield profile(run, steps, f"{label}, {'compiled' if compiled else 'eager'}")
+            try:
+                yield profile(run, steps, f"{label}, {'compiled' if compiled else 'eager'}")
+            except torch.OutOfMemoryError as error:
+                raise too_large(config) from error
 
 
 def _prepare(
