@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import isnan
-from statistics import fmean
+from statistics import fmean, geometric_mean
 
 from dlf.evaluation.bdrate import BdRate, NoOverlap, bd_rate
 from dlf.evaluation.ledger import Row
@@ -60,8 +60,12 @@ def common(rows: Sequence[Row]) -> list[Row]:
     return [row for row in done if found[row.picture] == wanted]
 
 
-def curve(rows: Sequence[Row], codec: str) -> Curve:
-    """Return the means of a codec at each target, in the order of the rows; pictures count equally."""
+def curve(rows: Sequence[Row], codec: str, metrics: Sequence[Measure] = ()) -> Curve:
+    """Return the means of a codec at each target, in the order of the rows; pictures count equally.
+
+    metrics: those whose scores are ratios get geometric means.
+    """
+    ratios = {metric.name for metric in metrics if metric.ratio}
     chosen = [row for row in rows if row.codec == codec]
     points = []
     for target in dict.fromkeys(row.target for row in chosen):
@@ -75,19 +79,19 @@ def curve(rows: Sequence[Row], codec: str) -> Curve:
                 over_budget=sum(row.over_budget for row in at),
                 encode_s=fmean(row.encode_s for row in at),
                 decode_s=fmean(row.decode_s for row in at),
-                scores=_means(at, names),
+                scores=_means(at, names, ratios),
             )
         )
     return points
 
 
-def _means(rows: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
-    """Return the mean of each score over the rows for which it says something."""
+def _means(rows: Sequence[Row], names: Sequence[str], ratios: Collection[str]) -> dict[str, float]:
+    """Return the mean of each score over the rows for which it says something; geometric for `ratios`."""
     found = {}
     for name in names:
         values = [row.scores[name] for row in rows if not isnan(row.scores[name])]
         if values:
-            found[name] = fmean(values)
+            found[name] = geometric_mean(values) if name in ratios else fmean(values)
     return found
 
 

@@ -78,7 +78,7 @@ def _plot(plot: Plot) -> dict[str, object]:
     lines = [
         {"label": label(x), "points": x.points, "published": x.published} for x in plot.lines if x.points
     ]
-    return {"title": plot.title, "lower_is_better": plot.lower_is_better, "lines": lines}
+    return {"title": plot.title, "axis": plot.axis, "lines": lines}
 
 
 def _complexity(found: Results) -> str:

@@ -64,10 +64,10 @@ def results(
     if not anchors:
         anchors = [HULL] if formats else names[:1]
     there = {row.codec for row in good}
-    curves = {name: _joined(curve(good, name), name, sets) for name in names if name in there}
     metrics = (*experiment.metrics, *set_metrics)
+    curves = {name: _joined(curve(good, name, metrics), name, sets) for name in names if name in there}
     found: list[Difference] = []
-    for metric in metrics:
+    for metric in [metric for metric in metrics if not metric.ratio]:
         best = curve(hull(good, formats, metric), HULL)
         found += differences(curves, metric, anchors, best)
     return Results(

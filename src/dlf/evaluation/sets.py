@@ -40,7 +40,7 @@ class SetMetric:
     """A `Measure` of sets.
 
     make: takes the number of patches and returns the object of torchmetrics.  whole: it is an object with
-    `update(name, picture, real=...)` instead, which is given pictures, not patches.
+    `update(name, picture, real=...)` instead, which is given pictures, not patches.  ratio: as of a `Metric`.
     """
 
     name: str
@@ -50,6 +50,7 @@ class SetMetric:
     make: Callable[[int], Any]
     lower_is_better: bool = True
     whole: bool = False
+    ratio: bool = False
 
 
 def fid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetric:
