@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from math import isnan
+from math import isfinite, isnan
 from statistics import fmean, geometric_mean
 
 from dlf.evaluation.bdrate import BdRate, NoOverlap, bd_rate
@@ -45,6 +45,21 @@ class Difference:
     metric: str
     rate: BdRate | None
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class HullRatio:
+    """Mean score of a codec at one target, divided by the mean score of the best format of each picture.
+
+    pictures: how many.  over_budget: pictures for which no format, or not the codec, is within the target.
+    """
+
+    codec: str
+    target: str
+    metric: str
+    ratio: float
+    pictures: int
+    over_budget: int
 
 
 def common(rows: Sequence[Row]) -> list[Row]:
@@ -115,6 +130,36 @@ def hull(rows: Sequence[Row], formats: Sequence[str], metric: Measure) -> list[R
         best.append(replace(pick, codec=HULL, scores={metric.name: pick.scores[metric.name]}))
     order = {row.target: place for place, row in reversed(list(enumerate(chosen)))}
     return sorted(best, key=lambda row: order[row.target])
+
+
+def hull_ratios(
+    rows: Sequence[Row], formats: Sequence[str], codecs: Sequence[str], metrics: Sequence[Measure]
+) -> list[HullRatio]:
+    """Return the ratio of every codec, target and metric to the best of the formats (see `hull`).
+
+    A picture counts where both scores are finite numbers.  Metrics that are ratios themselves have none.
+    """
+    found = []
+    for metric in [metric for metric in metrics if not metric.ratio]:
+        best = {_pair(row): row for row in hull(rows, formats, metric)}
+        for codec in codecs:
+            pairs = [
+                (row, best[_pair(row)])
+                for row in rows
+                if row.codec == codec and metric.name in row.scores and _pair(row) in best
+            ]
+            for target in dict.fromkeys(row.target for row, _ in pairs):
+                at = [pair for pair in pairs if pair[0].target == target and _finite(pair, metric)]
+                below = sum(other.scores[metric.name] for _, other in at)
+                if below:
+                    ratio = sum(row.scores[metric.name] for row, _ in at) / below
+                    over = sum(row.over_budget or other.over_budget for row, other in at)
+                    found.append(HullRatio(codec, target, metric.name, ratio, len(at), over))
+    return found
+
+
+def _finite(rows: Sequence[Row], metric: Measure) -> bool:
+    return all(isfinite(row.scores[metric.name]) for row in rows)
 
 
 def _pair(row: Row) -> tuple[str, str]:
