@@ -1,8 +1,9 @@
 """A sheet to look at: ``python tools/crop_sheet.py out.png [--zoom 2] [--models old,new] [--folder DIR]``.
 
-Twelve crops, each as original, from our files at 0.02 and 0.04 bits a pixel, and from AVIF files of at most as many
-bytes at the scale that is best by MS-SSIM.  Whole pictures are coded; bytes and bits a pixel are those of
-the whole.  Without --folder the crops are places of public domain pictures of scikit-image.
+Twelve crops, each as original, from our files at 0.02 and 0.04 bits a pixel, and from AVIF files of at most
+as many bytes at the scale that is best by MS-SSIM (marked "over" where even the smallest is larger).  Whole
+pictures are coded; bytes and bits a pixel are those of the whole.  Without --folder the crops are places of
+public domain pictures of scikit-image.
 """
 
 from __future__ import annotations
@@ -100,11 +101,13 @@ def chosen(folder: Path, count: int = COUNT, side: int = SIDE) -> list[Work]:
 
 
 def detailed(rgb: UInt8, count: int, side: int = SIDE) -> list[tuple[int, int]]:
-    """Return (left, top) of up to `count` squares with the largest differences of neighbours, none over another."""
+    """Return (left, top) of up to `count` squares of the most detail, none over another.
+
+    Detail: the sum of the differences of neighbours.
+    """
     grey = rgb.mean(2)
-    change = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(
-        np.diff(grey, axis=1, append=grey[:, -1:])
-    )
+    change = np.abs(np.diff(grey, axis=0, append=grey[-1:]))
+    change += np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
     sums = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     tops, lefts = (steps(length, side) for length in grey.shape)
     found: list[tuple[float, int, int]] = []
@@ -112,7 +115,7 @@ def detailed(rgb: UInt8, count: int, side: int = SIDE) -> list[tuple[int, int]]:
         for left in lefts:
             down, right = min(top + side, grey.shape[0]), min(left + side, grey.shape[1])
             total = sums[down, right] - sums[top, right] - sums[down, left] + sums[top, left]
-            found.append((-float(total), left, top))
+            found.append((-float(total), int(left), int(top)))
     kept: list[tuple[int, int]] = []
     for _, left, top in sorted(found):
         if len(kept) < count and all(abs(left - x) >= side or abs(top - y) >= side for x, y in kept):
@@ -142,6 +145,7 @@ def strips(
                 equal = found.size
         found = avif.start(work.name, work.rgb).fit(equal, MS_SSIM, score)
         name = "AVIF" if found.scale == 1 else f"AVIF {found.scale}"
+        name += " over" if found.size > equal else ""
         painted.append((caption(name, found, work.rgb), found.rgb))
         print("  ".join(text for text, _ in (painted[0], *painted[-len(ours) - 1 :])))
     return [strip([(text, crop(rgb, at, zoom)) for text, rgb in painted], FONT_SIZE) for at in work.places]
