@@ -39,7 +39,8 @@ COMPLEXITY = (
 RATIOS = (
     f"Mean score of the codec divided by the mean score of {HULL}: for each picture, target and metric the "
     "best of the common formats, each at its scale, of those with at most the bytes of the target. Equal is "
-    "1; below 1 is better where lower is better (<), else worse (>)."
+    "1; below 1 is better where lower is better (<), else worse (>). Over: pictures for which no format, or "
+    "not the codec, can be that small; the smallest file counts then."
 )
 
 
@@ -230,23 +231,25 @@ def bd_table(found: Results) -> Table:
     for difference in found.differences:
         by_pair.setdefault((difference.anchor, difference.codec), {})[difference.metric] = difference
     lines = []
+    metrics = [metric for metric in found.metrics if not metric.ratio]
     for (anchor, codec), by_metric in by_pair.items():
-        cells = [difference_text(by_metric[m.name]) if m.name in by_metric else "" for m in found.metrics]
+        cells = [difference_text(by_metric[m.name]) if m.name in by_metric else "" for m in metrics]
         lines.append([anchor, codec, *cells])
-    return Table(["anchor", "codec", *(m.title for m in found.metrics)], lines, words=2)
+    return Table(["anchor", "codec", *(m.title for m in metrics)], lines, words=2)
 
 
 def ratio_table(found: Results) -> Table:
     """Return the table of ratios to the best format, a line for each codec and target."""
-    by_pair: dict[tuple[str, str], dict[str, float]] = {}
+    by_pair: dict[tuple[str, str], dict[str, HullRatio]] = {}
     for one in found.hull_ratios:
-        by_pair.setdefault((one.codec, one.target), {})[one.metric] = one.ratio
+        by_pair.setdefault((one.codec, one.target), {})[one.metric] = one
     metrics = [m for m in found.metrics if any(m.name in by_metric for by_metric in by_pair.values())]
-    titles = ["codec", "target", *(f"{m.title} {'<' if m.lower_is_better else '>'}" for m in metrics)]
-    lines = [
-        [*pair, *(f"{by_metric[m.name]:.3f}" if m.name in by_metric else "" for m in metrics)]
-        for pair, by_metric in by_pair.items()
-    ]
+    titles = ["codec", "target", *(f"{m.title} {'<' if m.lower_is_better else '>'}" for m in metrics), "over"]
+    lines = []
+    for pair, by_metric in by_pair.items():
+        cells = [f"{by_metric[m.name].ratio:.3f}" if m.name in by_metric else "" for m in metrics]
+        over = max(one.over_budget for one in by_metric.values())
+        lines.append([*pair, *cells, str(over or "")])
     return Table(titles, lines)
 
 
