@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
 from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import Rate, TrainConfig
 from dlf.train.data import Batch, CropSampler
+from dlf.train.decoder_stage import DecoderStage
 from dlf.train.loop import Run, Stage
 from dlf.train.tokenizer_stage import TokenizerStage
 
@@ -36,6 +38,10 @@ def make_stage(kind: str) -> tuple[TrainConfig, Stage]:
     config = replace(CONFIG, stage=kind)
     if kind == "tokenizer":
         return config, TokenizerStage(config, None, pictures()[:1])
+    if kind == "decoder":
+        adversarial = Adversarial(weight=0.2, adaptive=False, kinds=("pixels",), width=8)
+        config = replace(config, adversarial=adversarial, token_ends=(1, 2))
+        return config, DecoderStage(config, new_model("tiny"), None, pictures(), pictures()[:1])
     return config, CodecStage(config, new_model("tiny"), None, pictures(), pictures()[:1])
 
 

@@ -104,7 +104,8 @@ def test_more_tokens_than_a_sum_may_have_are_refused() -> None:
 
 def test_without_token_channels_nothing_changes() -> None:
     assert QuantConfig(8, 16, 1, 3, True, 1).token_channels == 0
-    old, new = Dlf(TINY).state_dict(), Dlf(TINY_V2).state_dict()
+    told = replace(TINY, quant=replace(TINY.quant, token_channels=4))
+    old, new = Dlf(TINY).state_dict(), Dlf(told).state_dict()
     added = {name for name in new if name not in old}
     assert added == {f"details.context.token_prior.cells.{part}" for part in ("weight", "bias")}
     wider = {name for name in old if old[name].shape != new[name].shape}

@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="of the perceptual term: lpips-vgg (downloads VGG-16), or a file of Inception-v3 weights",
     )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE",
+        help="weights of EfficientNet-lite0, for a discriminator on frozen features",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's event files")
     parser.add_argument(
@@ -49,7 +55,14 @@ def run(args: argparse.Namespace) -> int:
         msg = "--init starts from our own weights, --titok and --vqgan from others': name one"
         raise UsageError(msg)
     sources = Sources(
-        args.data, args.val, args.output, args.init, args.perceptual, titok=args.titok, vqgan=args.vqgan
+        args.data,
+        args.val,
+        args.output,
+        args.init,
+        args.perceptual,
+        features=args.features,
+        titok=args.titok,
+        vqgan=args.vqgan,
     )
     try:
         complete = run_stage(

@@ -44,10 +44,14 @@ class Parity:
     pixels: int
     context: bool
 
+    @property
+    def symbols(self) -> bool:
+        """Whether all agrees that symbols are made of."""
+        return self.tokens >= TOKENS_AGREE and self.latent <= LATENT_ERROR and self.context
+
     def check(self) -> None:
         """Raise BundleError unless the bundle may be used."""
-        good = self.tokens >= TOKENS_AGREE and self.latent <= LATENT_ERROR and self.pixels <= PIXEL_LEVELS
-        if not (good and self.context):
+        if not (self.symbols and self.pixels <= PIXEL_LEVELS):
             msg = f"the exported model does not compute what the trained one does: {self}"
             raise BundleError(msg)
 
@@ -57,12 +61,16 @@ def compare(model: Dlf, bundle: ModelBundle, pictures: Sequence[NDArray[np.uint8
     """Run both on uint8 pictures (H, W, 3) whose sides are multiples of 32."""
     tables = bundle.tables()
     backend, sent = OnnxBackend(bundle, tables), int(tables.token_count[quality])
-    rows = [_compare_one(model, backend, picture, quality, sent) for picture in pictures]
+    return worst([_compare_one(model, backend, picture, quality, sent) for picture in pictures])
+
+
+def worst(found: Sequence[Parity]) -> Parity:
+    """The worst of each of several comparisons' numbers."""
     return Parity(
-        tokens=min(r.tokens for r in rows),
-        latent=max(r.latent for r in rows),
-        pixels=max(r.pixels for r in rows),
-        context=all(r.context for r in rows),
+        tokens=min(one.tokens for one in found),
+        latent=max(one.latent for one in found),
+        pixels=max(one.pixels for one in found),
+        context=all(one.context for one in found),
     )
 
 
@@ -72,7 +80,7 @@ def _compare_one(model: Dlf, backend: OnnxBackend, rgb: NDArray[np.uint8], quali
     plans = plan_tensors(model.grid(height, width))
     asked = torch.tensor([float(quality)])
     found = backend.analyse(rgb, quality)
-    indices, y = graphs.Analysis(model)(torch.from_numpy(rgb), asked, *plans)
+    indices, y = graphs.Analysis(model)(torch.tensor(rgb), asked, *plans)
     tokens = torch.from_numpy(found.tokens).long()
     picture = graphs.Synthesis(model)(tokens, torch.from_numpy(found.y)[None], asked, *plans).numpy()
     painted = backend.synthesise(found.tokens, found.y, quality)

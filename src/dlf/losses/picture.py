@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,14 @@ class PictureLoss:
         *,
         bf16: bool,
         batches: int = 1,
+        features: Path | None = None,
     ) -> None:
         self.weights, self.perceptual, self.bf16 = weights, perceptual, bf16
-        self.adversary = Adversary(adversarial, bf16=bf16) if adversarial.wanted else None
-        # of the step's batches
-        self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=batches)
+        self.adversary = (
+            Adversary(adversarial, bf16=bf16, features=features, batches=batches)
+            if adversarial.wanted
+            else None
+        )
 
     def __call__(
         self, picture: Tensor, target: Tensor, last: Tensor, rng: np.random.Generator, progress: float
@@ -47,8 +50,8 @@ class PictureLoss:
         total = weighted_sum(terms, self.weights)
         if self.adversary is None:
             return total, terms
-        judged = self.adversary.terms(picture, target)
-        self.pairs.append((picture.detach(), target))
+        # another offset at every step, as above
+        judged = self.adversary.terms(picture[..., row:, col:], target[..., row:, col:])
         return self.adversary.weigh(judged, total, picture, last, progress), terms | judged
 
     def to(self, device: torch.device) -> None:
@@ -63,7 +66,7 @@ class PictureLoss:
 
         average: brings its gradients together where several processes train.
         """
-        return {} if self.adversary is None else {"hinge": self.adversary.update(self.pairs, average)}
+        return {} if self.adversary is None else {"hinge": self.adversary.update(average)}
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must know."""

@@ -21,6 +21,10 @@ class VqganConfig:
     attention: self-attention after each block at 1/16.
     resample: "conv" is nearest upsampling with a 3x3 convolution at the larger size, "shuffle" a 1x1
         convolution with PixelShuffle (a sixth of the work; the 3x3 blocks that follow smooth it).
+    shortcut: every "shuffle" change of size starts as means of groups of channels on the way down, and
+        as repeated channels on the way up, plus something random (see `dlf.nn.vqgan.start_shortcuts`);
+        widths must divide those beside them, times 4.
+    codes: of the codebook; 0 for a model that takes latents as they are, without one.
     """
 
     patch: int
@@ -34,6 +38,7 @@ class VqganConfig:
     resample: Literal["conv", "shuffle"]
     codes: int
     code_dim: int
+    shortcut: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,10 @@ class QuantConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Fusion of both branches into a mixture over the VQGAN codebook."""
+    """Fusion of both branches into a latent: a mixture of the VQGAN's codes, or free where it has none.
+
+    width, hidden: of the layers; *_swin: Swin blocks before and after the branches are merged.
+    """
 
     width: int
     hidden: int

@@ -33,10 +33,10 @@ class Bottleneck(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """logits: (B, h, w, codes).  latent: mixture of codes (B, h, w, code dim)."""
+    """latent: (B, h, w, code dim).  logits: of the codes that it mixes, (B, h, w, codes), if there are."""
 
-    logits: Tensor
     latent: Tensor
+    logits: Tensor | None
 
 
 def _details(model: ModelConfig) -> DetailQuantizer | VectorDetails | NoDetails:
@@ -110,8 +110,11 @@ class Dlf(nn.Module):
         y_hat: (B, C, H/32, W/32).
         """
         feature = self.details.synthesise(y_hat, quality)
-        logits = self.fusion(*self.decoder(codes, sent, feature, grid), grid)
-        return Fused(logits, logits.softmax(-1) @ self.vqgan.quantize.codebook().to(logits.dtype))
+        found = self.fusion(*self.decoder(codes, sent, feature, grid), grid)
+        book = self.vqgan.quantize
+        if book is None:
+            return Fused(found, None)
+        return Fused(found.softmax(-1) @ book.codebook().to(found.dtype), found)
 
     def forward(self, pixels: Tensor, quality: Tensor, sent: Tensor) -> tuple[Bottleneck, Fused, Tensor]:
         """All of it: returns the bottleneck, the fused latent and the picture (B, 3, H, W) in [-1, 1].

@@ -36,7 +36,8 @@ class Rate:
 class TrainConfig:
     """One stage of training.
 
-    stage: tokenizer (VQGAN), align (latents), joint (pixels).  shapes: (height, width) of crops,
+    stage: tokenizer (VQGAN), align (latents), joint (pixels), decoder (what lies behind the symbols; the
+    streams stay as they are).  shapes: (height, width) of crops,
     multiples of 32, one drawn for each step.  pixels: of one batch; it takes as many crops as fit.
     parts: batches of a step, whose gradients are averaged (gradient accumulation); several processes
     share them, so their number must divide it.  The result depends on it, not on the processes.
@@ -48,12 +49,14 @@ class TrainConfig:
     quantised: in the tokenizer stage, False trains its decoder on latents that are not rounded to codes,
     for a later stage with `codes_apart` above 1, where a warm start places the codes (see
     `dlf.train.mixture`).
+    token_ends: in the decoder stage, tokens that a window sends at qualities 0 and 50, as the bundle has them
+    (see `dlf.nn.semantic.token_schedule`); empty: as the model was trained.
     stream: decode pictures when they are drawn instead of holding them all in memory.  recompute:
     gradient checkpointing, less memory for about a third more time.
     """
 
     preset: str
-    stage: Literal["tokenizer", "align", "joint"]
+    stage: Literal["tokenizer", "align", "joint", "decoder"]
     steps: int
     shapes: tuple[tuple[int, int], ...]
     pixels: int
@@ -73,6 +76,7 @@ class TrainConfig:
     detail_dropout: float = 0.0
     quantised: bool = True
     codes_apart: float = 1.0
+    token_ends: tuple[int, ...] = ()
     parts: int = 1
     stream: bool = False
     recompute: bool = False
