@@ -15,7 +15,7 @@ from dlf.codec import bundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.detail import Sender, walk
 from dlf.codec.onnx_backend import OnnxBackend
-from dlf.codec.tiling import analyse
+from dlf.codec.tiling import analyse, prior
 from dlf.entropy.coder import SymbolWriter
 from dlf.geometry import Plan
 
@@ -98,10 +98,10 @@ def check_symbols(rgb: np.ndarray, quality: int) -> None:
     sending, receiving = (OnnxBackend(model, tables, threads) for threads in (2, 1))
     plan = Plan(*rgb.shape[:2])
     latents = analyse(sending, plan, plan.pad(rgb), quality)
-    side = Sender(latents.y, SymbolWriter(), tables)
-    sent = walk(sending, tables, plan.cells, quality, side)
     data = container.dump(StreamCodec(model.manifest.id, tables, sending).encode_rgb(rgb, quality))
     found = StreamCodec(model.manifest.id, tables, receiving).receive(container.load(data))
+    told = prior(sending, tables, plan, found.tokens, quality)
+    sent = walk(sending, tables, told, Sender(latents.y, SymbolWriter(), tables))
     np.testing.assert_array_equal(found.y_hat, sent)
     counts = plan.token_counts(int(tables.token_count[quality]))
     for tokens, wanted, count in zip(found.tokens, latents.tokens, counts, strict=True):
