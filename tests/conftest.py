@@ -43,7 +43,7 @@ class MockBackend:
             tokens[i, j] = (int(window.sum()) // 97 + np.arange(TOKENS) ** 2) % CODES
         return Latents(tokens.reshape(-1, TOKENS), y.astype(np.float32))
 
-    def prior(self, rows: int, cols: int, quality: int) -> Prior:
+    def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
         ramp = np.arange(CHANNELS)[:, None, None] * np.ones((1, rows, cols), np.int64)
         scale = np.where(ramp == SKIPPED, -1, ramp * 20 + quality)
         first = StepParams(scale.astype(np.int32), (ramp - 3).astype(np.int32))
@@ -143,17 +143,27 @@ def check_golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the smallest preset with random weights, exported from torch; skips without torch."""
+    return _export("tiny", 100, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_v2_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of the preset whose tokens tell the details' prior what they know."""
+    return _export("tiny-v2", 101, tmp_path_factory)
+
+
+def _export(preset: str, number: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
     from dlf.export import bundle_writer
-    from dlf.nn.build import TINY
+    from dlf.nn.build import PRESETS
     from dlf.nn.model import Dlf
 
-    folder = tmp_path_factory.mktemp("tiny")
-    counts = np.zeros((TINY.tokens.count, TINY.tokens.codes), np.int64)
-    spec = bundle_writer.BundleSpec("tiny", 100, default_quality=50, token_counts=counts, card={})
+    folder, config = tmp_path_factory.mktemp(preset), PRESETS[preset]
+    counts = np.zeros((config.tokens.count, config.tokens.codes), np.int64)
+    spec = bundle_writer.BundleSpec(preset, number, default_quality=50, token_counts=counts, card={})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        bundle_writer.write_bundle(Dlf(TINY).eval(), folder, spec)
+        bundle_writer.write_bundle(Dlf(config).eval(), folder, spec)
     return folder
 
 

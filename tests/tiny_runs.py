@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
 from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import Rate, TrainConfig
 from dlf.train.data import Batch, CropSampler
+from dlf.train.decoder_stage import DecoderStage
 from dlf.train.loop import Run, Stage
 from dlf.train.tokenizer_stage import TokenizerStage
 
@@ -24,6 +26,30 @@ CONFIG = TrainConfig(
     lr_end=1e-4, weights=Weights(l1=1.0, low=1.0, vq=1.0, latent=1.0, code=0.25), warmup=2, hold=0.3,
     rate=Rate(at_low=4.0, at_high=1.0), ema=0.9, precision="float32", validate_every=4, log_every=2,
 )  # fmt: skip
+
+
+def lite_weights() -> dict[str, torch.Tensor]:
+    """Random weights of EfficientNet-lite0's layers up to the tenth block, as its file names them."""
+    generator = torch.Generator().manual_seed(3)
+    widths = (16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112)
+    kernels = (3, 3, 3, 5, 5, 3, 3, 3, 5, 5, 5)
+
+    def conv(c_in: int, c_out: int, kernel: int) -> torch.Tensor:
+        return torch.randn(c_out, c_in, kernel, kernel, generator=generator) / (c_in * kernel**2) ** 0.5
+
+    made = {"stem.weight": conv(3, 32, 3)}
+    before = 32
+    for i, (width, kernel) in enumerate(zip(widths, kernels, strict=True)):
+        inner = before * 6 if i else before
+        if i:
+            made[f"blocks.{i}.expand.weight"] = conv(before, inner, 1)
+        made[f"blocks.{i}.depthwise.weight"] = conv(1, inner, kernel)
+        made[f"blocks.{i}.project.weight"] = conv(inner, width, 1)
+        before = width
+    biases = {
+        k.replace("weight", "bias"): 0.1 * torch.randn(len(v), generator=generator) for k, v in made.items()
+    }
+    return made | biases
 
 
 def pictures() -> list[NDArray[np.uint8]]:
@@ -36,6 +62,10 @@ def make_stage(kind: str) -> tuple[TrainConfig, Stage]:
     config = replace(CONFIG, stage=kind)
     if kind == "tokenizer":
         return config, TokenizerStage(config, None, pictures()[:1])
+    if kind == "decoder":
+        adversarial = Adversarial(weight=0.2, adaptive=False, kinds=("pixels",), width=8)
+        config = replace(config, adversarial=adversarial, token_ends=(1, 2))
+        return config, DecoderStage(config, new_model("tiny"), None, pictures(), pictures()[:1])
     return config, CodecStage(config, new_model("tiny"), None, pictures(), pictures()[:1])
 
 

@@ -34,7 +34,7 @@ class _Loaded:
 class Codec:
     """A codec whose model is loaded once.
 
-    model: folder, name or id of the model that encodes; None is the one that comes with the package.
+    model: folder, role ("base", "fast"), name or id of the model that encodes; None is the package's default.
         Decoding takes the model that the file names, if it is this one or installed.
     threads: processor threads within one operation; None uses all.
     max_pixels: limit of width * height, both ways.

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
+import dlf
+from dlf.bitstream import container
+from dlf.codec.bundle import ModelBundle
+from dlf.codec.codec import StreamCodec
+from dlf.codec.onnx_backend import OnnxBackend
 from dlf.entropy.coder import SymbolWriter
+from dlf.records import UInt8
 
 DOC = Path(__file__).parents[2] / "docs" / "bitstream.md"
 
 
-def documented_decoder() -> Any:
+@lru_cache
+def documented() -> dict[str, Any]:
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", DOC.read_text("utf-8"), re.DOTALL):
         exec(block, names)  # our own page
-    return names["RangeDecoder"]
+    return names
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -35,6 +47,73 @@ def test_documented_range_decoder(seed: int) -> None:
         symbols[::7] = random.integers(0, size, len(symbols[::7]))
         writer.exchange(symbols, frequency)
         written.append((frequency.tolist(), symbols.tolist()))
-    decoder = documented_decoder()(writer.finish())
+    decoder = documented()["RangeDecoder"](writer.finish())
     for frequency, symbols in written:
         assert [decoder.symbol(frequency) for _ in symbols] == symbols
+
+
+def graph(bundle: ModelBundle, name: str) -> Callable[..., list[NDArray[np.int64]]]:
+    """A graph as the page says."""
+    session = onnxruntime.InferenceSession(bundle.read(name), providers=["CPUExecutionProvider"])
+
+    def run(**inputs: NDArray[Any]) -> list[NDArray[np.int64]]:
+        found = session.run([node.name for node in session.get_outputs()], inputs)
+        assert all(np.array_equal(array, np.rint(array)) for array in found)
+        return [array[0].astype(np.int64) for array in found]
+
+    return run
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("quality", [0, 60])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (90, 300), (288, 272)])
+@pytest.mark.parametrize("kind", ["tiny", "tiny-v2"])
+def test_documented_walk(
+    kind: str,
+    height: int,
+    width: int,
+    quality: int,
+    picture: Callable[[int, int], UInt8],
+    request: pytest.FixtureRequest,
+) -> None:
+    bundle = ModelBundle.open(request.getfixturevalue(f"{kind.replace('-', '_')}_bundle"))
+    stream = container.load(dlf.Codec(bundle.folder, threads=1).encode(picture(height, width), quality))
+    known = bundle.tables()
+    wanted = StreamCodec(bundle.manifest.id, known, OnnxBackend(bundle, known, 1)).receive(stream)
+
+    names = documented()
+    with np.load(io.BytesIO(bundle.read("tables.npz"))) as file:
+        tables = dict(file)
+    assert bool(tables.get("token_prior", 0)) == (kind == "tiny-v2")
+    cells = -(-height // 32), -(-width // 32)
+    decoder = names["RangeDecoder"](stream.payload)
+    tokens = names["read_tokens"](decoder, *cells, quality, tables)
+    np.testing.assert_array_equal(tokens.reshape(wanted.tokens.shape), wanted.tokens)
+    y_hat = names["read_details"](
+        decoder, *cells, quality, bundle.manifest.skip_below, tokens, tables,
+        graph(bundle, "prior.onnx"), graph(bundle, "context.onnx"),
+    )  # fmt: skip
+    np.testing.assert_allclose(y_hat, wanted.y_hat, rtol=1e-6)
+    assert y_hat.any()
+
+
+def test_documented_escapes() -> None:
+    """Symbols beyond the tables, which tiny models hardly make."""
+    from dlf.entropy.gaussian import exchange_symbols
+    from dlf.entropy.tables import Tables, gaussian_frequencies
+
+    arrays = {"gaussian_frequency": gaussian_frequencies(np.array([0.5, 1.0, 3.0]), 4)}
+    arrays["scale_bounds"] = np.array([1, 2], np.int32)
+    tables = Tables(
+        **arrays, token_frequency=np.full((1, 2), 2**15, np.uint32), token_count=np.ones(101, np.uint8),
+        prior=np.zeros((101, 1), np.int16), skip_below=1,
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    scale, turn = rng.integers(0, 3, (4, 6, 5)), rng.random((4, 6, 5)) < 0.5
+    symbols = np.rint(rng.standard_cauchy(scale.shape) * 5).clip(-(2**15), 2**15).astype(np.int32)
+    writer = SymbolWriter()
+    sent = exchange_symbols(writer, symbols[turn], scale[turn].astype(np.int16), tables)
+    assert (np.abs(sent) > 4).any()
+    found = documented()["read_step"](documented()["RangeDecoder"](writer.finish()), scale, turn, 1, arrays)
+    np.testing.assert_array_equal(found[turn], sent)
+    assert not found[~turn].any()

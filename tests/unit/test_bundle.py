@@ -123,6 +123,26 @@ def test_models_are_found(model: str | int | None, name: str, installed: Path) -
     assert find(model).manifest.name == name
 
 
+def test_of_bundles_with_one_id_the_default_paints(installed: Path, write_bundle: Write) -> None:
+    write_bundle(installed / "assets" / "base", name="before the default by its letters")
+    assert [found.manifest.name for found in bundle.installed()][:2] == [
+        "shipped",
+        "before the default by its letters",
+    ]
+    assert find(1).manifest.name == "shipped"
+
+
+def test_roles(installed: Path, write_bundle: Write) -> None:
+    assert find("default").manifest.name == find("fast").manifest.name == "shipped"
+    with pytest.raises(UnknownModel, match=r"no model 'base'; it has 'default', 'fast'$"):
+        find("base")
+    write_bundle(installed / "models" / "own", name="base", id=9)
+    assert find("base").manifest.id == 9
+    write_bundle(installed / "assets" / "base", name="large", id=5)
+    assert find("base").manifest.name == "large"
+    assert find(None).manifest.name == "shipped"
+
+
 def test_models_are_found_by_folder(installed: Path) -> None:
     folder = installed / "models" / "mine"
     assert find(folder).folder == find(str(folder)).folder == folder

@@ -50,7 +50,7 @@ def test_round_trip(
     counts = plan.token_counts(int(tables.token_count[quality]))
     sent = np.arange(tables.tokens) < counts[:, None]
     np.testing.assert_array_equal(received.tokens, np.where(sent, latents.tokens, NOT_SENT))
-    step = backend.prior(*plan.cells, quality).step / tables.step_unit
+    step = backend.prior(*plan.cells, quality, received.tokens).step / tables.step_unit
     error = np.abs(received.y_hat - latents.y) / step
     assert error[:7].max() <= 0.5 + 1e-4
     assert np.abs(received.y_hat[7]).max() <= 8  # the channel that is not sent keeps its means
@@ -70,12 +70,13 @@ def test_both_sides_know_the_same(seed: int, backend: Backend, tables: Tables) -
     grid = tuple(rng.integers(1, 9, 2).tolist())
     y = (rng.standard_t(2, (8, *grid)) * 4).astype(np.float32)
     writer = SymbolWriter()
-    sent = walk(backend, tables, grid, 70, Sender(y, writer, tables))
+    prior = backend.prior(*grid, 70, np.zeros((4, tables.tokens), np.int32))
+    sent = walk(backend, tables, prior, Sender(y, writer, tables))
     reader = SymbolReader(writer.finish())
-    found = walk(backend, tables, grid, 70, Receiver(reader, tables))
+    found = walk(backend, tables, prior, Receiver(reader, tables))
     reader.finish()
     np.testing.assert_array_equal(sent, found)
-    units = sent.astype(np.float64) / backend.prior(*grid, 70).step * tables.step_unit * tables.mean_unit
+    units = sent.astype(np.float64) / prior.step * tables.step_unit * tables.mean_unit
     np.testing.assert_allclose(units, np.rint(units), atol=1e-2)
 
 

@@ -17,6 +17,7 @@ onnx = pytest.importorskip("onnx")
 
 FLOAT, INT64, UINT8 = 1, 7, 2
 LATENT = [1, 8, "rows", "cols"]
+TOKENS = np.full((1, 6), -1, np.int32)
 
 PRIOR = """
 <ir_version: 8, opset_import: ["" : 18]>
@@ -103,7 +104,7 @@ def test_every_graph_gets_its_inputs(
     assert latents.tokens.tolist() == [[0, 1, 2, 3, 4, 5]] * 2
     assert latents.tokens.dtype == np.int32
     np.testing.assert_array_equal(latents.y[0], rgb[::32, ::32, 0] * np.float32(2))
-    prior = backend.prior(2, 3, 40)
+    prior = backend.prior(2, 3, 40, TOKENS)
     assert prior.first.scale[:, 0, 0].tolist() == [40, 20] * 4
     assert prior.first.mean[:, 1, 2].tolist() == [-40, -20] * 4
     assert prior.step.min() == 21
@@ -122,7 +123,7 @@ def test_decoding_never_reads_the_analysis_and_encoding_never_the_synthesis(
     make: Callable[..., OnnxBackend], picture: Callable[[int, int], UInt8]
 ) -> None:
     backend = make(graphs() | {"analysis.onnx": b"not a graph"})
-    backend.prior(1, 1, 0)
+    backend.prior(1, 1, 0, TOKENS)
     backend.synthesise(np.zeros((1, 6), np.int32), np.zeros((8, 1, 1), np.float32), 0)
     with pytest.raises(BundleError, match="analysis network cannot be loaded"):
         backend.analyse(picture(64, 352), 0)
@@ -150,7 +151,7 @@ def test_decoding_never_reads_the_analysis_and_encoding_never_the_synthesis(
 )
 def test_wrong_networks_are_refused(make: Callable[..., OnnxBackend], old: str, new: str, match: str) -> None:
     with pytest.raises(BundleError, match=match):
-        make(graphs(prior=PRIOR.replace(old, new))).prior(2, 2, 50)
+        make(graphs(prior=PRIOR.replace(old, new))).prior(2, 2, 50, TOKENS)
 
 
 @pytest.mark.parametrize(("old", "new"), [("= 16", "= 1000"), ("[8, 1, 1]", "[9, 1, 1]"), ("[6]", "[5]")])

@@ -83,8 +83,8 @@ def test_options_are_read_or_have_their_defaults(
     arrays: Arrays, to_npz: Callable[[Arrays], bytes], tables: Tables
 ) -> None:
     assert (tables.mean_unit, tables.step_unit, tables.padding) == (16, 64, 32)
-    assert (tables.escape_digit_bits, tables.symbol_sum) == (0, 0)
-    chosen = {"mean_unit": 2**14, "padding": 256, "escape_digit_bits": 4, "symbol_sum": 1}
+    assert (tables.escape_digit_bits, tables.symbol_sum, tables.token_prior) == (0, 0, 0)
+    chosen = {"mean_unit": 2**14, "padding": 256, "escape_digit_bits": 4, "symbol_sum": 1, "token_prior": 1}
     found = Tables.load(
         to_npz(arrays | {name: np.array(value, np.int64) for name, value in chosen.items()}), skip_below=1
     )
@@ -101,6 +101,7 @@ def test_options_are_read_or_have_their_defaults(
         ("escape_digit_bits", 2),
         ("escape_digit_bits", 9),
         ("symbol_sum", 2),
+        ("token_prior", 2),
         ("another", 1),
     ],
 )

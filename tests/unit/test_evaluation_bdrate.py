@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from dlf.evaluation.bdrate import NoOverlap, bd_rate
-from dlf.evaluation.curves import HULL, common, curve, differences, hull
+from dlf.evaluation.curves import HULL, HullRatio, common, curve, differences, hull, hull_ratios
 from dlf.evaluation.ledger import Row
 from dlf.evaluation.metrics import MS_SSIM, PSNR, Metric
 
@@ -104,6 +105,30 @@ def test_the_best_of_the_formats() -> None:
         ("b", HULL, 5, {"psnr": 5}),
     ]
     assert [r.size for r in hull(rows, ["x", "y", "z"], DISTANCE)] == [2, 5]
+
+
+def test_the_ratio_to_the_best_of_the_formats() -> None:
+    rows = [
+        row("a", "1", "x", 2, 10),
+        row("a", "1", "y", 3, 40),
+        row("a", "1", "own", 2, 30),
+        row("b", "1", "x", 7, 20),
+        row("b", "1", "y", 5, 15, over=True),
+        row("b", "1", "own", 4, 15, over=True),
+        row("a", "2", "x", 9, math.inf),
+        row("a", "2", "own", 9, 30),
+        row("b", "2", "x", 9, 0),
+        row("b", "2", "own", 9, 0),
+    ]
+    grid = replace(DISTANCE, name="d", ratio=True)
+    found = hull_ratios(rows, ["x", "y"], ["own"], (PSNR, DISTANCE))
+    # the best are 40 and 20 by PSNR, 10 and 20 by the distance: (30 + 15) over their sum; 0 / 0 is nothing
+    assert found == [
+        HullRatio("own", "1", "psnr", pytest.approx(0.75), 2, 1),
+        HullRatio("own", "1", "d", pytest.approx(1.5), 2, 1),
+    ]
+    assert hull_ratios(rows, ["x", "y"], ["own"], (grid,)) == []
+    assert hull_ratios(rows, [], ["own"], (PSNR,)) == []
 
 
 def test_every_codec_against_every_anchor() -> None:

@@ -65,6 +65,15 @@ def test_rows_summary_and_sheets(folder: Path) -> None:
     found = json.loads((folder / "out" / "results.json").read_text())
     assert [point["target"] for point in found["curves"]["dlf"]] == ["q10", "q50"]
     assert len(found["rows"]) == 8
+    psnr = {name: [p["scores"]["psnr"] for p in points] for name, points in found["curves"].items()}
+    ratios = [ratio for ratio in found["hull_ratios"] if ratio["metric"] == "psnr"]
+    assert [(ratio["codec"], ratio["target"], ratio["pictures"]) for ratio in ratios] == [
+        ("dlf", "q10", 2),
+        ("dlf", "q50", 2),
+    ]
+    wanted = [ours / theirs for ours, theirs in zip(psnr["dlf"], psnr["webp"], strict=True)]
+    assert [ratio["ratio"] for ratio in ratios] == pytest.approx(wanted)
+    assert f"| dlf | q50 | {wanted[1]:.3f} |" in summary
     names = {path.name for path in (folder / "out").iterdir()}
     assert {"rows.csv", "rows.jsonl", "summary.md", "results.json", "sheet-q10.png", "sheet-q50.png"} <= names
     before = (folder / "out" / "rows.jsonl").read_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,7 @@ def write_hed(folder: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=["stem", "hed"])
+@pytest.fixture(params=["stem", "hed", "hed_dists"])
 def metric(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Metric:
     pytest.importorskip("torch")
     if request.param == "stem":
@@ -83,7 +83,7 @@ def metric(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         return perceptual.stem_metric(tmp_path / "stem.safetensors")
     write_hed(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    return perceptual.hed_metric()
+    return perceptual.hed_metric() if request.param == "hed" else perceptual.hed_dists_metric()
 
 
 @pytest.mark.torch
@@ -93,7 +93,7 @@ def test_a_distance(metric: Metric, picture: Picture, size: tuple[int, int]) -> 
     noise = np.random.default_rng(0).normal(0, 1, a.shape)
     slightly, strongly = (np.clip(a + k * noise, 0, 255).astype(np.uint8) for k in (4, 60))
     score = metric.against(a)
-    assert score(a) == 0
+    assert score(a) == pytest.approx(0, abs=1e-9)
     assert 0 < score(slightly) < score(strongly) <= 4
     assert metric.lower_is_better
     assert metric.identity.startswith(metric.name)
@@ -158,6 +158,86 @@ def plain_trunk(path: Path) -> Callable[[Tensor], list[Tensor]]:
     return features
 
 
+@pytest.fixture
+def hed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small edge detector, as if it were installed."""
+    pytest.importorskip("torch")
+    path = write_hed(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return path
+
+
+def likeness(x: Tensor, y: Tensor, tiny: float) -> float:
+    """Return the mean of texture and structure of all maps (1, C, h, w), as the paper of DISTS has it."""
+    values = []
+    for a, b in zip(x[0].double().flatten(1), y[0].double().flatten(1), strict=True):
+        texture = (2 * a.mean() * b.mean() + tiny) / (a.mean() ** 2 + b.mean() ** 2 + tiny)
+        covariance = ((a - a.mean()) * (b - b.mean())).mean()
+        structure = (2 * covariance + tiny) / (a.var(correction=0) + b.var(correction=0) + tiny)
+        values.append(float(texture + structure) / 2)
+    return sum(values) / len(values)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("size", [(70, 90), (33, 47)])
+def test_structure_and_texture_are_those_of_the_paper(
+    hed: Path, monkeypatch: pytest.MonkeyPatch, picture: Picture, size: tuple[int, int]
+) -> None:
+    import torch
+
+    monkeypatch.setattr(perceptual, "PART", 1000)
+    a = picture(*size)
+    b = np.clip(a + np.random.default_rng(0).normal(0, 20, a.shape), 0, 255).astype(np.uint8)
+    x, y = (torch.tensor(rgb).permute(2, 0, 1)[None].contiguous() / 255 for rgb in (a, b))
+    features = plain_trunk(hed)
+    values = [likeness(x, y, 1e-6)]
+    maps = zip(features(2 * x - 1), features(2 * y - 1), strict=True)
+    values += [likeness(*pair, 1e-6 * 255**2) for pair in maps]
+    assert len(values) == 1 + len(perceptual.HED_BLOCKS)
+    wanted = 1 - sum(values) / len(values)
+    assert wanted > 1e-3
+    assert perceptual.hed_dists_metric().against(a)(b) == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.torch
+def test_a_texture_moved_is_nearer_by_its_texture(hed: Path, picture: Picture) -> None:
+    rng = np.random.default_rng(0)
+    grass, other = (np.clip(rng.normal(128, 40, (96, 96, 3)), 0, 255).astype(np.uint8) for _ in "ab")
+    flat = np.full_like(grass, 128)
+    dists, plain = (make().against(grass) for make in (perceptual.hed_dists_metric, perceptual.hed_metric))
+    assert dists(other) < dists(flat)
+    assert plain(other) > 0
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("order", [("hed", "hed_dists"), ("hed_dists", "hed")])
+def test_both_on_one_trunk_look_once(
+    hed: Path, monkeypatch: pytest.MonkeyPatch, picture: Picture, order: tuple[str, str]
+) -> None:
+    def makers() -> dict[str, Metric]:
+        made = (perceptual.hed_metric(), perceptual.hed_dists_metric())
+        return {metric.name: metric for metric in made}
+
+    a, rng = picture(64, 80), np.random.default_rng(0)
+    others = [np.clip(a + rng.normal(0, 20, a.shape), 0, 255).astype(np.uint8) for _ in range(3)]
+    alone = [[makers()[name].against(a.copy())(b) for name in order] for b in others]
+    looks = 0
+    trunk = perceptual._trunk
+
+    def counted(blocks: list[list[tuple[Tensor, Tensor]]], x: Tensor) -> Iterator[Tensor]:
+        nonlocal looks
+        looks += 1
+        return trunk(blocks, x)
+
+    monkeypatch.setattr(perceptual, "_trunk", counted)
+    scores = [makers()[name].against(a) for name in order]
+    assert [[score(b) for score in scores] for b in others] == alone
+    assert looks == 1 + len(others)
+    # the same array asked again is looked at again: its numbers may have changed
+    others[0][:] = a
+    assert [score(others[0]) for score in scores] == pytest.approx([0, 0], abs=1e-6)
+
+
 @pytest.mark.torch
 def test_hed_sees_what_its_trunk_expects(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
@@ -193,7 +273,8 @@ def test_missing_weights_say_what_to_type(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    for make in (lambda: perceptual.stem_metric(tmp_path / "x"), perceptual.hed_metric):
+    makers = (perceptual.hed_metric, perceptual.hed_dists_metric)
+    for make in (lambda: perceptual.stem_metric(tmp_path / "x"), *makers):
         with pytest.raises(MissingExtra, match=r"dlf-codec\[torch\]"):
             make()
 

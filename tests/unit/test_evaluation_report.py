@@ -147,6 +147,7 @@ def test_the_page_holds_everything(report: Path) -> None:
     assert first["bits"]["1"]["windows"][0]["tokens"] >= 1
     assert {plot["title"] for plot in data["plots"]} == {"PSNR dB", "MS-SSIM", "LPIPS (Alex)", "DISTS"}
     assert {line["published"] for plot in data["plots"][:2] for line in plot["lines"]} == {False}
+    assert "Against the best format" in text
     assert "<b>b" not in text  # names of files are text, not markup
     assert {path.name for path in (report / "plots").iterdir()} >= {"psnr.png", "psnr.svg", "dists.png"}
 

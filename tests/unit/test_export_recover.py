@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from dlf.errors import BundleError
 from dlf.export.bundle_writer import BundleSpec, write_bundle
 from dlf.export.parity import compare
 from dlf.export.recover import recover
-from dlf.nn.build import PRESETS, TINY
+from dlf.nn.build import PRESETS, TINY, TINY_V2
+from dlf.nn.config import ModelConfig
 from dlf.nn.model import Dlf
 from dlf.records import UInt8
 from dlf.train import checkpoint
@@ -26,10 +28,9 @@ from dlf.train import checkpoint
 pytestmark = pytest.mark.torch
 
 
-@pytest.fixture(scope="module")
-def model() -> Dlf:
+def random_model(config: ModelConfig) -> Dlf:
     torch.manual_seed(8)
-    model = Dlf(TINY).eval().requires_grad_(False)
+    model = Dlf(config).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
         # biases that are equal, which the tracer writes once, stay among them
         if not parameter.any() and "adaptor" not in name and "conv2" not in name:
@@ -40,23 +41,34 @@ def model() -> Dlf:
     return model
 
 
-@pytest.fixture(scope="module")
-def bundle(model: Dlf, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
+def write(model: Dlf, folder: Path) -> ModelBundle:
     counts = np.ones((TINY.tokens.count, TINY.tokens.codes), np.int64)
     write_bundle(model, folder, BundleSpec("tiny", 101, 40, counts, {}))
     return ModelBundle.open(folder)
 
 
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    return write(random_model(TINY), tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_V2], ids=lambda config: config.name)
 def test_what_comes_back_computes_the_same(
-    model: Dlf, bundle: ModelBundle, picture: Callable[[int, int], UInt8]
+    config: ModelConfig, picture: Callable[[int, int], UInt8], tmp_path: Path
 ) -> None:
-    found = recover(bundle, "tiny")
-    again = Dlf(TINY).eval().requires_grad_(False)
+    model = random_model(config)
+    bundle = write(model, tmp_path / "tiny")
+    found = recover(bundle, config.name)
+    again = Dlf(config).eval().requires_grad_(False)
     again.load_state_dict(found.tensors)
     parity = compare(again, bundle, [picture(288, 320)], 50)
     parity.check()
     assert parity.tokens == 1
+    assert parity.context
+    if again.token_prior is not None:
+        other = copy.deepcopy(again)
+        other.get_parameter("details.context.token_prior.cells.weight").mul_(-1)
+        assert not compare(other, bundle, [picture(288, 320)], 50).context
     guessed = ("vqgan.encoder.", "vqgan.quant_conv.")
     assert found.guessed
     assert all(name.startswith(guessed) for name in found.guessed)
@@ -69,6 +81,8 @@ def test_what_comes_back_computes_the_same(
 def test_another_preset_is_refused(bundle: ModelBundle) -> None:
     with pytest.raises(BundleError, match=r"of this preset|of another form"):
         recover(bundle, "compact")
+    with pytest.raises(BundleError, match=r"of this preset|of another form"):
+        recover(bundle, "tiny-v2")
     with pytest.raises(BundleError, match="cannot be got back"):
         recover(bundle, "dlf-l")
 

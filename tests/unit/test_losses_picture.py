@@ -9,8 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
-from dlf.losses.adversarial import Adversarial, Adversary, PatchDiscriminator, hinge, matching
-from dlf.losses.objective import Weights, pixel_terms, structural_similarity
+from dlf.losses.adversarial import Adversarial, Adversary, hinge, matching
+from dlf.losses.discriminators import PatchDiscriminator
+from dlf.losses.objective import Weights, phase_pattern, pixel_terms, structural_similarity
 from dlf.losses.picture import PictureLoss
 
 pytestmark = pytest.mark.torch
@@ -50,7 +51,8 @@ def test_discriminator_sizes_are_the_published_ones() -> None:
     """2.8 M parameters and a map of 30x30 for 256x256 pixels (Isola et al. 2017, section 6.1)."""
     network = PatchDiscriminator(64, 3)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(2.77e6, rel=0.01)
-    assert network(noise(0, 1, 3, 256, 256))[0].shape == (1, 1, 30, 30)
+    logits, _ = network(network.embed(noise(0, 1, 3, 256, 256)))
+    assert [x.shape for x in logits] == [(1, 1, 30, 30)]
 
 
 def test_hinge_and_matching() -> None:
@@ -102,6 +104,28 @@ def test_hinge_term_waits_for_its_start() -> None:
     assert not torch.allclose(found[1], found[2])
 
 
+def test_a_constant_weight_grows_over_its_ramp() -> None:
+    """Without `adaptive` the scalar is the plain weighted sum."""
+    config = Adversarial(weight=0.4, adaptive=False, start=0.5, ramp=0.2, kinds=("pixels",), width=8)
+    adversary = Adversary(config, bf16=False)
+    picture, others = noise(3, 1, 3, 32, 32), torch.tensor(2.0)
+    terms = adversary.terms(picture, noise(4, 1, 3, 32, 32))
+    for progress, weight in ((0.4, 0.0), (0.5, 0.0), (0.6, 0.2), (0.7, 0.4), (1.0, 0.4)):
+        total = adversary.weigh(terms, others, picture, picture, progress)
+        assert float(total) == pytest.approx(2.0 + weight * float(terms["adversarial"]))
+
+
+def test_a_grid_in_the_error_is_seen_at_its_period() -> None:
+    """A pattern of period 4 is seen at 4, 8 and 16, whatever its phase; noise and an offset are not."""
+    pattern = 0.1 * (noise(7, 1, 1, 4, 4) > 0).float().tile(16, 16)
+    shifted = pattern.roll((1, 2), (2, 3))
+    here, there = (phase_pattern(x.expand(1, 3, 64, 64)) for x in (pattern, shifted))
+    torch.testing.assert_close(here, there)
+    assert here > 0.03
+    assert phase_pattern(torch.full((1, 3, 64, 64), 0.3)) < 1e-6
+    assert phase_pattern(0.1 * noise(8, 1, 3, 64, 64)) < here / 5
+
+
 def test_discriminator_learns_to_tell_and_resumes() -> None:
     torch.manual_seed(0)
     loss = PictureLoss(Weights(l1=1.0), SMALL, None, bf16=False)
@@ -116,7 +140,9 @@ def test_discriminator_learns_to_tell_and_resumes() -> None:
     assert hinges[-1] < 0.3 < hinges[0]
     other = PictureLoss(Weights(l1=1.0), SMALL, None, bf16=False)
     other.load_state(loss.state())
-    other.pairs = loss.pairs
+    assert other.adversary is not None
+    assert loss.adversary is not None
+    other.adversary.seen = loss.adversary.seen
     assert other.after_step() == loss.after_step()
 
 

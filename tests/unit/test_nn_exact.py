@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,12 +18,13 @@ from onnx import numpy_helper
 
 from dlf.entropy.quadtree import STEPS, step_masks
 from dlf.export import bundle_writer
-from dlf.nn.build import COMPACT, TINY
+from dlf.nn.build import COMPACT, TINY, TINY_V2
 from dlf.nn.config import ModelConfig
 from dlf.nn.context import ContextModel
 from dlf.nn.detail import DetailQuantizer
 from dlf.nn.exact import (
     ACTIVATION_LIMIT,
+    ACTIVATION_UNIT,
     BIAS_LIMIT,
     FAN_IN_LIMIT,
     WEIGHT_LIMIT,
@@ -33,11 +35,16 @@ from dlf.nn.exact import (
     with_whole_weights,
 )
 from dlf.nn.model import Dlf
+from dlf.nn.token_prior import CODE_UNIT, whole_codes
+from dlf.nn.vq import VectorQuantizer
 from dlf.nn.windows import make_grid
 
 pytestmark = pytest.mark.torch
 
 SIZES = [(1, 1), (3, 5), (10, 13)]
+# as many inputs to a sum of the tokens' layer as a compact model has
+COMPACT_V2 = replace(COMPACT, name="compact-v2", quant=replace(COMPACT.quant, token_channels=16))
+CONFIGS = pytest.mark.parametrize("config", [TINY, TINY_V2, COMPACT, COMPACT_V2], ids=lambda c: c.name)
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 Arrays = list[NDArray[np.float64]]
 
@@ -45,7 +52,7 @@ Arrays = list[NDArray[np.float64]]
 def make_context(config: ModelConfig, wild: bool) -> ContextModel:
     """Seeded; `wild` has weights and biases far beyond their limits, so that much saturates."""
     torch.manual_seed(7)
-    context = ContextModel(config.quant)
+    context = ContextModel(config.quant, config.tokens)
     if wild:
         with torch.no_grad():
             for module in context.modules():
@@ -55,11 +62,19 @@ def make_context(config: ModelConfig, wild: bool) -> ContextModel:
     return context
 
 
-def graphs_of(config: ModelConfig, context: ContextModel) -> dict[str, bytes]:
+def make_codes(config: ModelConfig) -> VectorQuantizer:
+    """Seeded codes of the tokens."""
+    torch.manual_seed(9)
+    return VectorQuantizer(config.tokens.codes, config.tokens.code_dim, normalise=True)
+
+
+def graphs_of(config: ModelConfig, context: ContextModel, codes: VectorQuantizer) -> dict[str, bytes]:
     """The two graphs as a bundle holds them; the rest of the model is not needed for them."""
     model = SimpleNamespace(
         config=config,
         details=SimpleNamespace(context=context),
+        token_prior=context.token_prior,
+        quantize=codes,
         grid=lambda height, width: make_grid(height // 16, width // 16, 8),
     )
     return {name: bundle_writer._graph(model, f"{name}.onnx") for name in ("prior", "context")}
@@ -68,12 +83,22 @@ def graphs_of(config: ModelConfig, context: ContextModel) -> dict[str, bytes]:
 class Torch:
     """The torch module behind numpy; `grad` takes the straight-through path of training."""
 
-    def __init__(self, context: ContextModel, dtype: torch.dtype = torch.float32, grad: bool = False) -> None:
+    def __init__(
+        self,
+        context: ContextModel,
+        codes: VectorQuantizer,
+        dtype: torch.dtype = torch.float32,
+        grad: bool = False,
+    ) -> None:
         self.context, self.dtype, self.grad = context, dtype, grad
+        self.codes = whole_codes(codes.codebook()).to(dtype)
 
-    def prior(self, vector: NDArray[np.float32]) -> Arrays:
+    def prior(self, vector: NDArray[np.float32], tokens: NDArray[np.int64]) -> Arrays:
         with torch.set_grad_enabled(self.grad):
-            found = self.context.prior(torch.from_numpy(vector).to(self.dtype))
+            told = None
+            if self.context.token_prior is not None:
+                told = self.context.token_prior.read(self.codes, torch.from_numpy(tokens)[None])
+            found = self.context.prior(torch.from_numpy(vector).to(self.dtype), told)
         return [self._back(t) for t in (*found.first, found.step, found.common)]
 
     def step(self, index: int, y_hat: NDArray[np.float32], common: NDArray[np.float64]) -> Arrays:
@@ -99,8 +124,10 @@ class Onnx:
             for name, data in graphs.items()
         }
 
-    def prior(self, vector: NDArray[np.float32]) -> Arrays:
-        return self._run("prior", ["scale", "mean", "step", "common"], prior=vector)
+    def prior(self, vector: NDArray[np.float32], tokens: NDArray[np.int64]) -> Arrays:
+        known = {node.name for node in self.sessions["prior"].get_inputs()}
+        told = {"tokens": tokens} if "tokens" in known else {}
+        return self._run("prior", ["scale", "mean", "step", "common"], prior=vector, **told)
 
     def step(self, index: int, y_hat: NDArray[np.float32], common: NDArray[np.float64]) -> Arrays:
         inputs = {"y_hat": y_hat, "common": common.astype(np.float32), "index": np.array(index, np.int64)}
@@ -110,16 +137,18 @@ class Onnx:
         return [array.astype(np.float64) for array in self.sessions[name].run(outputs, inputs)]
 
 
-def implementations(config: ModelConfig, context: ContextModel) -> dict[str, Torch | Onnx]:
+def implementations(
+    config: ModelConfig, context: ContextModel, codes: VectorQuantizer
+) -> dict[str, Torch | Onnx]:
     whole = with_whole_weights(context)
-    graphs = graphs_of(config, context)
+    graphs = graphs_of(config, context, codes)
     found: dict[str, Torch | Onnx] = {
-        "float32": Torch(context),
-        "training": Torch(context, grad=True),
-        "float64": Torch(with_whole_weights(context).double(), torch.float64),
-        "float64, real weights": Torch(copy.deepcopy(context).double(), torch.float64),
-        "whole": Torch(whole),
-        "channels_last": Torch(copy.deepcopy(context).to(memory_format=torch.channels_last)),
+        "float32": Torch(context, codes),
+        "training": Torch(context, codes, grad=True),
+        "float64": Torch(with_whole_weights(context).double(), codes, torch.float64),
+        "float64, real weights": Torch(copy.deepcopy(context).double(), codes, torch.float64),
+        "whole": Torch(whole, codes),
+        "channels_last": Torch(copy.deepcopy(context).to(memory_format=torch.channels_last), codes),
     }
     for level in LEVELS:
         for threads in (1, 2):
@@ -128,48 +157,60 @@ def implementations(config: ModelConfig, context: ContextModel) -> dict[str, Tor
 
 
 @pytest.mark.parametrize("wild", [False, True])
-@pytest.mark.parametrize("config", [TINY, COMPACT], ids=lambda config: config.name)
+@CONFIGS
 def test_same_integers_from_every_implementation(config: ModelConfig, wild: bool) -> None:
     channels = config.quant.channels
     rng = np.random.default_rng(3)
-    found = implementations(config, make_context(config, wild))
+    found = implementations(config, make_context(config, wild), make_codes(config))
     for rows, cols in SIZES:
         shape = (1, channels, rows, cols)
         vector = rng.integers(-ACTIVATION_LIMIT, ACTIVATION_LIMIT + 1, shape).astype(np.float32)
         # mostly small, some beyond what the network looks at, some at the coder's own limit
         y_hat = rng.choice([1, 30, 300, 2**19], shape) * rng.uniform(-1, 1, shape)
         y_hat = np.rint(y_hat).astype(np.float32)
-        common = found["float32"].prior(vector)[3]
-        wanted = [*found["float32"].prior(vector), *_steps(found["float32"], y_hat, common)]
+        tokens = _tokens(config, rows, cols)
+        common = found["float32"].prior(vector, tokens)[3]
+        wanted = [*found["float32"].prior(vector, tokens), *_steps(found["float32"], y_hat, common)]
         assert all(np.array_equal(array, np.rint(array)) for array in wanted)
         assert len(np.unique(wanted[-1])) > 1
         for name, implementation in found.items():
-            got = [*implementation.prior(vector), *_steps(implementation, y_hat, common)]
+            got = [*implementation.prior(vector, tokens), *_steps(implementation, y_hat, common)]
             for a, b in zip(got, wanted, strict=True):
                 np.testing.assert_array_equal(a, b, err_msg=f"{name} at {rows}x{cols}")
+
+
+def _tokens(config: ModelConfig, rows: int, cols: int) -> NDArray[np.int64]:
+    """Tokens of all windows, the last of each not sent."""
+    rng = np.random.default_rng(rows)
+    shape = (-(-rows // 8), -(-cols // 8), config.tokens.count)
+    tokens = rng.integers(0, config.tokens.codes, shape)
+    return np.where(np.arange(shape[2]) < rng.integers(1, shape[2] + 1, (*shape[:2], 1)), tokens, -1)
 
 
 def _steps(implementation: Torch | Onnx, y_hat: NDArray[np.float32], common: NDArray[np.float64]) -> Arrays:
     return [a for index in range(STEPS - 1) for a in implementation.step(index, y_hat, common)]
 
 
-def test_same_symbols_on_latents_of_a_picture() -> None:
+@pytest.mark.parametrize("config", [TINY, TINY_V2], ids=lambda config: config.name)
+def test_same_symbols_on_latents_of_a_picture(config: ModelConfig) -> None:
     """The four steps feed on their own results, so that one difference would spread."""
     torch.manual_seed(1)
-    model = Dlf(TINY).eval()
+    model = Dlf(config).eval()
     y, x = np.mgrid[:192, :320]
     waves = np.stack([(x * y // 60) % 256, (3 * y + x) % 256, (x * x // 90) % 256])
     pixels = torch.from_numpy(waves.astype(np.float32) / 255)[None]
     quality = torch.tensor([70.0])
     with torch.no_grad():
-        _, feature = model.encoder(pixels, model.grid(192, 320))
+        z, feature = model.encoder(pixels, model.grid(192, 320))
+        sent = torch.arange(config.tokens.count) < torch.tensor([[3], [1]])
+        tokens = torch.where(sent, model.quantize.nearest(z), -1).reshape(1, 2, -1).numpy()
         latent = model.details.analyse(feature, quality).double().numpy()
         vector = model.details.context.prior_vector(quality).expand(-1, -1, 6, 10).numpy().copy()
-        own = model.details.quantise(torch.from_numpy(latent).float(), quality)
+        own = model.compress(pixels, quality, sent, model.grid(192, 320)).details
     assert latent.std() > 0.3
     walks = {
-        name: _walk(implementation, vector, latent)
-        for name, implementation in implementations(TINY, model.details.context).items()
+        name: _walk(implementation, vector, tokens, latent)
+        for name, implementation in implementations(config, model.details.context, model.quantize).items()
     }
     for name, (symbols, y_hat) in walks.items():
         np.testing.assert_array_equal(symbols, walks["float32"][0], err_msg=name)
@@ -180,9 +221,12 @@ def test_same_symbols_on_latents_of_a_picture() -> None:
 
 
 def _walk(
-    implementation: Torch | Onnx, vector: NDArray[np.float32], latent: NDArray[np.float64]
+    implementation: Torch | Onnx,
+    vector: NDArray[np.float32],
+    tokens: NDArray[np.int64],
+    latent: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    scale, mean, step, common = implementation.prior(vector)
+    scale, mean, step, common = implementation.prior(vector, tokens)
     masks = step_masks(*latent.shape[1:])
     y_hat, symbols = np.zeros_like(latent), np.zeros_like(latent)
     for index in range(STEPS):
@@ -194,7 +238,7 @@ def _walk(
     return symbols, y_hat / 16 * (step / 64)
 
 
-@pytest.mark.parametrize("config", [TINY, COMPACT], ids=lambda config: config.name)
+@CONFIGS
 def test_no_sum_of_the_network_can_leave_what_float32_holds(config: ModelConfig) -> None:
     convolutions = [
         m for m in with_whole_weights(make_context(config, True)).modules() if type(m) is WholeConv2d
@@ -208,6 +252,10 @@ def test_no_sum_of_the_network_can_leave_what_float32_holds(config: ModelConfig)
         assert bias.abs().max() <= BIAS_LIMIT
         for parameter in (weight, bias):
             assert torch.equal(parameter, parameter.round())
+    # what the layer of the tokens is given is within the limit of what the sums are proved for
+    codes = whole_codes(make_codes(config).codebook())
+    assert codes.abs().max() <= CODE_UNIT <= ACTIVATION_LIMIT
+    assert ACTIVATION_UNIT <= ACTIVATION_LIMIT
 
 
 def test_the_limits_together_keep_any_sum_exact() -> None:
@@ -267,9 +315,11 @@ def test_gradients_pass_the_limits_of_weights_but_not_of_activations() -> None:
     assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
 
 
+@pytest.mark.parametrize("config", [COMPACT, COMPACT_V2], ids=lambda config: config.name)
 @pytest.mark.parametrize("name", ["prior", "context"])
-def test_stored_parameters_are_whole_numbers(name: str) -> None:
-    graph = onnx.load_from_string(graphs_of(COMPACT, make_context(COMPACT, False))[name]).graph
+def test_stored_parameters_are_whole_numbers(name: str, config: ModelConfig) -> None:
+    graphs = graphs_of(config, make_context(config, False), make_codes(config))
+    graph = onnx.load_from_string(graphs[name]).graph
     weights = [numpy_helper.to_array(tensor) for tensor in graph.initializer]
     assert sum(w.size for w in weights) > 10_000
     assert any(w.dtype == np.float16 for w in weights)

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 
+from dlf.entropy.quadtree import step_masks
 from dlf.nn.build import TINY
 from dlf.nn.context import SCALE_HIGH, SCALE_LOW, SCALES, ContextModel, interpolate_anchors
-from dlf.nn.detail import DetailQuantizer
+from dlf.nn.detail import DetailQuantizer, place_masks, step_places
 from dlf.nn.rate import gaussian_bits, round_ste
 from dlf.nn.vq import VectorQuantizer
 
@@ -193,3 +195,9 @@ def test_detail_quantizer() -> None:
     assert 0 < first.active <= 1
     # the rate with noise estimates the rate of whole symbols
     assert found.bits.sum().item() == pytest.approx(first.bits.sum().item(), rel=0.25)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 6), (3, 5)])
+def test_masks_of_the_trainer_are_those_of_the_codec(size: tuple[int, int]) -> None:
+    masks = place_masks(step_places(12), *size)
+    np.testing.assert_array_equal(masks.numpy(), step_masks(12, *size))

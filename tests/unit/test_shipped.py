@@ -15,7 +15,7 @@ from dlf.codec import bundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.detail import Sender, walk
 from dlf.codec.onnx_backend import OnnxBackend
-from dlf.codec.tiling import analyse
+from dlf.codec.tiling import analyse, prior
 from dlf.entropy.coder import SymbolWriter
 from dlf.geometry import Plan
 
@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 ASTRONAUT = ROOT / "tests" / "data" / "astronaut.jpg"
 KODAK = ROOT.parent / "shared" / "data" / "kodak"
 GOLDEN = ROOT / "tests" / "golden"
+MOST_BYTES = 40e6  # of all shipped models together
 
 pytestmark = pytest.mark.skipif(
     not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
@@ -37,6 +38,34 @@ def codec() -> dlf.Codec:
 def astronaut(width: int, height: int) -> Image.Image:
     with Image.open(ASTRONAUT) as image:
         return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+
+
+def shipped() -> list[bundle.ModelBundle]:
+    return [found for found in bundle.installed() if found.folder.parent == bundle.ASSETS]
+
+
+def test_every_shipped_model_has_a_role_and_fits_the_others() -> None:
+    folders = {path.name for path in bundle.ASSETS.iterdir() if path.is_dir()}
+    assert folders == {found.folder.name for found in shipped()}
+    assert folders <= set(bundle.ROLES.values())
+    numerics: dict[int, str] = {}
+    for found in shipped():
+        for name in found.manifest.files:
+            found.check(name)
+        assert numerics.setdefault(found.manifest.id, found.manifest.numerics) == found.manifest.numerics
+
+
+def test_the_shipped_models_are_small_together() -> None:
+    size = sum(path.stat().st_size for path in bundle.ASSETS.rglob("*") if path.is_file())
+    assert 1e6 < size < MOST_BYTES
+
+
+def test_a_wheel_holds_every_shipped_model() -> None:
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed")
+    packed = {Path(file.distribution_path) for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
+    for found in shipped():
+        inside = Path("dlf", "assets", found.folder.name)
+        assert {inside / name for name in (*found.manifest.files, bundle.MANIFEST)} <= packed
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (16, 16), (33, 31), (257, 255), (300, 200), (768, 512)])
@@ -69,10 +98,10 @@ def check_symbols(rgb: np.ndarray, quality: int) -> None:
     sending, receiving = (OnnxBackend(model, tables, threads) for threads in (2, 1))
     plan = Plan(*rgb.shape[:2])
     latents = analyse(sending, plan, plan.pad(rgb), quality)
-    side = Sender(latents.y, SymbolWriter(), tables)
-    sent = walk(sending, tables, plan.cells, quality, side)
     data = container.dump(StreamCodec(model.manifest.id, tables, sending).encode_rgb(rgb, quality))
     found = StreamCodec(model.manifest.id, tables, receiving).receive(container.load(data))
+    told = prior(sending, tables, plan, found.tokens, quality)
+    sent = walk(sending, tables, told, Sender(latents.y, SymbolWriter(), tables))
     np.testing.assert_array_equal(found.y_hat, sent)
     counts = plan.token_counts(int(tables.token_count[quality]))
     for tokens, wanted, count in zip(found.tokens, latents.tokens, counts, strict=True):

@@ -180,6 +180,7 @@ def test_the_whole_configuration_can_be_printed_and_read_again(
 
 
 ABSENT = ("constriction", "onnxruntime", "onnx", "onnxscript", "rich", "yaml", "tensorboard", "matplotlib")
+# a name that stands for nothing: importing it fails, and looking for it finds nothing
 BARE = f"""
 import sys
 sys.modules.update(dict.fromkeys({ABSENT}))

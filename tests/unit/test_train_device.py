@@ -12,20 +12,21 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlf.losses.adversarial import Adversarial
 from dlf.train.codec_stage import CodecStage, new_model
-from dlf.train.compiling import Compiler
+from dlf.train.decoder_stage import DecoderStage
 from dlf.train.loop import Run, Stage
 from dlf.train.terms import Means
 from dlf.train.tokenizer_stage import TokenizerStage
-from tiny_runs import CONFIG, Sampler, pictures
+from tiny_runs import CONFIG, Sampler, lite_weights, pictures
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
-KINDS = ("tokenizer", "align", "joint")
+KINDS = ("tokenizer", "align", "joint", "decoder")
 # operators whose result, or its size, the host must know
 READING = ("_local_scalar_dense", "nonzero", "is_nonzero", "_unique2", "unique_dim", "masked_select", "equal")
 METHODS = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")
@@ -38,17 +39,22 @@ class Distance(nn.Module):
         return (x - target).square().mean((1, 2, 3))
 
 
-def judged_stage(kind: str) -> tuple[Any, Stage]:
-    """A stage with every term that it can have."""
+def judged_stage(kind: str, folder: Path) -> tuple[Any, Stage]:
+    """A stage with every term that it can have; folder: for a file of weights."""
     torch.manual_seed(21)
     judges = Adversarial(weight=0.5, matching=1.0, width=4, layers=2)
+    if kind == "decoder":
+        judges = replace(judges, matching=0.0, adaptive=False, kinds=("features", "pixels"))
     config = replace(
         CONFIG, stage=kind, steps=40, log_every=20, validate_every=40, shapes=((64, 64),),
-        weights=replace(CONFIG.weights, ssim=1.0, perceptual=1.0), adversarial=judges,
+        weights=replace(CONFIG.weights, ssim=1.0, phase=1.0, perceptual=1.0), adversarial=judges,
     )  # fmt: skip
     if kind == "tokenizer":
         return config, TokenizerStage(config, Distance(), pictures()[:1])
-    return config, CodecStage(config, new_model("tiny"), Distance(), pictures(), pictures()[:1])
+    features = folder / "lite.safetensors"
+    save_file(lite_weights(), features)
+    stage = DecoderStage if kind == "decoder" else CodecStage
+    return config, stage(config, new_model("tiny"), Distance(), pictures(), pictures()[:1], features)
 
 
 class Reads(TorchDispatchMode):
@@ -106,7 +112,7 @@ def test_the_counter_sees_what_it_should(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_step_reads_from_the_device(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten steps of a run, after those in which code books are seeded and pictures are cached."""
-    config, stage = judged_stage(kind)
+    config, stage = judged_stage(kind, tmp_path)
     reads, at = Reads(), {"first": 0, "last": 0}
     count_methods(reads, monkeypatch)
 
@@ -126,12 +132,12 @@ def test_no_step_reads_from_the_device(kind: str, tmp_path: Path, monkeypatch: p
 # of dynamo itself, which looks at the pictures that are no leaves
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("kind", KINDS)
-def test_networks_and_losses_are_one_graph(kind: str) -> None:
+def test_networks_and_losses_are_one_graph(kind: str, tmp_path: Path) -> None:
     """All that a stage gives to a compiler, quantised and before, is traced without a break."""
-    _, stage = judged_stage(kind)
+    _, stage = judged_stage(kind, tmp_path)
     explained: list[str] = []
 
-    def explain(function: Any) -> Any:
+    def wrap(function: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             torch._dynamo.reset()
             found = torch._dynamo.explain(function)(*args, **kwargs)
@@ -142,11 +148,11 @@ def test_networks_and_losses_are_one_graph(kind: str) -> None:
 
         return call
 
-    stage.compile_with(Compiler(explain))
+    stage.compile_with(wrap)
     sampler = Sampler()
     for step in range(3 if kind == "tokenizer" else 1):
         stage.loss(sampler(step), 0.5).total.backward()
         stage.after_step(torch.tensor(True))
-    wanted = {"tokenizer": {"reconstruct"}, "align": {"code", "_latent_terms"}, "joint": {"code"}}[kind]
-    judges = set() if kind == "align" else {"partial", "Distance", "judge"}
+    wanted = {"tokenizer": {"reconstruct"}, "align": {"code", "_latent_terms"}}.get(kind, {"code"})
+    judges = set() if kind == "align" else {"partial", "Distance", "embed", "judge"}
     assert set(explained) == wanted | judges

@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
 from dlf.nn.build import TINY
 from dlf.nn.config import to_dict
@@ -42,6 +43,37 @@ def test_frozen_prefixes_do_not_train() -> None:
     assert trained == {"details", "decoder", "fusion", "vqgan"}
     assert not stage.module.vqgan.encoder.conv_in.weight.requires_grad
     assert stage.module.vqgan.decoder.conv_in.weight.requires_grad
+
+
+def test_the_decoder_stage_leaves_the_symbols_alone(tmp_path: Path) -> None:
+    """Tokens, detail symbols and bits are the same after it; the picture is another."""
+    run = make_run("decoder", tmp_path)
+    model, pixels = run.stage.module, to_float(pictures()[:1])
+    sent, quality = torch.ones(1, 4, dtype=torch.bool), torch.tensor([30.0])
+
+    def coded() -> tuple[torch.Tensor, ...]:
+        model.eval()
+        with torch.no_grad():
+            found, _, picture = model(pixels, quality, sent)
+        model.train()
+        return found.tokens.indices, found.details.y_hat, found.details.bits, picture
+
+    before = coded()
+    frozen = {k: v.clone() for k, v in model.encoder.state_dict().items()}
+    run.train()
+    after = coded()
+    assert_same(before[:3], after[:3])
+    assert_same(frozen, model.encoder.state_dict())
+    assert not torch.allclose(before[3], after[3])
+    assert "hinge" in json.loads((tmp_path / LOG).read_text().splitlines()[0])
+
+
+def test_the_decoder_stage_sees_as_many_tokens_as_the_bundle_sends() -> None:
+    _, stage = make_stage("decoder")
+    batch = Sampler()(0)
+    keep = {int(k) for step in range(20) for k in stage.draw(Sampler()(step), 0.0).keep}
+    assert keep == {1, 2}
+    assert stage.draw(batch, 0.0).details.min() == 1
 
 
 def write_pictures(folder: Path) -> Path:
@@ -152,3 +184,30 @@ def test_a_streamed_run_resumes_exactly(kind: str, tmp_path: Path) -> None:
     assert_same(a.model, b.model)
     rows = [json.loads(line) for line in (tmp_path / "whole" / LOG).read_text().splitlines()]
     assert [row["unread"] for row in rows if row["kind"] == "train" and "unread" in row]
+
+
+def test_a_model_without_codes_learns_the_latents_and_then_the_pixels(tmp_path: Path) -> None:
+    """Autoencoder, alignment from its stem, joint: each from the files of the stage before."""
+    data = write_pictures(tmp_path / "photos")
+    before: Path | None = None
+    for stage in ("tokenizer", "align", "joint", "decoder"):
+        config = replace(
+            CONFIG,
+            preset="tiny-v2",
+            stage=stage,
+            quantised=False,
+            adversarial=Adversarial(weight=0.1, adaptive=False, kinds=("pixels",), width=8),
+        )
+        sources = Sources(data, data, tmp_path / stage, before, None)
+        sampler, images = open_pictures(config, data, torch.device("cpu"))
+        torch.manual_seed(1)
+        built = build_stage(config, sources, images, images[:1])
+        if stage == "align":
+            assert_same(
+                built.module.encoder.patch_embed.encoder.state_dict(), built.module.vqgan.encoder.state_dict()
+            )
+        assert Run(config, built, sampler, sources.out).train()
+        rows = [json.loads(line) for line in (sources.out / LOG).read_text().splitlines()]
+        assert ("latent" if stage == "align" else "l1") in rows[0]
+        assert "code" not in rows[0]
+        before = sources.out / CHECKPOINT

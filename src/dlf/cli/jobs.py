@@ -60,7 +60,9 @@ class Report:
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that every command has."""
     parser.add_argument("inputs", nargs="+", metavar="IN", help="input file, or - for standard input")
-    parser.add_argument("--model", metavar="PATH", help="folder or name of another model")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="folder, name or role of another model (roles: see dlf --help)"
+    )
     parser.add_argument("--json", action="store_true", help="report as one JSON object a line")
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("--quiet", action="store_true", help="report failures only")

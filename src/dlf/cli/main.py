@@ -27,6 +27,12 @@ COMMANDS = (
     ("weights", weights),
 )
 
+ROLES = (
+    "Models of the package go by what they are for: --model base (the best pictures) or --model fast (the "
+    "smallest and quickest), as far as this version has one of its own; --model default is what is taken "
+    "when none is named.  A .dlf file says which model reads it."
+)
+
 INTERRUPTED = 130
 READER_GONE = 141
 
@@ -41,7 +47,9 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; `args.run` is the command's function."""
-    parser = Parser(prog="dlf", description="Compress photographs to about a kilobyte and paint them back.")
+    parser = Parser(
+        prog="dlf", description="Compress photographs to about a kilobyte and paint them back.", epilog=ROLES
+    )
     parser.add_argument("--version", action="version", version=f"dlf {dlf.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, command in COMMANDS:

@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="of the perceptual term: lpips-vgg (downloads VGG-16), or a file of Inception-v3 weights",
     )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE",
+        help="weights of EfficientNet-lite0, for a discriminator on frozen features",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--compile", action="store_true", help="compile the networks; eager where that fails")
     parser.add_argument(
@@ -104,6 +110,7 @@ def _train(args: argparse.Namespace, config: TrainConfig, since: float) -> int:
         args.output or Path(),
         args.init,
         args.perceptual,
+        features=args.features,
         titok=args.titok,
         vqgan=args.vqgan,
     )

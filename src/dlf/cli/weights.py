@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="turn a model into a checkpoint to train on",
         description="Turn a model of this package's own kind back into a checkpoint for `dlf train --init`.",
     )
-    command.add_argument("model", help="its name or folder; 'default' is the one in the package")
+    command.add_argument("model", help="its name, role (such as 'default') or folder")
     command.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="checkpoint to write"
     )
@@ -149,7 +149,7 @@ def run_recover(args: argparse.Namespace) -> int:
         msg = f"there is no preset {args.preset}; there are {', '.join(PRESETS)}"
         raise UsageError(msg)
     _refuse_existing(args)
-    bundle = find(None if args.model == "default" else args.model)
+    bundle = find(args.model)
     found = recover(bundle, args.preset)
     try:
         save(args.output, Checkpoint(0, {"preset": args.preset}, found.tensors, found.tensors, {}))

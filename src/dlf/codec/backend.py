@@ -17,8 +17,12 @@ class Backend(Protocol):
         """
         ...
 
-    def prior(self, rows: int, cols: int, quality: int) -> Prior:
-        """Integer parameters that depend on the grid size and the quality only; exact everywhere."""
+    def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
+        """Integer parameters that are known before any detail symbol; exact everywhere.
+
+        tokens: int32 (windows, tokens a window), -1 where not sent.  Only a model whose tables say
+        `token_prior` reads them; with any other, size and quality decide all.
+        """
         ...
 
     def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:

@@ -51,7 +51,9 @@ ENGINES = {"onnx": Engine(FILES, NUMERICS), "torch": Engine((*WEIGHTS, TABLES), 
 FORMAT = 1
 _BLOCK = 1 << 22
 ASSETS = Path(__file__).parent.parent / "assets"
-DEFAULT = "default"  # folder of the shipped model that is used when none is named
+DEFAULT = "default"  # the role that is taken when no model is named
+# what a shipped model is for, and the folder below ASSETS that holds the one of this version
+ROLES = {DEFAULT: "default", "base": "base", "fast": "default"}
 
 
 def numerics_id(hashes: Mapping[str, str], names: tuple[str, ...] = NUMERICS) -> str:
@@ -211,31 +213,49 @@ class ModelBundle:
 
 
 def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
-    """Return the bundle of a folder, a model name or a model id; None means the shipped default.
+    """Return the bundle of a folder, a role, a model name or a model id; None means the shipped default.
 
-    Shipped models go before those in the user's model folder.
+    A role (`ROLES`) says what a shipped model is for; which model that is may change with the version.
+
+    Of several with one name or id the first of `installed` is taken.  Those of one id must be of one
+    `numerics`: they read the same symbols and differ in how they paint them.
 
     Raises:
         UnknownModel: no such model is installed.
         BundleError: it is, but its manifest cannot be used.
     """
     if model is None:
-        return ModelBundle.open(ASSETS / DEFAULT)
+        return ModelBundle.open(ASSETS / ROLES[DEFAULT])
     if not isinstance(model, int) and (Path(model) / MANIFEST).is_file():
         return ModelBundle.open(Path(model))
+    if model in shipped_roles():
+        return ModelBundle.open(ASSETS / ROLES[str(model)])
     for bundle in installed():
         if model in (bundle.manifest.id, bundle.manifest.name):
             return bundle
+    if model in ROLES:
+        there = ", ".join(f"'{role}'" for role in shipped_roles()) or "none"
+        msg = f"this package has no model '{model}'; it has {there}"
+        raise UnknownModel(msg)
     what = f"number {model}" if isinstance(model, int) else f"'{model}'"
     msg = f"model {what} is not installed: put its folder into '{user_folder()}'"
     raise UnknownModel(msg)
 
 
+def shipped_roles() -> list[str]:
+    """Return the roles that a model of this package has."""
+    return [role for role, folder in ROLES.items() if (ASSETS / folder / MANIFEST).is_file()]
+
+
 def installed() -> Iterator[ModelBundle]:
-    """Yield every usable bundle, shipped ones first; broken ones are logged and left out."""
+    """Yield every usable bundle; broken ones are logged and left out.
+
+    The shipped default comes first, then the other shipped ones, then the user's, each by folder name.
+    """
     for root in (ASSETS, user_folder()):
-        for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-            if bundle := _open_if_usable(manifest.parent):
+        folders = (manifest.parent for manifest in root.glob(f"*/{MANIFEST}"))
+        for folder in sorted(folders, key=lambda f: (f != ASSETS / ROLES[DEFAULT], f)):
+            if bundle := _open_if_usable(folder):
                 yield bundle
 
 

@@ -77,7 +77,8 @@ class StreamCodec:
     def _walk(self, coder: SymbolCoder, side: Side, tokens: Int32, plan: Plan, quality: int) -> Float32:
         """Exchange the details and what follows them; returns y_hat."""
         summed = Summed(side, tokens)
-        y_hat = walk(self._backend, self._tables, plan.cells, quality, summed)
+        prior = tiling.prior(self._backend, self._tables, plan, tokens, quality)
+        y_hat = walk(self._backend, self._tables, prior, summed)
         if self._tables.symbol_sum:
             exchange_sum(coder, summed.crc)
         return y_hat

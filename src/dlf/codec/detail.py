@@ -19,7 +19,7 @@ from dlf.entropy.gaussian import MAX_SYMBOL, exchange_symbols, table_index
 from dlf.entropy.quadtree import step_masks
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
-from dlf.records import Float32, Int32
+from dlf.records import Float32, Int32, Prior
 
 
 class Side(Protocol):
@@ -63,12 +63,11 @@ class Receiver:
         return exchange_symbols(self._reader, np.zeros(len(index), np.int32), index, self._tables)
 
 
-def walk(backend: Backend, tables: Tables, grid: tuple[int, int], quality: int, side: Side) -> Float32:
-    """Exchange all detail symbols of a latent grid of (rows, cols), in four steps.
+def walk(backend: Backend, tables: Tables, prior: Prior, side: Side) -> Float32:
+    """Exchange all detail symbols of the prior's latent grid, in four steps.
 
     Returns y_hat, what the receiver knows of y: float32 (channels, rows, cols).
     """
-    prior = backend.prior(*grid, quality)
     y_hat = np.zeros(prior.step.shape, np.int32)
     params = prior.first
     for step, mask in enumerate(step_masks(*prior.step.shape)):

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from dlf.codec.bundle import ModelBundle
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
-from dlf.geometry import PATCH, WINDOW, Plan, WindowPlan, window_plan
+from dlf.geometry import PATCH, WINDOW, WINDOW_CELLS, Plan, WindowPlan, ceil_div, window_plan
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
 # below this every integer has its own float32
@@ -53,20 +53,24 @@ class OnnxBackend:
             raise BundleError(msg)
         return Latents(tokens.astype(np.int32), y)
 
-    def prior(self, rows: int, cols: int, quality: int) -> Prior:
+    def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
         """Parameters of the first step; see `Backend`.
 
-        The network sees the same vector at every cell, so that its results differ near the border only:
-        they are computed on a grid of that much, and repeated.
+        Without tokens the network sees the same vector at every cell, so that its results differ near the
+        border only: they are computed on a grid of that much, and repeated.
         """
-        places = _by_border(rows)[:, None], _by_border(cols)
+        place = np.arange if self._tables.token_prior else _by_border
+        places = place(rows)[:, None], place(cols)
+        windows = ceil_div(rows, WINDOW_CELLS), ceil_div(cols, WINDOW_CELLS)
         vector = self._tables.prior[quality].astype(np.float32)[None, :, None, None]
         inputs = np.broadcast_to(vector, (1, vector.shape[1], places[0].max() + 1, places[1].max() + 1))
         outputs = ("scale", "mean", "step", "common")
         shape = (1, self._bundle.manifest.channels, *inputs.shape[2:])
         scale, mean, step, common = (
             _integers(found, shape, "prior")[:, places[0], places[1]]
-            for found in self._run("prior", outputs, prior=inputs)
+            for found in self._run(
+                "prior", outputs, prior=inputs, tokens=tokens.reshape(*windows, -1).astype(np.int64)
+            )
         )
         prior = Prior(first=StepParams(scale, mean), common=common.astype(np.float32), step=step)
         if prior.step.min() < 1:

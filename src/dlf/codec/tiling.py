@@ -1,6 +1,7 @@
-"""Running the networks of pixels over images of any size in bounded memory.
+"""Running the networks over images of any size in bounded memory.
 
-Tokens and latent belong to the whole image; only the analysis and synthesis networks work on tiles.
+Tokens and latent belong to the whole image; the analysis and synthesis networks work on tiles, and so does
+a prior network that reads the tokens.
 Each tile has a core that it is responsible for and sees a halo of pixels around it::
 
         seen 0          core 0 | core 1           seen 1
@@ -12,12 +13,15 @@ Each tile has a core that it is responsible for and sees a halo of pixels around
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlf.codec.backend import Backend
+from dlf.entropy.tables import Tables
 from dlf.geometry import CELL, WINDOW_PIXELS, Plan, Span, ceil_div, tile_spans
-from dlf.records import Float32, Int32, Latents, UInt8
+from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
 CORE = 4 * WINDOW_PIXELS  # pixels of a side
 HALO = WINDOW_PIXELS  # pixels on every side
@@ -43,6 +47,30 @@ def analyse(backend: Backend, plan: Plan, padded: UInt8, quality: int) -> Latent
             here, there = _core(row, col, CELL), _core_in_seen(row, col, CELL)
             y[:, here[0], here[1]] = tile.y[:, there[0], there[1]]
     return Latents(tokens.reshape(-1, tokens.shape[2]), y)
+
+
+def prior(backend: Backend, tables: Tables, plan: Plan, tokens: Int32, quality: int) -> Prior:
+    """Run the prior network; the same numbers as without tiles, for a halo is more than it looks around.
+
+    tokens: int32 (windows, tokens a window), -1 where not sent.
+    """
+    rows, cols = (tile_spans(size, CORE, HALO) for size in plan.padded)
+    if not tables.token_prior or len(rows) == len(cols) == 1:
+        return backend.prior(*plan.cells, quality, tokens)
+    grid = tokens.reshape(*plan.windows, -1)
+    whole: list[NDArray[Any]] = []
+    for row in rows:
+        for col in cols:
+            seen = grid[_cut(row.seen, WINDOW_PIXELS), _cut(col.seen, WINDOW_PIXELS)]
+            tile = backend.prior(*_size(row, col, CELL), quality, seen.reshape(-1, seen.shape[2]))
+            parts = (tile.first.scale, tile.first.mean, tile.step, tile.common)
+            if not whole:
+                whole = [np.empty((len(part), *plan.cells), part.dtype) for part in parts]
+            here, there = _core(row, col, CELL), _core_in_seen(row, col, CELL)
+            for into, part in zip(whole, parts, strict=True):
+                into[:, here[0], here[1]] = part[:, there[0], there[1]]
+    scale, mean, step, common = whole
+    return Prior(first=StepParams(scale, mean), common=common, step=step)
 
 
 def synthesise(backend: Backend, plan: Plan, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:

@@ -21,7 +21,14 @@ QUALITIES = 101  # 0..100
 TOTAL = 1 << FREQUENCY_BITS
 
 # what tables.npz may leave out, and the value that then holds
-OPTIONS = {"mean_unit": 16, "step_unit": 64, "padding": CELL, "escape_digit_bits": 0, "symbol_sum": 0}
+OPTIONS = {
+    "mean_unit": 16,
+    "step_unit": 64,
+    "padding": CELL,
+    "escape_digit_bits": 0,
+    "symbol_sum": 0,
+    "token_prior": 0,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +46,7 @@ class Tables:
     padding: pixels; pictures are padded right and bottom to multiples of it, itself one of 32.
     escape_digit_bits: how large symbols are written: 0 is the Elias gamma code, 3..8 the size of digits.
     symbol_sum: 1 where a checksum of the symbols follows them (see `dlf.codec.symbol_sum`).
+    token_prior: 1 where the prior network also reads the tokens.
     """
 
     gaussian_frequency: UInt32
@@ -52,6 +60,7 @@ class Tables:
     padding: int = OPTIONS["padding"]
     escape_digit_bits: int = OPTIONS["escape_digit_bits"]
     symbol_sum: int = OPTIONS["symbol_sum"]
+    token_prior: int = OPTIONS["token_prior"]
 
     def __post_init__(self) -> None:
         """Raise BundleError unless all promises of the class hold."""
@@ -82,6 +91,7 @@ class Tables:
         # fewer than three bits cannot count the digits of the largest symbol
         _check(self.escape_digit_bits in (0, *range(3, 9)), "escape_digit_bits is neither 0 nor 3 to 8")
         _check(self.symbol_sum in (0, 1), "symbol_sum is neither 0 nor 1")
+        _check(self.token_prior in (0, 1), "token_prior is neither 0 nor 1")
 
     @property
     def limit(self) -> int:

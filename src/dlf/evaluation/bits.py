@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.bitstream import container
-from dlf.codec import bundle
+from dlf.codec import bundle, tiling
 from dlf.codec.detail import Receiver, walk
 from dlf.codec.semantic import NOT_SENT, exchange_tokens
 from dlf.entropy.coder import FREQUENCY_BITS, SymbolReader
@@ -76,7 +76,7 @@ def spent(model: str | os.PathLike[str] | None, data: bytes, threads: int | None
     reader = SymbolReader(stream.payload)
     tokens = exchange_tokens(reader, np.zeros((len(counts), tables.tokens), np.int32), counts, tables)
     meter = _Meter(reader, tables)
-    walk(backend, tables, plan.cells, quality, meter)
+    walk(backend, tables, tiling.prior(backend, tables, plan, tokens, quality), meter)
     reader.finish()
     frequency = tables.token_frequency[np.arange(tables.tokens), np.maximum(tokens, 0)]
     token_bits = np.where(tokens == NOT_SENT, 0, FREQUENCY_BITS - np.log2(frequency))

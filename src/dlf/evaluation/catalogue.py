@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlf.evaluation.candidates import SpecError
+from dlf.evaluation.grid import PERIODS, grid_metric
 from dlf.evaluation.metrics import MS_SSIM, PSNR, Metric
 
 if TYPE_CHECKING:
@@ -23,6 +24,21 @@ def _hed(argument: str | None) -> Metric:
     from dlf.evaluation.perceptual import hed_metric
 
     return hed_metric()
+
+
+def _hed_dists(argument: str | None) -> Metric:
+    from dlf.evaluation.perceptual import hed_dists_metric
+
+    return hed_dists_metric()
+
+
+def _grid(argument: str | None) -> Metric:
+    try:
+        return grid_metric(None if argument is None else int(argument))
+    except ValueError as error:
+        periods = ", ".join(f"grid:{period}" for period in PERIODS)
+        msg = f"grid:{argument} is not one of the metrics grid, {periods}"
+        raise SpecError(msg) from error
 
 
 def _lpips(network: str) -> Callable[[str | None], Metric]:
@@ -101,6 +117,8 @@ METRICS: dict[str, Callable[[str | None], Metric]] = {
     "ssimulacra2": _ssimulacra2,
     "stem": _stem,
     "hed": _hed,
+    "heddists": _hed_dists,
+    "grid": _grid,
     **{name: _task(name) for name in ("faces", "text", "classes", "objects")},
 }
 """Every metric of one picture by name; each opener takes the part after the colon."""

@@ -152,10 +152,10 @@ class Surrounded:
         with self._around("analysis"):
             return self._backend.analyse(rgb, quality)
 
-    def prior(self, rows: int, cols: int, quality: int) -> Prior:
-        """Parameters that depend on size and quality only."""
+    def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
+        """Parameters that are known before any detail symbol."""
         with self._around("prior"):
-            return self._backend.prior(rows, cols, quality)
+            return self._backend.prior(rows, cols, quality, tokens)
 
     def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
         """Parameters of a step."""

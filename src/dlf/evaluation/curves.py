@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from math import isnan
-from statistics import fmean
+from math import isfinite, isnan
+from statistics import fmean, geometric_mean
 
 from dlf.evaluation.bdrate import BdRate, NoOverlap, bd_rate
 from dlf.evaluation.ledger import Row
@@ -47,6 +47,21 @@ class Difference:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class HullRatio:
+    """Mean score of a codec at one target, divided by the mean score of the best format of each picture.
+
+    pictures: how many.  over_budget: pictures for which no format, or not the codec, is within the target.
+    """
+
+    codec: str
+    target: str
+    metric: str
+    ratio: float
+    pictures: int
+    over_budget: int
+
+
 def common(rows: Sequence[Row]) -> list[Row]:
     """Return the rows without errors of the pictures that every codec has every target of.
 
@@ -60,8 +75,12 @@ def common(rows: Sequence[Row]) -> list[Row]:
     return [row for row in done if found[row.picture] == wanted]
 
 
-def curve(rows: Sequence[Row], codec: str) -> Curve:
-    """Return the means of a codec at each target, in the order of the rows; pictures count equally."""
+def curve(rows: Sequence[Row], codec: str, metrics: Sequence[Measure] = ()) -> Curve:
+    """Return the means of a codec at each target, in the order of the rows; pictures count equally.
+
+    metrics: those whose scores are ratios get geometric means.
+    """
+    ratios = {metric.name for metric in metrics if metric.ratio}
     chosen = [row for row in rows if row.codec == codec]
     points = []
     for target in dict.fromkeys(row.target for row in chosen):
@@ -75,19 +94,19 @@ def curve(rows: Sequence[Row], codec: str) -> Curve:
                 over_budget=sum(row.over_budget for row in at),
                 encode_s=fmean(row.encode_s for row in at),
                 decode_s=fmean(row.decode_s for row in at),
-                scores=_means(at, names),
+                scores=_means(at, names, ratios),
             )
         )
     return points
 
 
-def _means(rows: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
-    """Return the mean of each score over the rows for which it says something."""
+def _means(rows: Sequence[Row], names: Sequence[str], ratios: Collection[str]) -> dict[str, float]:
+    """Return the mean of each score over the rows for which it says something; geometric for `ratios`."""
     found = {}
     for name in names:
         values = [row.scores[name] for row in rows if not isnan(row.scores[name])]
         if values:
-            found[name] = fmean(values)
+            found[name] = geometric_mean(values) if name in ratios else fmean(values)
     return found
 
 
@@ -111,6 +130,36 @@ def hull(rows: Sequence[Row], formats: Sequence[str], metric: Measure) -> list[R
         best.append(replace(pick, codec=HULL, scores={metric.name: pick.scores[metric.name]}))
     order = {row.target: place for place, row in reversed(list(enumerate(chosen)))}
     return sorted(best, key=lambda row: order[row.target])
+
+
+def hull_ratios(
+    rows: Sequence[Row], formats: Sequence[str], codecs: Sequence[str], metrics: Sequence[Measure]
+) -> list[HullRatio]:
+    """Return the ratio of every codec, target and metric to the best of the formats (see `hull`).
+
+    A picture counts where both scores are finite numbers.  Metrics that are ratios themselves have none.
+    """
+    found = []
+    for metric in [metric for metric in metrics if not metric.ratio]:
+        best = {_pair(row): row for row in hull(rows, formats, metric)}
+        for codec in codecs:
+            pairs = [
+                (row, best[_pair(row)])
+                for row in rows
+                if row.codec == codec and metric.name in row.scores and _pair(row) in best
+            ]
+            for target in dict.fromkeys(row.target for row, _ in pairs):
+                at = [pair for pair in pairs if pair[0].target == target and _finite(pair, metric)]
+                below = sum(other.scores[metric.name] for _, other in at)
+                if below:
+                    ratio = sum(row.scores[metric.name] for row, _ in at) / below
+                    over = sum(row.over_budget or other.over_budget for row, other in at)
+                    found.append(HullRatio(codec, target, metric.name, ratio, len(at), over))
+    return found
+
+
+def _finite(rows: Sequence[Row], metric: Measure) -> bool:
+    return all(isfinite(row.scores[metric.name]) for row in rows)
 
 
 def _pair(row: Row) -> tuple[str, str]:

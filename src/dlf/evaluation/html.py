@@ -14,12 +14,14 @@ from dlf.evaluation.plots import Plot, label
 from dlf.evaluation.published import PublishedPoint, PublishedRate
 from dlf.evaluation.report import (
     COMPLEXITY,
+    RATIOS,
     Results,
     Table,
     bd_table,
     bd_words,
     explanation,
     means_table,
+    ratio_table,
     rows_table,
 )
 from dlf.evaluation.runner import Experiment
@@ -62,6 +64,7 @@ def page(
         hint=hint,
         means=_table(means_table(found)),
         rates=f"{_table(bd_table(found))}<p>{html.escape(words)}</p>{_list(r[2:] for r in reasons if r)}",
+        ratios=_ratios(found),
         complexity=_complexity(found),
         published=_published(*published),
         notes=f"<section><h2>Left out and failed</h2>{_list(found.notes)}</section>" if found.notes else "",
@@ -78,7 +81,14 @@ def _plot(plot: Plot) -> dict[str, object]:
     lines = [
         {"label": label(x), "points": x.points, "published": x.published} for x in plot.lines if x.points
     ]
-    return {"title": plot.title, "lower_is_better": plot.lower_is_better, "lines": lines}
+    return {"title": plot.title, "axis": plot.axis, "lines": lines}
+
+
+def _ratios(found: Results) -> str:
+    if not found.hull_ratios:
+        return ""
+    table = _table(ratio_table(found))
+    return f"<section><h2>Against the best format</h2>{table}<p>{html.escape(RATIOS)}</p></section>"
 
 
 def _complexity(found: Results) -> str:

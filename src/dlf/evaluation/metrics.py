@@ -41,6 +41,9 @@ class Measure(Protocol):
     @property
     def identity(self) -> str: ...  # noqa: D102
 
+    @property
+    def ratio(self) -> bool: ...  # noqa: D102
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -51,6 +54,8 @@ class Metric:
         depends on the original alone is computed once.
     lower_is_better: a distance, not a likeness.
     identity: changes when the numbers would; the name, unless the metric has weights.
+    ratio: a positive number of which 1 is best and, say, 2 as good as 1/2: means are geometric, and there is
+        no rate difference, because it may pass through 1.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Metric:
     against: Callable[[UInt8], Score]
     lower_is_better: bool = False
     identity: str = ""
+    ratio: bool = False
 
     def better(self, a: float, b: float) -> bool:
         """Tell whether `a` is better than `b`."""
@@ -69,6 +75,8 @@ def is_better(measure: Measure, a: float, b: float) -> bool:
     """Tell whether `a` is better than `b`; what is not a number is worse than any."""
     if np.isnan(b):
         return not np.isnan(a)
+    if measure.ratio:
+        return bool(abs(np.log(a)) < abs(np.log(b)))
     return a < b if measure.lower_is_better else a > b
 
 

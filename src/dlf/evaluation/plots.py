@@ -32,12 +32,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """One metric."""
+    """One metric; ratio: as of `dlf.evaluation.metrics.Metric`."""
 
     metric: str
     title: str
     lower_is_better: bool
     lines: list[Line]
+    ratio: bool = False
+
+    @property
+    def axis(self) -> str:
+        """Title and what is good."""
+        better = "lower" if self.lower_is_better else "higher"
+        return f"{self.title} ({'1 is best' if self.ratio else f'{better} is better'})"
 
 
 def plots(found: Results, published: Sequence[PublishedPoint] = ()) -> list[Plot]:
@@ -48,7 +55,7 @@ def plots(found: Results, published: Sequence[PublishedPoint] = ()) -> list[Plot
         for codec, points in found.curves.items():
             values = [(p.bpp, p.scores[metric.name]) for p in points if metric.name in p.scores]
             lines.append(Line(codec, sorted(value for value in values if abs(value[1]) < float("inf"))))
-        made.append(Plot(metric.name, metric.title, metric.lower_is_better, lines))
+        made.append(Plot(metric.name, metric.title, metric.lower_is_better, lines, metric.ratio))
     for name in dict.fromkeys(point.metric for point in published):
         lines = _published([point for point in published if point.metric == name])
         same = next((plot for plot in made if plot.metric == name), None)
@@ -94,8 +101,7 @@ def draw(plot: Plot) -> dict[str, bytes]:
         if line.points:
             style = "--" if line.published else "-"
             axes.plot(*zip(*line.points, strict=True), style, marker="o", markersize=3.5, label=label(line))
-    better = "lower" if plot.lower_is_better else "higher"
-    axes.set(xlabel="bits per pixel", ylabel=f"{plot.title} ({better} is better)")
+    axes.set(xlabel="bits per pixel", ylabel=plot.axis)
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize=8)

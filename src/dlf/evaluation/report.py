@@ -8,7 +8,17 @@ from dataclasses import asdict, dataclass, replace
 from math import isnan
 from types import MappingProxyType
 
-from dlf.evaluation.curves import HULL, Curve, Difference, common, curve, differences, hull
+from dlf.evaluation.curves import (
+    HULL,
+    Curve,
+    Difference,
+    HullRatio,
+    common,
+    curve,
+    differences,
+    hull,
+    hull_ratios,
+)
 from dlf.evaluation.ledger import Row
 from dlf.evaluation.metrics import Measure
 from dlf.evaluation.runner import Experiment
@@ -26,13 +36,21 @@ COMPLEXITY = (
 )
 
 
+RATIOS = (
+    f"Mean score of the codec divided by the mean score of {HULL}: for each picture, target and metric the "
+    "best of the common formats, each at its scale, of those with at most the bytes of the target. Equal is "
+    "1; below 1 is better where lower is better (<), else worse (>). Over: pictures for which no format, or "
+    "not the codec, can be that small; the smallest file counts then."
+)
+
+
 @dataclass(frozen=True)
 class Results:
     """What an evaluation found.
 
     rows: all of them, in order.  pictures: how many the means run over.  metrics: as asked for.
     curves: by codec.  differences: of rates.  notes: sentences on what is missing or went wrong.
-    complexity: what the codecs cost, if asked for.
+    complexity: what the codecs cost, if asked for.  hull_ratios: other codecs against the best format.
     """
 
     rows: list[Row]
@@ -42,6 +60,7 @@ class Results:
     differences: list[Difference]
     notes: list[str]
     complexity: Table | None = None
+    hull_ratios: tuple[HullRatio, ...] = ()
 
 
 def results(
@@ -64,10 +83,10 @@ def results(
     if not anchors:
         anchors = [HULL] if formats else names[:1]
     there = {row.codec for row in good}
-    curves = {name: _joined(curve(good, name), name, sets) for name in names if name in there}
     metrics = (*experiment.metrics, *set_metrics)
+    curves = {name: _joined(curve(good, name, metrics), name, sets) for name in names if name in there}
     found: list[Difference] = []
-    for metric in metrics:
+    for metric in [metric for metric in metrics if not metric.ratio]:
         best = curve(hull(good, formats, metric), HULL)
         found += differences(curves, metric, anchors, best)
     return Results(
@@ -77,6 +96,9 @@ def results(
         curves=curves,
         differences=found,
         notes=[*missing, *_failures(ordered)],
+        hull_ratios=tuple(
+            hull_ratios(good, formats, [name for name in curves if name not in formats], experiment.metrics)
+        ),
     )
 
 
@@ -111,6 +133,7 @@ def to_json(found: Results) -> str:
         "metrics": metrics,
         "curves": {name: [asdict(point) for point in points] for name, points in found.curves.items()},
         "bd_rates": [asdict(difference) for difference in found.differences],
+        "hull_ratios": [asdict(ratio) for ratio in found.hull_ratios],
         "notes": found.notes,
         "rows": [asdict(row) | {"bpp": None if row.error else row.bpp} for row in found.rows],
     }
@@ -144,6 +167,8 @@ class Table:
 def summary(found: Results, experiment: Experiment) -> str:
     """Return all of it as Markdown."""
     parts = ["# Evaluation", "", *means_table(found).markdown(), "", explanation(found, experiment), ""]
+    if found.hull_ratios:
+        parts += ["## Against the best format", "", *ratio_table(found).markdown(), "", RATIOS, ""]
     if found.differences:
         parts += ["## BD-rate", "", *bd_table(found).markdown(), "", *bd_words(found), ""]
     if found.complexity:
@@ -206,10 +231,26 @@ def bd_table(found: Results) -> Table:
     for difference in found.differences:
         by_pair.setdefault((difference.anchor, difference.codec), {})[difference.metric] = difference
     lines = []
+    metrics = [metric for metric in found.metrics if not metric.ratio]
     for (anchor, codec), by_metric in by_pair.items():
-        cells = [difference_text(by_metric[m.name]) if m.name in by_metric else "" for m in found.metrics]
+        cells = [difference_text(by_metric[m.name]) if m.name in by_metric else "" for m in metrics]
         lines.append([anchor, codec, *cells])
-    return Table(["anchor", "codec", *(m.title for m in found.metrics)], lines, words=2)
+    return Table(["anchor", "codec", *(m.title for m in metrics)], lines, words=2)
+
+
+def ratio_table(found: Results) -> Table:
+    """Return the table of ratios to the best format, a line for each codec and target."""
+    by_pair: dict[tuple[str, str], dict[str, HullRatio]] = {}
+    for one in found.hull_ratios:
+        by_pair.setdefault((one.codec, one.target), {})[one.metric] = one
+    metrics = [m for m in found.metrics if any(m.name in by_metric for by_metric in by_pair.values())]
+    titles = ["codec", "target", *(f"{m.title} {'<' if m.lower_is_better else '>'}" for m in metrics), "over"]
+    lines = []
+    for pair, by_metric in by_pair.items():
+        cells = [f"{by_metric[m.name].ratio:.3f}" if m.name in by_metric else "" for m in metrics]
+        over = max(one.over_budget for one in by_metric.values())
+        lines.append([*pair, *cells, str(over or "")])
+    return Table(titles, lines)
 
 
 def difference_text(difference: Difference) -> str:

@@ -246,11 +246,16 @@ class Bench:
         return self._attempts[codec]
 
     def _score(self, metric: Metric, rgb: UInt8) -> float:
+        return self._scorer(metric)(rgb)
+
+    def _scorer(self, metric: Metric) -> Score:
         if metric.name not in self._scores:
             self._scores[metric.name] = metric.against(self.original)
-        return self._scores[metric.name](rgb)
+        return self._scores[metric.name]
 
     def _judged(self, row: Row, rgb: UInt8, metrics: Sequence[Metric]) -> Row:
+        for metric in metrics:  # first all, for some look at a picture together
+            self._scorer(metric)
         scores = {metric.name: self._score(metric, rgb) for metric in metrics}
         versions = {metric.name: metric.identity for metric in metrics}
         return replace(row, scores=row.scores | scores, versions=row.versions | versions)

@@ -32,7 +32,8 @@ INSTALL = "pip install torchmetrics torch-fidelity"
 FEWEST = 2
 """Patches below which a set has no covariance."""
 
-SUBSETS = 50
+SUBSETS, SUBSET = 50, 1000
+"""Subsets for KID, and patches in each."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class SetMetric:
     """A `Measure` of sets.
 
     make: takes the number of patches and returns the object of torchmetrics.  whole: it is an object with
-    `update(name, picture, real=...)` instead, which is given pictures, not patches.
+    `update(name, picture, real=...)` instead, which is given pictures, not patches.  ratio: as of a `Metric`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class SetMetric:
     make: Callable[[int], Any]
     lower_is_better: bool = True
     whole: bool = False
+    ratio: bool = False
 
 
 def fid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetric:
@@ -68,7 +70,10 @@ def fid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetr
 
 
 def kid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetric:
-    """Kernel distance, times 1000; the mean over subsets, drawn with a fixed seed; features as `fid_metric`.
+    """Kernel distance, times 1000; features as `fid_metric`.
+
+    Up to SUBSET patches count all at once; of more, the mean over SUBSETS subsets of SUBSET, which
+    `set_scores` draws with a fixed seed.
 
     Raises:
         MissingExtra: the library or the weights are not there.
@@ -80,7 +85,10 @@ def kid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetr
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it tells at each start that it needs memory
             return library.KernelInceptionDistance(
-                feature=chosen, reset_real_features=False, subsets=SUBSETS, subset_size=min(1000, count)
+                feature=chosen,
+                reset_real_features=False,
+                subsets=SUBSETS if count > SUBSET else 1,
+                subset_size=min(SUBSET, count),
             )
 
     return _checked("kid", "KID x1000", 3, make, features is None, identity)

@@ -30,15 +30,18 @@ def contact_sheet(
         bench = Bench(experiment, picture)
         tiles = [(picture.name, Image.fromarray(bench.original))]
         tiles += [(caption(row, experiment), Image.fromarray(bench.paint(row))) for row in found]
-        strips.append(_strip(tiles))
-    if not strips:
-        return None
-    size = max(strip.width for strip in strips), sum(strip.height for strip in strips)
+        strips.append(strip(tiles))
+    return stacked(strips) if strips else None
+
+
+def stacked(strips: Sequence[Image.Image]) -> Image.Image:
+    """Put strips, at least one, below each other."""
+    size = max(each.width for each in strips), sum(each.height for each in strips)
     sheet = Image.new("RGB", size, "white")
     top = 0
-    for strip in strips:
-        sheet.paste(strip, (0, top))
-        top += strip.height
+    for each in strips:
+        sheet.paste(each, (0, top))
+        top += each.height
     return sheet
 
 
@@ -51,15 +54,15 @@ def caption(row: Row, experiment: Experiment) -> str:
     )
 
 
-def _strip(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Put pictures of one size side by side, each under its caption."""
+def strip(tiles: Sequence[tuple[str, Image.Image]], font_size: int = FONT_SIZE) -> Image.Image:
+    """Put pictures of one size side by side, each under its caption; font_size: pixels."""
     width, height = tiles[0][1].size
-    strip = Image.new("RGB", (len(tiles) * (width + GAP) - GAP, CAPTION + height + GAP), "white")
-    font = ImageFont.load_default(FONT_SIZE)
+    result = Image.new("RGB", (len(tiles) * (width + GAP) - GAP, CAPTION + height + GAP), "white")
+    font = ImageFont.load_default(font_size)
     for column, (caption, image) in enumerate(tiles):
         left = column * (width + GAP)
         label = Image.new("RGB", (width, CAPTION), "white")
         ImageDraw.Draw(label).text((2, 2), caption, fill="black", font=font)
-        strip.paste(label, (left, 0))
-        strip.paste(image, (left, CAPTION))
-    return strip
+        result.paste(label, (left, 0))
+        result.paste(image, (left, CAPTION))
+    return result

@@ -1,11 +1,14 @@
-"""A trained model to a bundle folder: four graphs, tables, manifest with hashes."""
+"""A trained model to a bundle folder: four graphs, tables, manifest with hashes.
+
+A new painter is a bundle, too: of its files only the synthesis graph is new.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from dlf.codec.bundle import FORMAT, GRAPHS, MANIFEST, TABLES, Manifest, numerics_id
+from dlf.codec.bundle import FILES, FORMAT, GRAPHS, MANIFEST, TABLES, Manifest, ModelBundle, numerics_id
 from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import TOTAL, gaussian_frequencies
 from dlf.export import graphs
-from dlf.export.onnx_writer import Signature, store_half, to_onnx
+from dlf.export.eight_bits import Packed
+from dlf.export.onnx_writer import Signature, store_eight, store_half, to_onnx
 from dlf.files import write_bytes
+from dlf.geometry import WINDOW_CELLS, ceil_div
 from dlf.nn.context import SCALE_LOG_STEP, SCALE_LOW, SCALES
 from dlf.nn.model import Dlf
 from dlf.nn.semantic import QUALITIES, token_schedule
@@ -28,6 +33,7 @@ from dlf.nn.windows import Grid
 
 SYMBOL_LIMIT = 24
 SKIP_BELOW = 1  # the lowest table has a deviation of 0.11: such symbols are zero anyway
+ANALYSIS, PRIOR, CONTEXT, SYNTHESIS = GRAPHS
 TRACE_ROWS, TRACE_COLS = 9, 11  # latent cells of the traced example: several, partly filled windows
 
 
@@ -52,12 +58,14 @@ def plan_tensors(grid: Grid) -> list[Tensor]:
     return [part for win in grid for part in (win.gather, win.region, win.slot, win.scatter)]
 
 
-def write_bundle(model: Dlf, folder: Path, spec: BundleSpec) -> None:
-    """Write all files of a bundle; existing ones are replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
-    data = {name: _graph(model, name) for name in GRAPHS}
+def write_bundle(model: Dlf, folder: Path, spec: BundleSpec, packed: Iterable[Packed] = ()) -> None:
+    """Write all files of a bundle; existing ones are replaced.
+
+    packed: weights of the model to store in 8 bits; see `dlf.export.eight_bits`.
+    """
+    data = {name: _graph(model, name, packed) for name in GRAPHS}
     data[TABLES] = _tables(model, spec)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
+    hashes = _hashes(data)
     config = model.config
     manifest = Manifest(
         format=FORMAT,
@@ -74,6 +82,38 @@ def write_bundle(model: Dlf, folder: Path, spec: BundleSpec) -> None:
         default_quality=spec.default_quality,
         card=spec.card,
     )
+    _write(folder, data, manifest)
+
+
+@dataclass(frozen=True)
+class PainterSpec:
+    """What the manifest of a new painter says that is not as in the manifest of `base`."""
+
+    base: ModelBundle
+    name: str
+    card: dict[str, Any]
+
+
+def write_painter(model: Dlf, folder: Path, spec: PainterSpec, packed: Iterable[Packed] = ()) -> None:
+    """Write a bundle that paints with `model`; all other files are those of the base, byte for byte.
+
+    packed: as for `write_bundle`.
+
+    Raises:
+        BundleError: a file of the base is missing or damaged.
+    """
+    data = {name: spec.base.read(name) for name in FILES if name != SYNTHESIS}
+    data[SYNTHESIS] = _graph(model, SYNTHESIS, packed)
+    known = spec.base.manifest
+    _write(folder, data, replace(known, name=spec.name, card=spec.card, files=_hashes(data)))
+
+
+def _hashes(data: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
+
+
+def _write(folder: Path, data: dict[str, bytes], manifest: Manifest) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in data.items():
         write_bytes(folder / name, content)
     write_bytes(folder / MANIFEST, manifest.dump().encode())
@@ -94,9 +134,11 @@ def smooth_frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint32]:
     return rows.astype(np.uint32)
 
 
-def _graph(model: Dlf, name: str) -> bytes:
+def _graph(model: Dlf, name: str, packed: Iterable[Packed] = ()) -> bytes:
     onnx_model = trace(model, name)
-    store_half(onnx_model, lossless=name in ("prior.onnx", "context.onnx"))
+    exact = name in (PRIOR, CONTEXT)
+    store_eight(onnx_model, () if exact else packed)
+    store_half(onnx_model, lossless=exact)
     return onnx_model.SerializeToString()
 
 
@@ -115,16 +157,20 @@ def trace(model: Dlf, name: str) -> ModelProto:
     on_cells = {2: "rows", 3: "cols"}
     module: nn.Module
     example: Sequence[Tensor]
-    if name == "analysis.onnx":
+    if name == ANALYSIS:
         module = graphs.Analysis(model)
         example = [torch.zeros(32 * rows, 32 * cols, 3, dtype=torch.uint8), quality, *plans]
         inputs: tuple[str, ...] = ("rgb", "quality", *graphs.PLAN_INPUTS)
         outputs: tuple[str, ...] = ("indices", "y")
         axes = {"rgb": {0: "height", 1: "width"}, **plan_axes}
-    elif name == "prior.onnx":
+    elif name == PRIOR:
         module, example = graphs.Prior(model), [cells]
         inputs, outputs, axes = ("prior",), ("scale", "mean", "step", "common"), {"prior": on_cells}
-    elif name == "context.onnx":
+        if model.token_prior is not None:
+            down, across = (ceil_div(size, WINDOW_CELLS) for size in (rows, cols))
+            example = [cells, torch.zeros(down, across, count, dtype=torch.int64)]
+            inputs, axes = ("prior", "tokens"), {**axes, "tokens": {0: "down", 1: "across"}}
+    elif name == CONTEXT:
         module, example = graphs.Context(model), [cells, cells, torch.tensor(0)]
         inputs, outputs = ("y_hat", "common", "index"), ("scale", "mean")
         axes = {"y_hat": on_cells, "common": on_cells}
@@ -142,6 +188,8 @@ def _tables(model: Dlf, spec: BundleSpec) -> bytes:
     scales = SCALE_LOW * np.exp(SCALE_LOG_STEP * np.arange(SCALES))
     with torch.no_grad():
         prior = model.details.context.prior_vector(torch.arange(QUALITIES, dtype=torch.float32))
+    # named only where it holds, so that what needs no new reader asks for none
+    options: dict[str, Any] = {} if model.token_prior is None else {"token_prior": np.array(1, np.int64)}
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -152,5 +200,6 @@ def _tables(model: Dlf, spec: BundleSpec) -> bytes:
             config.tokens.count, tail_drop=config.tokens.tail_drop, ends=spec.token_ends
         ),
         prior=prior[:, :, 0, 0].numpy().astype(np.int16),
+        **options,
     )
     return buffer.getvalue()

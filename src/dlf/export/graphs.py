@@ -9,6 +9,7 @@ from dlf.nn.ablation import FixedContext
 from dlf.nn.context import ContextModel
 from dlf.nn.exact import with_whole_weights
 from dlf.nn.model import Dlf
+from dlf.nn.token_prior import whole_codes
 from dlf.nn.windows import Grid, Windows
 
 
@@ -50,15 +51,27 @@ def whole_context(model: Dlf) -> ContextModel | FixedContext:
 
 
 class Prior(nn.Module):
-    """prior (1, P, rows, cols) -> scale, mean, step, common; all integer-valued."""
+    """prior (1, P, rows, cols) -> scale, mean, step, common; all integer-valued.
+
+    Where tokens tell something of the details there is a second input: tokens int64 (rows and columns of
+    windows, tokens), -1 where not sent.
+    """
+
+    codes: Tensor
 
     def __init__(self, model: Dlf) -> None:
         super().__init__()
         self.context = whole_context(model)
+        self.register_buffer("codes", whole_codes(model.quantize.codebook()))
 
-    def forward(self, prior: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, prior: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
-        found = self.context.prior(prior)
+        told = None
+        if tokens is not None:
+            assert isinstance(self.context, ContextModel)
+            assert self.context.token_prior is not None
+            told = self.context.token_prior.read(self.codes, tokens[None])
+        found = self.context.prior(prior, told)
         return found.first.scale, found.first.mean, found.step, found.common
 
 

@@ -1,20 +1,25 @@
-"""torch modules to ONNX bytes, with weights stored in half precision where that is allowed."""
+"""torch modules to ONNX bytes, with weights stored in fewer bits where that is allowed."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import torch
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
+
+from dlf.export.eight_bits import Packed
 
 OPSET = 18
 SMALL = 1024  # tensors of fewer elements are not worth a cast
+# names of what is stored in the place of a tensor
+HALF, EIGHT, SCALE = ".half", ".int8", ".int8_scale"
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def store_half(model: ModelProto, *, lossless: bool) -> None:
     """
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
+        if tensor.data_type != TensorProto.FLOAT or tensor.name.endswith(SCALE):
             continue
         values = numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):
@@ -65,8 +70,39 @@ def store_half(model: ModelProto, *, lossless: bool) -> None:
         if lossless and not np.array_equal(half.astype(np.float32), values):
             continue
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}{HALF}"))
+        casts.append(helper.make_node("Cast", [f"{name}{HALF}"], [name], to=TensorProto.FLOAT))
+    _put_first(model, casts)
+
+
+def store_eight(model: ModelProto, packed: Iterable[Packed]) -> None:
+    """Keep the weights that equal a packed one as int8, with Cast and Mul by the channels' scales behind.
+
+    The runtime folds both when it loads.  Others stay.
+    """
+    known = {_key(form.restore()): form for one in packed for form in one.forms()}
+    nodes, scales = [], []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        found = known.get(_key(numpy_helper.to_array(tensor)))
+        if found is None:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(found.codes, f"{name}{EIGHT}"))
+        scales.append(numpy_helper.from_array(found.scale, f"{name}{SCALE}"))
+        wide = f"{name}.int8_wide"
+        nodes.append(helper.make_node("Cast", [f"{name}{EIGHT}"], [wide], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [wide, f"{name}{SCALE}"], [name]))
+    model.graph.initializer.extend(scales)
+    _put_first(model, nodes)
+
+
+def _key(array: NDArray[np.float32]) -> tuple[tuple[int, ...], bytes]:
+    return array.shape, array.tobytes()
+
+
+def _put_first(model: ModelProto, new: Sequence[NodeProto]) -> None:
     nodes = list(model.graph.node)
     del model.graph.node[:]
-    model.graph.node.extend([*casts, *nodes])
+    model.graph.node.extend([*new, *nodes])

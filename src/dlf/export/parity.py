@@ -20,8 +20,11 @@ from dlf.entropy.quadtree import STEPS
 from dlf.errors import BundleError
 from dlf.export import graphs
 from dlf.export.bundle_writer import plan_tensors
+from dlf.geometry import CELL, Plan
 from dlf.nn.exact import ACTIVATION_LIMIT
 from dlf.nn.model import Dlf
+from dlf.nn.token_prior import whole_codes
+from dlf.records import Latents
 
 TOKENS_AGREE = 0.995  # two codes may lie equally near
 LATENT_ERROR = 1e-2  # of the latent's deviation
@@ -41,10 +44,14 @@ class Parity:
     pixels: int
     context: bool
 
+    @property
+    def symbols(self) -> bool:
+        """Whether all agrees that symbols are made of."""
+        return self.tokens >= TOKENS_AGREE and self.latent <= LATENT_ERROR and self.context
+
     def check(self) -> None:
         """Raise BundleError unless the bundle may be used."""
-        good = self.tokens >= TOKENS_AGREE and self.latent <= LATENT_ERROR and self.pixels <= PIXEL_LEVELS
-        if not (good and self.context):
+        if not (self.symbols and self.pixels <= PIXEL_LEVELS):
             msg = f"the exported model does not compute what the trained one does: {self}"
             raise BundleError(msg)
 
@@ -52,22 +59,28 @@ class Parity:
 @torch.no_grad()
 def compare(model: Dlf, bundle: ModelBundle, pictures: Sequence[NDArray[np.uint8]], quality: int) -> Parity:
     """Run both on uint8 pictures (H, W, 3) whose sides are multiples of 32."""
-    backend = OnnxBackend(bundle, bundle.tables())
-    rows = [_compare_one(model, backend, picture, quality) for picture in pictures]
+    tables = bundle.tables()
+    backend, sent = OnnxBackend(bundle, tables), int(tables.token_count[quality])
+    return worst([_compare_one(model, backend, picture, quality, sent) for picture in pictures])
+
+
+def worst(found: Sequence[Parity]) -> Parity:
+    """The worst of each of several comparisons' numbers."""
     return Parity(
-        tokens=min(r.tokens for r in rows),
-        latent=max(r.latent for r in rows),
-        pixels=max(r.pixels for r in rows),
-        context=all(r.context for r in rows),
+        tokens=min(one.tokens for one in found),
+        latent=max(one.latent for one in found),
+        pixels=max(one.pixels for one in found),
+        context=all(one.context for one in found),
     )
 
 
-def _compare_one(model: Dlf, backend: OnnxBackend, rgb: NDArray[np.uint8], quality: int) -> Parity:
+def _compare_one(model: Dlf, backend: OnnxBackend, rgb: NDArray[np.uint8], quality: int, sent: int) -> Parity:
+    """sent: tokens of a full window."""
     height, width = rgb.shape[:2]
     plans = plan_tensors(model.grid(height, width))
     asked = torch.tensor([float(quality)])
     found = backend.analyse(rgb, quality)
-    indices, y = graphs.Analysis(model)(torch.from_numpy(rgb), asked, *plans)
+    indices, y = graphs.Analysis(model)(torch.tensor(rgb), asked, *plans)
     tokens = torch.from_numpy(found.tokens).long()
     picture = graphs.Synthesis(model)(tokens, torch.from_numpy(found.y)[None], asked, *plans).numpy()
     painted = backend.synthesise(found.tokens, found.y, quality)
@@ -75,7 +88,7 @@ def _compare_one(model: Dlf, backend: OnnxBackend, rgb: NDArray[np.uint8], quali
         tokens=float((indices == tokens).float().mean()),
         latent=_latent_error(y, torch.from_numpy(found.y), whole=model.config.quant.kind != "scalar"),
         pixels=int(np.abs(picture.astype(int) - painted.astype(int)).max()),
-        context=_context_agrees(model, backend, found.y, quality),
+        context=_context_agrees(model, backend, found, quality, sent),
     )
 
 
@@ -86,12 +99,19 @@ def _latent_error(wanted: Tensor, found: Tensor, *, whole: bool) -> float:
     return float((wanted - found).abs().max() / wanted.std())
 
 
-def _context_agrees(model: Dlf, backend: OnnxBackend, y: NDArray[np.float32], quality: int) -> bool:
+def _context_agrees(model: Dlf, backend: OnnxBackend, found: Latents, quality: int, sent: int) -> bool:
     context = model.details.context
-    rows, cols = y.shape[1:]
-    prior = backend.prior(rows, cols, quality)
+    y, (rows, cols) = found.y, found.y.shape[1:]
+    plan = Plan(rows * CELL, cols * CELL)
+    counts = plan.token_counts(sent)
+    tokens = np.where(np.arange(found.tokens.shape[1]) < counts[:, None], found.tokens, -1)
+    prior = backend.prior(rows, cols, quality, tokens)
     vector = context.prior_vector(torch.tensor([float(quality)])).expand(-1, -1, rows, cols)
-    wanted = context.prior(vector)
+    told = None
+    if model.token_prior is not None:
+        indices = torch.from_numpy(tokens).long().reshape(1, *plan.windows, -1)
+        told = model.token_prior.read(whole_codes(model.quantize.codebook()), indices)
+    wanted = context.prior(vector, told)
     pairs = [
         (wanted.first.scale, prior.first.scale),
         (wanted.first.mean, prior.first.mean),

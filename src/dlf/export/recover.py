@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 from torch import Tensor
 
-from dlf.codec.bundle import GRAPHS, ModelBundle
+from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
-from dlf.export.bundle_writer import trace
+from dlf.export.bundle_writer import ANALYSIS, CONTEXT, PRIOR, SYNTHESIS, trace
+from dlf.export.onnx_writer import EIGHT, HALF, SCALE
 from dlf.nn.build import PRESETS
 from dlf.nn.exact import ACTIVATION_UNIT, WEIGHT_UNIT
 from dlf.nn.model import Dlf
 
 Array = NDArray[np.float32]
-ANALYSIS, PRIOR, CONTEXT, SYNTHESIS = GRAPHS
 STEM, TOKENIZER = "encoder.patch_embed.encoder.", "vqgan.encoder."
 
 
@@ -86,9 +86,16 @@ def _probe(preset: str) -> Dlf:
 
 
 def _initializers(graph: ModelProto) -> dict[str, Array]:
-    """Floating point constants by name, in float32."""
-    arrays = {i.name.removesuffix(".half"): numpy_helper.to_array(i) for i in graph.graph.initializer}
-    return {name: a.astype(np.float32) for name, a in arrays.items() if a.dtype.kind == "f"}
+    """Floating point constants by name, in float32, whatever they are stored in."""
+    stored = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
+    arrays = {}
+    for name, array in stored.items():
+        if name.endswith(EIGHT):
+            plain = name.removesuffix(EIGHT)
+            arrays[plain] = array.astype(np.float32) * stored[plain + SCALE]
+        elif array.dtype.kind == "f" and not name.endswith(SCALE):
+            arrays[name.removesuffix(HALF)] = array.astype(np.float32)
+    return arrays
 
 
 def _operations(graph: ModelProto) -> tuple[list[NodeProto], dict[str, Array]]:
@@ -102,7 +109,7 @@ def _operations(graph: ModelProto) -> tuple[list[NodeProto], dict[str, Array]]:
         first = node.input[0] if node.input else ""
         if node.op_type == "Identity" and first in constants:
             constants[node.output[0]] = constants[first]
-        elif not first.endswith(".half"):
+        elif not (first.endswith((HALF, EIGHT)) or (node.input and node.input[-1].endswith(SCALE))):
             nodes.append(node)
     return nodes, constants
 

@@ -1,140 +1,167 @@
-"""Adversarial term: PatchGAN with hinge losses, adaptive weight and feature matching (DLF, section 3.5).
+"""Adversarial term: discriminators with hinge losses, their weight, and feature matching.
 
-The discriminator is that of pix2pix (Isola et al. 2017, https://arxiv.org/abs/1611.07004) as taming
-transformers train it.  It sees what a frozen feature network is blind to, such as fine regular grids.
+The published form (DLF, section 3.5) is the PatchGAN of pix2pix with the adaptive weight of taming
+transformers.  Ours are discriminators on frozen features and on pixels with a constant weight: the adaptive
+one is unstable in bfloat16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlf.losses.discriminators import Kind, make_discriminators
+
 Average = Callable[[Sequence[nn.Parameter]], None]
 """Averages gradients over the processes of a run."""
 
-BETAS = (0.5, 0.9)
 RATIO_LIMIT = 1e4
 
 
 @dataclass(frozen=True)
 class Adversarial:
-    """How a discriminator takes part in training; both weights 0: not at all.
+    """How discriminators take part in training; both weights 0: not at all.
 
-    weight: of the hinge term, times the ratio of gradient norms at the picture decoder's last layer.
-    matching: of the difference of the discriminator's features (Wang et al. 2018).  start: fraction of the
-    run from which the hinge term counts; the discriminator trains from the beginning.  width, layers: its
-    size (published: 64, 3).  lr: its learning rate.
+    weight: of the hinge term, the mean over all maps of logits.  adaptive: times the ratio of gradient
+    norms at the picture decoder's last layer, as published; else it is constant.  matching: weight of the
+    difference of the discriminators' features (Wang et al. 2018).  start: fraction of the run from which
+    the hinge term counts, growing to its weight over the fraction `ramp`; the discriminators train from the
+    beginning.  kinds: see `dlf.losses.discriminators`.  width, layers: size of "patch" (published: 64, 3).
+    lr, betas: of their Adam.
     """
 
     weight: float = 0.0
+    adaptive: bool = True
     matching: float = 0.0
     start: float = 0.0
+    ramp: float = 0.0
+    kinds: tuple[Kind, ...] = ("patch",)
     width: int = 64
     layers: int = 3
     lr: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.9)
 
     @property
     def wanted(self) -> bool:
         """Whether there is a discriminator at all."""
         return self.weight > 0 or self.matching > 0
 
+    def strength(self, progress: float) -> float:
+        """Weight of the hinge term at `progress` in [0, 1] of the run."""
+        if progress < self.start:
+            return 0.0
+        return self.weight * min(1.0, (progress - self.start) / self.ramp if self.ramp else 1.0)
+
 
 def keep(parameters: Sequence[nn.Parameter]) -> None:
     """Leave gradients as they are: the `Average` of one process."""
 
 
-class PatchDiscriminator(nn.Module):
-    """RGB (B, 3, H, W) in [-1, 1] to logits of overlapping patches (B, 1, ~H/8, ~W/8)."""
-
-    def __init__(self, width: int, layers: int) -> None:
-        super().__init__()
-        widths = [3, *(width * min(2**i, 8) for i in range(layers + 1))]
-        self.blocks = nn.ModuleList()
-        for i in range(layers + 1):
-            stride = 2 if i < layers else 1
-            conv = nn.Conv2d(widths[i], widths[i + 1], 4, stride, 1, bias=i == 0)
-            norm = nn.BatchNorm2d(widths[i + 1]) if i else nn.Identity()
-            self.blocks.append(nn.Sequential(conv, norm, nn.LeakyReLU(0.2)))
-        self.head = nn.Conv2d(widths[-1], 1, 4, 1, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits and the feature maps on the way."""
-        features = []
-        for block in self.blocks:
-            x = block(x)
-            features.append(x)
-        return self.head(x), features
+Embedded = dict[str, list[Tensor]]
+"""What each discriminator's frozen part makes of a picture."""
 
 
 class Adversary:
-    """A discriminator with its optimiser, beside the network that it judges."""
+    """Discriminators with their optimiser, beside the network that they judge.
 
-    def __init__(self, config: Adversarial, *, bf16: bool) -> None:
+    batches: of a step, each judged once before `update`.  features: weights of the frozen network.
+    """
+
+    def __init__(
+        self, config: Adversarial, *, bf16: bool, features: Path | None = None, batches: int = 1
+    ) -> None:
         self.config, self.bf16 = config, bf16
-        network = PatchDiscriminator(config.width, config.layers)
-        self.network: PatchDiscriminator = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.lr, betas=BETAS, fused=True)
+        self.parts = make_discriminators(config.kinds, config.width, config.layers, features)
+        self.network: nn.ModuleDict = nn.ModuleDict(self.parts).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.parameters, lr=config.lr, betas=config.betas, fused=True)
+        # embedded pictures and their originals of the step's batches
+        self.seen: deque[tuple[Embedded, Tensor]] = deque(maxlen=batches)
 
     def terms(self, picture: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Unweighted terms `adversarial` and `matching` of RGB batches in [-1, 1]."""
-        self.network.requires_grad_(False)
-        logits, made = self.judge(picture)
-        terms = {"adversarial": -logits.mean()}
+        embedded = self.embed(picture)
+        self.seen.append(({k: [m.detach() for m in maps] for k, maps in embedded.items()}, target))
+        self._train(False)
+        logits, made = self.judge(embedded)
+        terms = {"adversarial": -torch.stack([x.mean() for x in logits]).mean()}
         if self.config.matching:
             with torch.no_grad():
-                _, wanted = self.judge(target)
+                _, wanted = self.judge(self.embed(target))
             terms["matching"] = matching(made, wanted)
-        self.network.requires_grad_(True)
+        self._train(True)
         return terms
+
+    def _train(self, on: bool) -> None:
+        for parameter in self.parameters:
+            parameter.requires_grad_(on)
 
     def weigh(
         self, terms: Mapping[str, Tensor], others: Tensor, picture: Tensor, last: Tensor, progress: float
     ) -> Tensor:
         """Return a scalar with the gradient of the weighted sum of these terms and all `others`.
 
-        picture: all of them are functions of it.  last: weights of the layer that made it; the hinge term
-        counts as much, by its gradient there, as the others do.  The scalar is the product of picture and
-        gradient, so that the way behind the picture is walked once.
+        picture: all of them are functions of it.  last: weights of the layer that made it; with an adaptive
+        weight the hinge term counts as much, by its gradient there, as the others do.  The scalar is then
+        the product of picture and gradient, so that the way behind the picture is walked once.
         """
         if self.config.matching:
             others = others + self.config.matching * terms["matching"]
-        counts = self.config.weight > 0 and progress >= self.config.start
-        (pull,) = torch.autograd.grad(others, picture, retain_graph=counts)
-        if counts:
+        strength = self.config.strength(progress)
+        if not self.config.adaptive:
+            return others + strength * terms["adversarial"]
+        (pull,) = torch.autograd.grad(others, picture, retain_graph=strength > 0)
+        if strength:
             (own,) = torch.autograd.grad(terms["adversarial"], picture)
             (theirs_last,) = torch.autograd.grad(picture, last, pull, retain_graph=True)
             (own_last,) = torch.autograd.grad(picture, last, own, retain_graph=True)
             ratio = (theirs_last.norm() / own_last.norm().clamp(min=1e-6)).clamp(max=RATIO_LIMIT)
-            pull = pull + self.config.weight * ratio * own
+            pull = pull + strength * ratio * own
         return (picture * pull).sum()
 
-    def update(self, pairs: Collection[tuple[Tensor, Tensor]], average: Average = keep) -> Tensor:
-        """One step of the discriminator on batches of (picture, target); returns its mean hinge loss.
+    def update(self, average: Average = keep) -> Tensor:
+        """One step of the discriminators on what they judged in this step; returns the mean hinge loss.
 
-        Without finite gradients it stays as it is, which the optimiser decides on the device.
+        Without finite gradients they stay as they are, which the optimiser decides on the device.
         """
         self.optimiser.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
-        for picture, target in pairs:
-            loss = hinge(self.judge(target)[0], self.judge(picture.detach())[0]) / len(pairs)
+        for made, target in self.seen:
+            with torch.no_grad():
+                real = self.embed(target)
+            pairs = zip(self.judge(real)[0], self.judge(made)[0], strict=True)
+            loss = torch.stack([hinge(a, b) for a, b in pairs]).mean() / len(self.seen)
             loss.backward()
             losses.append(loss.detach())
-        average(list(self.network.parameters()))
-        norms = torch._foreach_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        average(self.parameters)
+        norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
         self.optimiser.found_inf = (~torch.isfinite(torch.stack(norms)).all()).float()  # type: ignore[attr-defined]
         self.optimiser.step()
         return torch.stack(losses).sum()
 
-    def judge(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits and features of RGB (B, 3, H, W) in [-1, 1]."""
+    def embed(self, x: Tensor) -> Embedded:
+        """What the frozen parts make of RGB (B, 3, H, W) in [-1, 1]."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            logits, features = self.network(x)
-        return logits.float(), features
+            return {name: part.embed(x) for name, part in self.parts.items()}
+
+    def judge(self, embedded: Embedded) -> tuple[list[Tensor], list[Tensor]]:
+        """All maps of logits, and all features."""
+        logits: list[Tensor] = []
+        features: list[Tensor] = []
+        for name, part in self.parts.items():
+            maps = embedded[name]
+            with torch.autocast(maps[0].device.type, torch.bfloat16, enabled=self.bf16):
+                found, on_the_way = part(maps)
+            logits += [x.float() for x in found]
+            features += on_the_way
+        return logits, features
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must know."""
@@ -147,7 +174,7 @@ class Adversary:
 
 
 def hinge(real: Tensor, made: Tensor) -> Tensor:
-    """Hinge loss of the discriminator's logits."""
+    """Hinge loss of a discriminator's logits."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
 
 

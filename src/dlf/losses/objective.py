@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # of the published form, for pixels in [0, 1]
 # a grid of two or three levels in a smooth area is below the published constant, but not below this one
 SSIM_FAINT = 0.008**2
+PERIODS = (2, 4, 8, 16)  # of patterns that the decoder's changes of size may leave
+LUMA = (0.299, 0.587, 0.114)
 SSIM_STRIDE = 3  # squares overlap, and a training step is not a tenth longer
 
 
@@ -19,14 +22,17 @@ class Weights:
 
     l1: mean absolute error of pixels in [-1, 1].  low: the same of 8x8 means (keeps colour right while
     the perceptual term rules).  ssim: 1 - structural similarity; sees the fine grids that the perceptual
-    term's strides hide.  perceptual: distance of a feature network.  vq: codebook and commitment
-    loss.  latent, code: stage 1, MSE to and cross-entropy against the tokenizer's latent.
+    term's strides hide.  phase: a grid of periods 2 to 16 in the error's luma, see `phase_pattern`.
+    perceptual: distance of a feature network.  vq: codebook and commitment
+    loss.  latent, code: stage 1, MSE to the tokenizer's code and cross-entropy against its index; of a
+    tokenizer without codes, MSE to its latent as a share of the latent's variance.
     Rate has its own schedule.
     """
 
     l1: float = 0.0
     low: float = 0.0
     ssim: float = 0.0
+    phase: float = 0.0
     perceptual: float = 0.0
     vq: float = 0.0
     latent: float = 0.0
@@ -45,6 +51,8 @@ def pixel_terms(
         terms["low"] = (F.avg_pool2d(picture, 8) - F.avg_pool2d(target, 8)).abs().mean()
     if weights.ssim:
         terms["ssim"] = 1 - structural_similarity(picture, target, SSIM_STRIDE, SSIM_FAINT)
+    if weights.phase:
+        terms["phase"] = phase_pattern(picture - target)
     if weights.perceptual and perceptual is not None:
         terms["perceptual"] = perceptual(picture, target).mean()
     return terms
@@ -62,6 +70,25 @@ def structural_similarity(x: Tensor, y: Tensor, stride: int = 1, c2: float = SSI
     shared = xy - mean_x * mean_y
     likeness = (2 * mean_x * mean_y + SSIM_C1) * (2 * shared + c2)
     return (likeness / ((mean_x.square() + mean_y.square() + SSIM_C1) * (spread + c2))).mean()
+
+
+def phase_pattern(error: Tensor) -> Tensor:
+    """How much of an error (B, 3, H, W) repeats with a period of 2 to 16 pixels: a scalar.
+
+    The mean p x p pattern of the error's luma, less its own mean: absolute value, averaged over the periods.
+    """
+    luma = (error.float() * error.new_tensor(LUMA)[:, None, None]).sum(1)
+    found = []
+    for period in PERIODS:
+        rows, cols = (side // period for side in luma.shape[1:])
+        tiles = (
+            luma[:, : rows * period, : cols * period]
+            .unflatten(2, (cols, period))
+            .unflatten(1, (rows, period))
+        )
+        pattern = tiles.mean((1, 3))
+        found.append((pattern - pattern.mean((1, 2), keepdim=True)).abs().mean())
+    return torch.stack(found).mean()
 
 
 def weighted_sum(terms: dict[str, Tensor], weights: Weights) -> Tensor:

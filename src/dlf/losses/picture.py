@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,16 @@ class PictureLoss:
         *,
         bf16: bool,
         batches: int = 1,
+        features: Path | None = None,
     ) -> None:
         self.weights, self.perceptual, self.bf16 = weights, perceptual, bf16
-        self.adversary = Adversary(adversarial, bf16=bf16) if adversarial.wanted else None
+        self.adversary = (
+            Adversary(adversarial, bf16=bf16, features=features, batches=batches)
+            if adversarial.wanted
+            else None
+        )
         self.pixel_terms = partial(pixel_terms, weights=weights, perceptual=None)
         self.distance = perceptual if weights.perceptual else None
-        # of the step's batches
-        self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=batches)
 
     def __call__(
         self, picture: Tensor, target: Tensor, last: Tensor, rng: np.random.Generator, progress: float
@@ -51,13 +54,13 @@ class PictureLoss:
         row, col = (int(n) for n in rng.integers(0, OFFSETS, 2))
         with torch.autocast(picture.device.type, torch.bfloat16, enabled=self.bf16):
             terms = self.pixel_terms(picture, target)
+            shifted = (_from(picture, row, col), _from(target, row, col))
             if self.distance is not None:
-                terms["perceptual"] = self.distance(*(_from(x, row, col) for x in (picture, target))).mean()
+                terms["perceptual"] = self.distance(*shifted).mean()
         total = weighted_sum(terms, self.weights)
         if self.adversary is None:
             return total, terms
-        judged = self.adversary.terms(picture, target)
-        self.pairs.append((picture.detach(), target))
+        judged = self.adversary.terms(*shifted)
         return self.adversary.weigh(judged, total, picture, last, progress), terms | judged
 
     def compile_with(self, wrap: Wrap) -> None:
@@ -66,6 +69,7 @@ class PictureLoss:
         if self.distance is not None:
             self.distance = wrap(self.distance)
         if self.adversary is not None:
+            self.adversary.embed = wrap(self.adversary.embed)  # type: ignore[method-assign]
             self.adversary.judge = wrap(self.adversary.judge)  # type: ignore[method-assign]
 
     def to(self, device: torch.device) -> None:
@@ -80,7 +84,7 @@ class PictureLoss:
 
         average: brings its gradients together where several processes train.
         """
-        return {} if self.adversary is None else {"hinge": self.adversary.update(self.pairs, average)}
+        return {} if self.adversary is None else {"hinge": self.adversary.update(average)}
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must know."""

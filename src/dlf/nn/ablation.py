@@ -36,8 +36,8 @@ class FixedContext(nn.Module):
         return self.scales(quality)[..., None, None]
 
     # products with 0 keep inputs in the exported graph that do not matter
-    def prior(self, vector: Tensor) -> PriorParams:
-        """See `ContextModel.prior`."""
+    def prior(self, vector: Tensor, told: Tensor | None = None) -> PriorParams:
+        """See `ContextModel.prior`; tokens tell this one nothing."""
         return PriorParams(Params(vector, 0 * vector), 0 * vector + STEP_UNIT, vector)
 
     def context(self, index: Tensor | int, y_hat: Tensor, common: Tensor) -> Params:
@@ -61,7 +61,7 @@ class NoDetails(nn.Module):
         """Nothing: zeros (B, hidden, h, w)."""
         return (0 * y_hat[:, :1] + 0 * quality[:, None, None, None]).expand(-1, self.hidden, -1, -1)
 
-    def quantise(self, y: Tensor, quality: Tensor) -> Quantised:
+    def quantise(self, y: Tensor, quality: Tensor, told: Tensor | None = None) -> Quantised:
         """No bits."""
         return Quantised(0 * y, 0 * quality, 0.0)
 
@@ -121,7 +121,7 @@ class VectorDetails(Transforms):
             y_hat = torch.cat(codes, 1) * self._mask(quality)
         return super().synthesise(y_hat, quality)
 
-    def quantise(self, y: Tensor, quality: Tensor) -> Quantised:
+    def quantise(self, y: Tensor, quality: Tensor, told: Tensor | None = None) -> Quantised:
         """Nearest codes; bits of their digits under the fixed Gaussian, without a gradient."""
         sent = self.sent(quality).repeat_interleave(2, 1)[..., None, None]
         if not self.training:

@@ -1,6 +1,6 @@
 """Presets: the only place with numbers.
 
-`dlf-l` is the published model (1.27 G parameters); `compact` is the one that the package ships;
+`dlf-l` is the published model (1.27 G parameters); `base` and `compact` are those that the package ships;
 `tiny` and, in the published form, `tiny-l` are for tests.
 """
 
@@ -66,6 +66,31 @@ COMPACT = ModelConfig(
     ),
 )  # fmt: skip
 
+BASE = ModelConfig(
+    name="base",
+    stem=StemConfig(tokenizer=True),
+    tokens=TokenConfig(
+        count=24, codes=1024, code_dim=12, width=192, heads=6, encoder_layers=4, decoder_layers=3,
+        mlp_ratio=4, legacy_reshape=False, tail_drop=True, spread=True,
+    ),
+    detail=DetailConfig(
+        width=256, head_width=32, swin_window=8, encoder_in_swin=1, encoder_out_swin=0, decoder_in_swin=0,
+        mix=(1, 1), convnext_ratio=2, absolute_tables=False, input_scale=False,
+    ),
+    interact=InteractConfig(
+        encoder_layers=(1, 3), decoder_layers=(0, 2), width=128, heads=4, depth=1, mlp_ratio=2,
+    ),
+    quant=QuantConfig(
+        channels=64, hidden=320, blocks=1, qualities=5, integer=True, spatial_blocks=2, token_channels=32,
+    ),
+    fusion=FusionConfig(width=256, hidden=384, detail_swin=0, token_swin=0, swin=0),
+    vqgan=VqganConfig(
+        patch=2, channels=(32, 64, 128, 256), encoder_blocks=(0, 1, 1, 2), decoder_blocks=(1, 2, 2, 3),
+        mid_blocks=0, attention=False, norm="none", activation="leaky", resample="shuffle", codes=0,
+        code_dim=64, shortcut=True,
+    ),
+)  # fmt: skip
+
 # Ablations of the paper (table 4), each a change of `compact`.
 _APART = replace(COMPACT.interact, encoder_layers=(), decoder_layers=())
 COMPACT_NO_DETAILS = replace(
@@ -107,6 +132,14 @@ TINY = ModelConfig(
     ),
 )  # fmt: skip
 
+TINY_V2 = replace(
+    TINY,
+    name="tiny-v2",
+    stem=StemConfig(tokenizer=True),
+    quant=replace(TINY.quant, token_channels=4),
+    vqgan=replace(TINY.vqgan, codes=0, shortcut=True),
+)
+
 TINY_L = ModelConfig(
     name="tiny-l",
     stem=StemConfig(),
@@ -135,10 +168,12 @@ PRESETS = {
     for config in (
         DLF_L,
         COMPACT,
+        BASE,
         COMPACT_NO_DETAILS,
         COMPACT_NO_INTERACTION,
         COMPACT_VECTOR_DETAILS,
         TINY,
+        TINY_V2,
         TINY_L,
     )
 }

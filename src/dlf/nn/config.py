@@ -21,6 +21,10 @@ class VqganConfig:
     attention: self-attention after each block at 1/16.
     resample: "conv" is nearest upsampling with a 3x3 convolution at the larger size, "shuffle" a 1x1
         convolution with PixelShuffle (a sixth of the work; the 3x3 blocks that follow smooth it).
+    shortcut: every "shuffle" change of size starts as means of groups of channels on the way down, and
+        as repeated channels on the way up, plus something random (see `dlf.nn.vqgan.start_shortcuts`);
+        widths must divide those beside them, times 4.
+    codes: of the codebook; 0 for a model that takes latents as they are, without one.
     """
 
     patch: int
@@ -34,6 +38,7 @@ class VqganConfig:
     resample: Literal["conv", "shuffle"]
     codes: int
     code_dim: int
+    shortcut: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,8 @@ class QuantConfig:
     integer: the context network computes in exact integers (see `dlf.nn.context`).
     kind: for ablations, "vector" (see `dlf.nn.ablation`; `channels` are then digits of codes) or "none",
         which leaves out the detail branch.  codes, code_dim: of each codebook of "vector".
+    token_channels: numbers that the tokens tell the prior network at each cell, 0: none (see
+        `dlf.nn.token_prior`); "scalar" and integers only, the other kinds have no use for them.
     """
 
     channels: int
@@ -127,11 +134,21 @@ class QuantConfig:
     kind: Literal["scalar", "vector", "none"] = "scalar"
     codes: int = 0
     code_dim: int = 0
+    token_channels: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where tokens would have to be exact in floats."""
+        if self.token_channels and not self.integer:
+            msg = "token_channels need the integer context network: set integer"
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Fusion of both branches into a mixture over the VQGAN codebook."""
+    """Fusion of both branches into a latent: a mixture of the VQGAN's codes, or free where it has none.
+
+    width, hidden: of the layers; *_swin: Swin blocks before and after the branches are merged.
+    """
 
     width: int
     hidden: int

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dlf.nn.config import QuantConfig
+from dlf.nn.config import QuantConfig, TokenConfig
 from dlf.nn.depth import depth_stack
 from dlf.nn.exact import ACTIVATION_LIMIT, ACTIVATION_UNIT, Arithmetic, clamp_ste, round_half_up, settle
+from dlf.nn.token_prior import TokenPrior
 
 # integer model: log-spaced table of standard deviations, indexed by the network's own integer output
 SCALES = 64
@@ -50,15 +51,24 @@ class PriorParams(NamedTuple):
 
 
 class ContextModel(nn.Module):
-    """`prior` once, then `context` for each of steps 1, 2, 3."""
+    """`prior` once, then `context` for each of steps 1, 2, 3.
 
-    def __init__(self, config: QuantConfig) -> None:
+    token_prior: what the tokens tell the prior, where the model has it; `tokens` are then needed.
+    """
+
+    def __init__(self, config: QuantConfig, tokens: TokenConfig | None = None) -> None:
         super().__init__()
         c = config.channels
         self.integer = config.integer
         arithmetic = Arithmetic(integer=config.integer)
         self.factorized_prior_vec = nn.Parameter(0.5 * torch.randn(config.qualities, c))
-        self.y_prior_fusion = depth_stack([c, 2 * c, 3 * c], arithmetic)
+        self.token_prior = None
+        if config.token_channels:
+            if tokens is None:
+                msg = "a prior that reads the tokens must know how many there are"
+                raise ValueError(msg)
+            self.token_prior = TokenPrior(tokens, config.token_channels)
+        self.y_prior_fusion = depth_stack([c + config.token_channels, 2 * c, 3 * c], arithmetic)
         self.y_spatial_prior_reduction = arithmetic.conv(3 * c, c)
         self.y_spatial_prior_adaptor = nn.ModuleList(
             depth_stack([2 * c, 2 * c], arithmetic)[0] for _ in range(3)
@@ -70,8 +80,13 @@ class ContextModel(nn.Module):
         vector = interpolate_anchors(self.factorized_prior_vec, quality)[..., None, None]
         return settle(round_half_up(vector * ACTIVATION_UNIT)) if self.integer else vector
 
-    def prior(self, vector: Tensor) -> PriorParams:
-        """vector: `prior_vector` repeated over the grid, (B, C, h, w)."""
+    def prior(self, vector: Tensor, told: Tensor | None = None) -> PriorParams:
+        """vector: `prior_vector` repeated over the grid, (B, C, h, w).
+
+        told: what `token_prior` gives, where the model has it; may reach beyond the grid right and below.
+        """
+        if told is not None:
+            vector = torch.cat([vector, told[..., : vector.shape[2], : vector.shape[3]]], 1)
         fused = self.y_prior_fusion(vector)
         step, scale, mean = fused.chunk(3, 1)
         if self.integer:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dlf.entropy.quadtree import STEPS, step_masks
-from dlf.nn.config import QuantConfig
+from dlf.entropy.quadtree import GROUPS, POSITION, STEPS
+from dlf.nn.config import QuantConfig, TokenConfig
 from dlf.nn.context import STEP_UNIT, ContextModel, interpolate_anchors
 from dlf.nn.depth import depth_stack
 from dlf.nn.exact import ACTIVATION_UNIT, Arithmetic
@@ -31,19 +30,19 @@ class Quantised(NamedTuple):
     vectors: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
-def device_masks(channels: int, rows: int, cols: int, device: torch.device) -> Tensor:
-    """`dlf.entropy.quadtree.step_masks` on a device: bool (4, channels, rows, cols).
+def step_places(channels: int) -> Tensor:
+    """Row and column of a 2x2 cell that each step codes of each channel: uint8 (2, 4, channels)."""
+    groups = torch.tensor(POSITION, dtype=torch.uint8).permute(2, 0, 1)
+    return groups.repeat_interleave(channels // GROUPS, 2)
 
-    A compiler may take the result for a constant (`dlf.train.compiling`).
+
+def place_masks(places: Tensor, rows: int, cols: int) -> Tensor:
+    """`dlf.entropy.quadtree.step_masks` as tensor operations: bool (4, channels, rows, cols).
+
+    places: see `step_places`.
     """
-    return _kept_masks(channels, rows, cols, device)
-
-
-@lru_cache(maxsize=4)
-def _kept_masks(channels: int, rows: int, cols: int, device: torch.device) -> Tensor:
-    # what is made in inference mode could not be used in training later
-    with torch.inference_mode(False):
-        return torch.tensor(step_masks(channels, rows, cols), device=device)
+    row, col = (torch.arange(size, device=places.device) % 2 for size in (rows, cols))
+    return (row[:, None] == places[0, ..., None, None]) & (col == places[1, ..., None, None])
 
 
 class Transforms(nn.Module):
@@ -76,26 +75,30 @@ class Transforms(nn.Module):
 
 
 class DetailQuantizer(Transforms):
-    """The scalar quantiser: y, its four-step walk and its rate."""
+    """The scalar quantiser: y, its four-step walk and its rate; tokens: see `ContextModel`."""
 
-    def __init__(self, config: QuantConfig) -> None:
+    places: Tensor
+
+    def __init__(self, config: QuantConfig, tokens: TokenConfig | None = None) -> None:
         super().__init__(config, config.channels)
-        self.context = ContextModel(config)
+        self.context = ContextModel(config, tokens)
+        self.register_buffer("places", step_places(config.channels), persistent=False)
 
     def analyse(self, feature: Tensor, quality: Tensor) -> Tensor:
         """Features to y, not divided by the step.  quality: (B,) in [0, 100]."""
         return self.latent(feature, quality)
 
-    def quantise(self, y: Tensor, quality: Tensor) -> Quantised:
+    def quantise(self, y: Tensor, quality: Tensor, told: Tensor | None = None) -> Quantised:
         """Walk the four steps: noise for the rate in training, rounding for what is decoded.
 
+        told: what the tokens tell the prior, see `ContextModel.prior`.
         In evaluation symbols are whole numbers and skipped where the codec skips them.
         """
         mean_unit, step_unit = (ACTIVATION_UNIT, STEP_UNIT) if self.context.integer else (1, 1)
         vector = self.context.prior_vector(quality).expand(-1, -1, *y.shape[2:])
-        params, step, common = self.context.prior(vector)
+        params, step, common = self.context.prior(vector, told)
         scaled = y / (step / step_unit)
-        masks = device_masks(*y.shape[1:], y.device)
+        masks = place_masks(self.places, *y.shape[2:])
         y_hat = torch.zeros_like(y)
         bits = torch.zeros_like(y)
         active: Tensor | float = 0.0

@@ -1,4 +1,8 @@
-"""Latent fusion: both branches' maps to a mixture over the VQGAN codebook (DLF, section 3.4)."""
+"""Latent fusion: both branches' maps to one latent of the VQGAN (DLF, section 3.4).
+
+As published the latent is a mixture over the VQGAN's codebook.  A VQGAN without codes gets the latent itself,
+which can be any: mixtures of a few hundred codes cannot leave their convex hull.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from dlf.nn.windows import Grid
 
 
 class Fusion(nn.Module):
-    """Token map and detail map (B, h, w, width) to logits (B, h, w, codes)."""
+    """Token and detail map (B, h, w, width) to logits (B, h, w, codes) or a latent (B, h, w, code_dim)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -29,9 +33,12 @@ class Fusion(nn.Module):
             nn.LayerNorm(fusion.width),
             nn.Linear(fusion.width, fusion.hidden),
             nn.Tanh(),
-            nn.Linear(fusion.hidden, config.vqgan.codes),
+            nn.Linear(fusion.hidden, config.vqgan.codes or config.vqgan.code_dim),
         )
+        # a latent is told by the details almost linearly
+        self.direct = None if config.vqgan.codes else nn.Linear(detail.width, config.vqgan.code_dim)
 
     def forward(self, tokens: Tensor, details: Tensor, grid: Grid) -> Tensor:
         joint = torch.cat([self.titok_in(tokens, grid), self.feat_in(details, grid)], -1)
-        return self.ffn(self.mix(self.merge(joint), grid))
+        found = self.ffn(self.mix(self.merge(joint), grid))
+        return found if self.direct is None else found + self.direct(details)

@@ -7,11 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dlf.geometry import WINDOW_CELLS, ceil_div
 from dlf.nn.ablation import NoDetails, VectorDetails
-from dlf.nn.config import ModelConfig, QuantConfig
+from dlf.nn.config import ModelConfig
+from dlf.nn.context import ContextModel
 from dlf.nn.detail import DetailQuantizer, Quantised
 from dlf.nn.fusion import Fusion
 from dlf.nn.hybrid import HybridDecoder, HybridEncoder
+from dlf.nn.token_prior import TokenPrior, follow, whole_codes
 from dlf.nn.vq import VectorQuantizer, VqResult
 from dlf.nn.vqgan import Vqgan
 from dlf.nn.windows import Grid, make_grid
@@ -30,15 +33,16 @@ class Bottleneck(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """logits: (B, h, w, codes).  latent: mixture of codes (B, h, w, code dim)."""
+    """latent: (B, h, w, code dim).  logits: of the codes that it mixes, (B, h, w, codes), if there are."""
 
-    logits: Tensor
     latent: Tensor
+    logits: Tensor | None
 
 
-def _details(config: QuantConfig) -> DetailQuantizer | VectorDetails | NoDetails:
+def _details(model: ModelConfig) -> DetailQuantizer | VectorDetails | NoDetails:
+    config = model.quant
     if config.kind == "scalar":
-        return DetailQuantizer(config)
+        return DetailQuantizer(config, model.tokens)
     return VectorDetails(config) if config.kind == "vector" else NoDetails(config)
 
 
@@ -55,10 +59,16 @@ class Dlf(nn.Module):
         self.quantize = VectorQuantizer(
             config.tokens.codes, config.tokens.code_dim, normalise=True, commitment=commitment
         )
-        self.details = _details(config.quant)
+        self.details = _details(config)
         self.decoder = HybridDecoder(config)
         self.fusion = Fusion(config)
         self.vqgan = Vqgan(config.vqgan)
+
+    @property
+    def token_prior(self) -> TokenPrior | None:
+        """What tells the details' prior of the tokens; None where nothing does."""
+        context = self.details.context
+        return context.token_prior if isinstance(context, ContextModel) else None
 
     def codebooks(self) -> list[VectorQuantizer]:
         """The code books of tokens and, in an ablation, of details."""
@@ -69,14 +79,29 @@ class Dlf(nn.Module):
         device = self.quantize.idle.device
         return make_grid(height // 16, width // 16, self.config.detail.swin_window, device)
 
-    def compress(self, pixels: Tensor, quality: Tensor, grid: Grid) -> Bottleneck:
-        """pixels: (B, 3, H, W) in [0, 1].  quality: (B,) in [0, 100]."""
+    def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
+        """pixels: (B, 3, H, W) in [0, 1].  quality: (B,) in [0, 100].
+
+        sent: bool (B * windows, tokens), which tokens are sent and may thus tell something of the details.
+        """
         z, feature = self.encoder(pixels, grid)
         y = self.details.analyse(feature, quality)
         # the context network's exactness needs float32, whatever runs around it
         with torch.autocast(pixels.device.type, enabled=False):
             z = z.float().flatten(0, 1)
-            return Bottleneck(z, self.quantize(z), self.details.quantise(y.float(), quality))
+            tokens: VqResult = self.quantize(z)
+            told = self._told(tokens, sent, y)
+            return Bottleneck(z, tokens, self.details.quantise(y.float(), quality, told))
+
+    def _told(self, tokens: VqResult, sent: Tensor, y: Tensor) -> Tensor | None:
+        """What the tokens tell the prior of the details y, if anything."""
+        if self.token_prior is None:
+            return None
+        codes = follow(whole_codes(self.quantize.codebook())[tokens.indices], tokens.quantised)
+        down, across = (ceil_div(size, WINDOW_CELLS) for size in y.shape[2:])
+        shape = (len(y), down, across, sent.shape[1])
+        told: Tensor = self.token_prior(codes.reshape(*shape, -1), sent.reshape(shape))
+        return told
 
     def fuse(self, codes: Tensor, sent: Tensor, y_hat: Tensor, quality: Tensor, grid: Grid) -> Fused:
         """Both branches' symbols to one latent.
@@ -85,8 +110,11 @@ class Dlf(nn.Module):
         y_hat: (B, C, H/32, W/32).
         """
         feature = self.details.synthesise(y_hat, quality)
-        logits = self.fusion(*self.decoder(codes, sent, feature, grid), grid)
-        return Fused(logits, logits.softmax(-1) @ self.vqgan.quantize.codebook().to(logits.dtype))
+        found = self.fusion(*self.decoder(codes, sent, feature, grid), grid)
+        book = self.vqgan.quantize
+        if book is None:
+            return Fused(found, None)
+        return Fused(found.softmax(-1) @ book.codebook().to(found.dtype), found)
 
     def forward(self, pixels: Tensor, quality: Tensor, sent: Tensor) -> tuple[Bottleneck, Fused, Tensor]:
         """All of it: returns the bottleneck, the fused latent and the picture (B, 3, H, W) in [-1, 1].
@@ -94,7 +122,7 @@ class Dlf(nn.Module):
         sent: bool (B * windows, tokens), which tokens are sent.
         """
         grid = self.grid(*pixels.shape[2:])
-        bottleneck = self.compress(pixels, quality, grid)
+        bottleneck = self.compress(pixels, quality, sent, grid)
         codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
         fused = self.fuse(codes, sent, bottleneck.details.y_hat, quality, grid)
         return bottleneck, fused, self.vqgan.decode(fused.latent)

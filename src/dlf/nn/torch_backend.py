@@ -43,7 +43,8 @@ class TorchBackend:
         except ValueError as error:
             msg = f"the model '{bundle.manifest.name}' has a configuration that this package does not read"
             raise BundleError(msg) from error
-        if config.quant.integer or (tables.mean_unit, tables.step_unit) != (MEAN_UNIT, STEP_UNIT):
+        units = (tables.mean_unit, tables.step_unit) == (MEAN_UNIT, STEP_UNIT)
+        if config.quant.integer or tables.token_prior or not units:
             msg = f"the tables of the model '{bundle.manifest.name}' do not fit its context network"
             raise BundleError(msg)
         with torch.device("meta"):
@@ -62,8 +63,8 @@ class TorchBackend:
             tokens = self.model.quantize.nearest(z).cpu().numpy().astype(np.int32)
         return Latents(tokens, y.float().cpu().numpy())
 
-    def prior(self, rows: int, cols: int, quality: int) -> Prior:
-        """Parameters of the first step; see `Backend`."""
+    def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
+        """Parameters of the first step; see `Backend`.  No model of floats reads the tokens here."""
         return self._snapped().prior(rows, cols, quality)
 
     def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:

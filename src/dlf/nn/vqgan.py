@@ -44,6 +44,33 @@ def _keep_variance(conv: nn.Conv2d, phases: int = 1) -> None:
         conv.bias.zero_()
 
 
+SHORTCUT_NOISE = 0.5  # gain of what is random in a change of size that starts as a shortcut
+
+
+@torch.no_grad()
+def start_shortcuts(module: nn.Module) -> None:
+    """Start changes of size as the free shortcuts of DC-AE (Chen et al. 2025) plus something random.
+
+    Down: a place's 2x2 pixels become channels, of which groups are averaged; up: channels are repeated,
+    then laid out.  Both are linear, so that adding them to a convolution is adding numbers to its weights:
+    training takes the same way as with the shortcut beside it, and nothing is left to compute.
+    """
+    for layer in module.modules():
+        if isinstance(layer, Downsample):
+            weight = layer.conv.weight  # (c_out, c_in, 3, 3), centre at the upper left of the 2x2 pixels
+            weight.mul_(SHORTCUT_NOISE)
+            group = 4 * weight.shape[1] // weight.shape[0]
+            for place in range(4 * weight.shape[1]):
+                channel, row, col = place // 4, place // 2 % 2, place % 2
+                weight[place // group, channel, 1 + row, 1 + col] += 1 / group**0.5
+        elif isinstance(layer, Upsample):
+            weight = layer.conv.weight  # (4 c_out, c_in, 1, 1)
+            weight.mul_(SHORTCUT_NOISE)
+            group = weight.shape[0] // weight.shape[1]
+            for place in range(weight.shape[0]):
+                weight[place, place // group] += 1
+
+
 class ResBlock(nn.Module):
     """Pre-activation residual block: twice (norm, activation, conv 3x3)."""
 
@@ -174,6 +201,8 @@ class Encoder(nn.Module):
             resamplers = [m.conv for m in self.modules() if isinstance(m, Downsample)]
             for conv in [self.conv_in, *resamplers, self.conv_out]:
                 _keep_variance(conv)
+        if config.shortcut:
+            start_shortcuts(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(F.pixel_unshuffle(x, self.patch))
@@ -212,6 +241,8 @@ class Decoder(nn.Module):
             for module in self.modules():
                 if isinstance(module, Upsample):
                     _keep_variance(module.conv, 4 if module.kind == "shuffle" else 1)
+        if config.shortcut:
+            start_shortcuts(self)
 
     def cells(self, x: Tensor) -> Tensor:
         """Give the picture before its patches are laid out: (B, 3 patch^2, 16h / patch, 16w / patch)."""
@@ -225,13 +256,15 @@ class Decoder(nn.Module):
 
 
 class Vqgan(nn.Module):
-    """The tokenizer: `encode` to continuous latents, `quantize`, `decode` to pixels."""
+    """The tokenizer: `encode` to continuous latents, `quantize` if it has codes, `decode` to pixels."""
 
     def __init__(self, config: VqganConfig) -> None:
         super().__init__()
         self.encoder = Encoder(config)
         self.quant_conv = nn.Conv2d(config.code_dim, config.code_dim, 1)
-        self.quantize = VectorQuantizer(config.codes, config.code_dim, normalise=False)
+        self.quantize = (
+            VectorQuantizer(config.codes, config.code_dim, normalise=False) if config.codes else None
+        )
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.code_dim, 1)
         self.decoder = Decoder(config)
 

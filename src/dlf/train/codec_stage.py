@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +34,18 @@ from dlf.train.pictures import rows_of_pairs
 
 log = logging.getLogger(__name__)
 
+# prefixes of what does not train; in the last stage, what decides the symbols, or serves training alone
+FROZEN = {
+    "align": ("vqgan",),
+    "joint": ("vqgan.encoder", "vqgan.quant_conv"),
+    "decoder": (
+        *("encoder", "quantize", "details.enc_", "details.context", "details.books"),
+        *("vqgan.encoder", "vqgan.quant_conv"),
+    ),
+}
 CODE_PATIENCE = 600  # a step uses a few dozen of about a thousand codes
 SEED_VECTORS = 8192
+SEED_AFTER = 150  # steps: until then the running statistics of the tokens are far from theirs
 VALIDATION_QUALITIES = (10, 50, 90)
 
 
@@ -48,11 +59,17 @@ def rate_weight(rate: Rate, quality: Tensor, progress: float) -> Tensor:
 
 
 @torch.no_grad()
+def tokenizer_latents(model: Dlf, pixels: Tensor, *, bf16: bool) -> Tensor:
+    """The tokenizer's latents of pixels (B, 3, H, W) in [0, 1]: float32 (B, h, w, code dim)."""
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
+        return model.vqgan.encode(pixels * 2 - 1).float()
+
+
+@torch.no_grad()
 def tokenizer_indices(model: Dlf, pixels: Tensor, *, bf16: bool) -> Tensor:
     """The tokenizer's codes of pixels (B, 3, H, W) in [0, 1]: int64 (B, h, w)."""
-    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
-        z = model.vqgan.encode(pixels * 2 - 1)
-    return model.vqgan.quantize.nearest(z.float())
+    assert model.vqgan.quantize is not None
+    return model.vqgan.quantize.nearest(tokenizer_latents(model, pixels, bf16=bf16))
 
 
 class LatentCache:
@@ -65,7 +82,7 @@ class LatentCache:
         ]
 
     def _encode(self, model: Dlf, image: NDArray[np.uint8], bf16: bool) -> NDArray[np.uint16]:
-        pixels = to_float([np.ascontiguousarray(image)]).to(model.vqgan.quantize.idle.device)
+        pixels = to_float([np.ascontiguousarray(image)]).to(model.quantize.idle.device)
         return tokenizer_indices(model, pixels, bf16=bf16)[0].cpu().numpy().astype(np.uint16)
 
     def __call__(self, crops: Sequence[Crop]) -> Tensor:
@@ -127,12 +144,11 @@ class CodecStage:
         perceptual: nn.Module | None,
         train: Sequence[NDArray[np.uint8]],
         val: Sequence[NDArray[np.uint8]],
+        features: Path | None = None,
     ) -> None:
         self.config, self.perceptual, self.val = config, perceptual, val
         self.module = model
-        frozen = ("vqgan.encoder", "vqgan.quant_conv", *config.freeze)
-        if config.stage == "align":
-            frozen = ("vqgan", *config.freeze)
+        frozen = (*FROZEN[config.stage], *config.freeze)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen))
         # a model of one rate gives the same picture at every quality
@@ -142,14 +158,17 @@ class CodecStage:
         tokens = model.config.tokens
         self.schedule = token_schedule(tokens.count, tail_drop=tokens.tail_drop)
         self.token_bits = math.log2(tokens.codes)
-        adversarial = config.adversarial if config.stage == "joint" else Adversarial()
+        adversarial = Adversarial() if config.stage == "align" else config.adversarial
         batches = len(distributed.own_parts(config.parts))
-        self.judge = PictureLoss(config.weights, adversarial, perceptual, bf16=self.bf16, batches=batches)
+        self.judge = PictureLoss(
+            config.weights, adversarial, perceptual, bf16=self.bf16, batches=batches, features=features
+        )
         # vectors and indices of each code book in the step's batches
         self.last: deque[list[tuple[Tensor, Tensor]]] = deque(maxlen=batches)
         # vectors collected for seeding the codebook, (N, code dim); None: it is seeded
         seeds = config.stage == "align" and model.quantize.embedding.weight.requires_grad
         self.pending = torch.empty(0, tokens.code_dim) if seeds else None
+        self.waited = 0  # steps
         self.rung = 0  # of the rate's ladder
         # what may be replaced by compiled forms
         self.networks, self.latent_terms = self.code, self._latent_terms
@@ -179,7 +198,7 @@ class CodecStage:
         grid = self.module.grid(*pixels.shape[2:])
         coded = self.networks(pixels, draw, self._rate_weight(draw.quality, progress), grid)
         if coded.picture is None:
-            total, terms = self.latent_terms(coded.fused, self._wanted_codes(batch))
+            total, terms = self.latent_terms(coded.fused, self._wanted(batch))
         else:
             last = self.module.vqgan.decoder.conv_out.weight
             total, terms = self.judge(coded.picture, pixels * 2 - 1, last, batch.rng, progress)
@@ -193,7 +212,7 @@ class CodecStage:
         model = self.module
         sent = sent_mask(draw.keep, model.config.tokens.count, grid.token)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
-            bottleneck = model.compress(pixels, draw.quality, grid)
+            bottleneck = self.compress(pixels, draw.quality, sent, grid)
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
             fused = model.fuse(codes, sent, y_hat, draw.quality, grid)
@@ -202,6 +221,10 @@ class CodecStage:
         vq = bottleneck.tokens.loss + bottleneck.details.loss
         bpp = bottleneck.details.bits * draw.details / pixels[0, 0].numel()
         return Coded(bottleneck, fused, picture, vq, bpp, (weight * bpp).mean())
+
+    def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
+        """As `Dlf.compress`, with a gradient where the encoder trains."""
+        return self.module.compress(pixels, quality, sent, grid)
 
     def compile_with(self, wrap: Wrap) -> None:
         """See `Stage`."""
@@ -214,27 +237,44 @@ class CodecStage:
             return torch.full_like(quality, ladder.lambdas[self.rung])
         return rate_weight(self.config.rate, quality, progress)
 
-    def _wanted_codes(self, batch: Batch) -> Tensor:
-        """Tokenizer indices of a batch: of whole pictures where they fit into memory, else of the crops."""
+    def _wanted(self, batch: Batch) -> Tensor:
+        """The tokenizer's latents of a batch, or the indices of its codes where it has some.
+
+        Indices are those of whole pictures where they fit into memory, else of the crops.
+        """
+        if self.module.vqgan.quantize is None:
+            return tokenizer_latents(self.module, batch.pixels, bf16=self.bf16)
         if self.config.stream or not batch.crops:
             return tokenizer_indices(self.module, batch.pixels, bf16=self.bf16)
         return to_device(self.cache(batch.crops), batch.pixels.device)
 
-    def _latent_terms(self, fused: Fused, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        wanted = self.module.vqgan.quantize.codebook()[indices]
-        terms = {
-            "latent": F.mse_loss(fused.latent.float(), wanted),
-            "code": F.cross_entropy(fused.logits.float().flatten(0, -2), indices.flatten()),
-        }
+    def _latent_terms(self, fused: Fused, wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """wanted: see `_wanted`."""
+        book = self.module.vqgan.quantize
+        if book is None or fused.logits is None:
+            variance = wanted.var((0, 1, 2), correction=0).mean()
+            terms = {"latent": F.mse_loss(fused.latent.float(), wanted) / variance}
+        else:
+            terms = {
+                "latent": F.mse_loss(fused.latent.float(), book.codebook()[wanted]),
+                "code": F.cross_entropy(fused.logits.float().flatten(0, -2), wanted.flatten()),
+            }
         return weighted_sum(terms, self.config.weights), terms
+
+    def judged(self) -> dict[str, Tensor]:
+        """The discriminators' turn."""
+        return self.judge.after_step(distributed.average_gradients)
 
     def after_step(self, taken: Tensor) -> dict[str, Tensor]:
         """Revive codes, train the discriminator; see `Stage`."""
-        judged = self.judge.after_step(distributed.average_gradients)
+        judged = self.judged()
         found = [_gather(batches) for batches in zip(*self.last, strict=True)]
         z, _ = found[0]
         if self.pending is not None:
             # the codebook starts from vectors that the encoder produces once it has found its feet
+            self.waited += 1
+            if self.waited <= SEED_AFTER:
+                return judged
             self.pending = torch.cat([self.pending.to(z.device), z])
             if len(self.pending) >= SEED_VECTORS:
                 self.module.quantize.seed(self.pending)
@@ -286,13 +326,14 @@ class CodecStage:
         """Which codes are idle, what will seed them, where the rate's control is; see `Stage`."""
         pending = {} if self.pending is None else {"pending": self.pending}
         idle = torch.cat([book.idle for book in self.module.codebooks()])
-        return {"idle": idle, "rung": self.rung, **pending, **self.judge.state()}
+        return {"idle": idle, "rung": self.rung, "waited": self.waited, **pending, **self.judge.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Stage`."""
         # without an entry the codebook was seeded, and doing so again would throw away what was trained
         self.pending = state.get("pending")
         self.judge.load_state(state)
+        self.waited = state.get("waited", SEED_AFTER)
         self.rung = min(state.get("rung", 0), max(0, len(self.config.rate.ladder.lambdas) - 1))
         books = self.module.codebooks()
         if "idle" in state:

@@ -12,7 +12,6 @@ import torch
 from dlf.errors import DlfError, TrainingError
 from dlf.extras import first_line
 from dlf.losses.picture import Wrap
-from dlf.nn.detail import device_masks
 from dlf.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -28,8 +27,6 @@ class Compiler:
     """
 
     def __init__(self, compile_with: Wrap | None = None) -> None:
-        # said here and not where it is written, for that would load half a compiler with every model
-        torch.compiler.assume_constant_result(device_masks)
         torch._dynamo.config.recompile_limit = VARIANTS
         self.active = True
         self._compile = compile_with or _compiled

@@ -36,7 +36,8 @@ class Rate:
 class TrainConfig:
     """One stage of training.
 
-    stage: tokenizer (VQGAN), align (latents), joint (pixels).  shapes: (height, width) of crops,
+    stage: tokenizer (VQGAN), align (latents), joint (pixels), decoder (what lies behind the symbols; the
+    streams stay as they are).  shapes: (height, width) of crops,
     multiples of 32, one drawn for each step.  minutes: if above 0, the run ends after so many, however
     many steps that are; what else is said in steps or fractions of the run keeps its share of `steps`, but
     pictures are drawn and checkpoints written every minute (see `dlf.train.budget`).  pixels: of one
@@ -51,6 +52,8 @@ class TrainConfig:
     quantised: in the tokenizer stage, False trains its decoder on latents that are not rounded to codes,
     for a later stage with `codes_apart` above 1, where a warm start places the codes (see
     `dlf.train.mixture`).
+    token_ends: in the decoder stage, tokens that a window sends at qualities 0 and 50, as the bundle has them
+    (see `dlf.nn.semantic.token_schedule`); empty: as the model was trained.
     stream: decode pictures when they are drawn instead of holding them all in memory.  sampler: whether
     crops are cut on the host or on the training device; auto is the device where that is a GPU.
     downscale: largest factor by which crops are shrunk at random, on the device only.  recompute:
@@ -59,7 +62,7 @@ class TrainConfig:
     """
 
     preset: str
-    stage: Literal["tokenizer", "align", "joint"]
+    stage: Literal["tokenizer", "align", "joint", "decoder"]
     steps: int
     shapes: tuple[tuple[int, int], ...]
     pixels: int
@@ -79,6 +82,7 @@ class TrainConfig:
     detail_dropout: float = 0.0
     quantised: bool = True
     codes_apart: float = 1.0
+    token_ends: tuple[int, ...] = ()
     parts: int = 1
     stream: bool = False
     sampler: Literal["auto", "host", "device"] = "auto"

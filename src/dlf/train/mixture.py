@@ -32,6 +32,7 @@ def open_mixture(model: Dlf, pixels: Tensor, apart: float) -> float:
     """
     latents, joint = _samples(model, pixels)
     quantize = model.vqgan.quantize
+    assert quantize is not None
     quantize.seed(latents)
     codes = quantize.embedding.weight
     mean = codes.mean(0)

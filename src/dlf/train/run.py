@@ -23,6 +23,7 @@ from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.compiling import set_backends, too_large
 from dlf.train.config import TrainConfig
 from dlf.train.data import Ahead, CropSampler, Sampler, StreamSampler, load_images, whole_cells
+from dlf.train.decoder_stage import DecoderStage
 from dlf.train.device_sampler import DeviceSampler, fits_device
 from dlf.train.distributed import choose_device
 from dlf.train.loop import CHECKPOINT, Run
@@ -46,6 +47,7 @@ class Sources:
     train, val: folders of pictures or WebDataset shards.  out: the run's folder.  init: a checkpoint or a
     folder of weights (`dlf.train.weights`) whose averaged weights this stage starts from.  perceptual: see
     `dlf.losses.perceptual.perceptual_distance`.
+    features: weights of the frozen network of a discriminator (`dlf.losses.discriminators.LiteFeatures`).
     titok, vqgan: files of the pretrained models that a new codec starts from.
     """
 
@@ -54,6 +56,7 @@ class Sources:
     out: Path
     init: Path | None
     perceptual: str | None
+    features: Path | None = None
     titok: Path | None = None
     vqgan: Path | None = None
 
@@ -162,7 +165,7 @@ def build_stage(
         perceptual = perceptual_distance(sources.perceptual)
         perceptual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.stage == "tokenizer":
-        stage = TokenizerStage(config, perceptual, val)
+        stage = TokenizerStage(config, perceptual, val, sources.features)
         if sources.init is not None:
             _start_from(stage.module, load_weights(sources.init))
         return stage
@@ -176,9 +179,14 @@ def build_stage(
         tokenizer = not any(key.startswith(TOKENIZER_PREFIX) for key in weights)
         _start_from(model.vqgan if tokenizer else model, weights)
         if tokenizer and model.config.stem.tokenizer and not resumes:
-            pictures = images[:: max(1, len(images) // WARM_PICTURES)]
-            warm_start(model, pictures, apart=config.codes_apart)
-    return CodecStage(config, model, perceptual, images, val)
+            if model.config.vqgan.codes:
+                pictures = images[:: max(1, len(images) // WARM_PICTURES)]
+                warm_start(model, pictures, apart=config.codes_apart)
+            else:  # nothing between stem and latent has a formula, and the align stage soon finds it
+                stem = model.encoder.patch_embed.get_submodule("encoder")
+                stem.load_state_dict(model.vqgan.encoder.state_dict())
+    kind = DecoderStage if config.stage == "decoder" else CodecStage
+    return kind(config, model, perceptual, images, val, sources.features)
 
 
 def _start_from(module: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,25 @@ class TokenizerStage:
     """Picture loss and VQ loss; see `dlf.train.loop.Stage`."""
 
     def __init__(
-        self, config: TrainConfig, perceptual: nn.Module | None, val: Sequence[NDArray[np.uint8]]
+        self,
+        config: TrainConfig,
+        perceptual: nn.Module | None,
+        val: Sequence[NDArray[np.uint8]],
+        features: Path | None = None,
     ) -> None:
         self.config, self.perceptual, self.val = config, perceptual, val
         self.module = Vqgan(PRESETS[config.preset].vqgan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = config.precision == "bf16"
         batches = len(distributed.own_parts(config.parts))
         self.judge = PictureLoss(
-            config.weights, config.adversarial, perceptual, bf16=self.bf16, batches=batches
+            config.weights,
+            config.adversarial,
+            perceptual,
+            bf16=self.bf16,
+            batches=batches,
+            features=features,
         )
+        self.book = self.module.quantize if config.quantised else None
         # latents and indices of the step's batches
         self.last: deque[tuple[Tensor, Tensor]] = deque(maxlen=batches)
         # latents collected for seeding the codebook, (N, code dim)
@@ -54,10 +65,12 @@ class TokenizerStage:
         """
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             z = self.module.encode(pixels)
-        z = z.float()
-        quantised, indices, vq = quantise_grid(self.module.quantize, z)
-        if not rounded:
-            quantised, vq = z, vq * 0
+        quantised = z = z.float()
+        vq, indices = z.new_zeros(()), torch.zeros(z.shape[:-1], dtype=torch.int64, device=z.device)
+        if self.book is not None:
+            nearest, indices, loss = quantise_grid(self.book, z)
+            if rounded:
+                quantised, vq = nearest, loss
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             picture = self.module.decode(quantised)
         return picture.float(), z, indices, vq
@@ -81,7 +94,7 @@ class TokenizerStage:
     def after_step(self, taken: Tensor) -> dict[str, Tensor]:
         """Revive codes, train the discriminator; see `Stage`."""
         judged = self.judge.after_step(distributed.average_gradients)
-        if not self.config.quantised:
+        if self.book is None:
             return judged
         self.seen += 1
         latents, indices = (distributed.gather_rows(rows) for rows in zip(*self.last, strict=True))
@@ -89,11 +102,11 @@ class TokenizerStage:
             if self.seen > SEED_STEP - SEED_BATCHES:
                 self.pending = torch.cat([self.pending.to(latents.device), latents])
             if self.seen == SEED_STEP:
-                self.module.quantize.seed(self.pending)
+                self.book.seed(self.pending)
                 self.pending = self.pending[:0]
             return judged
-        moved = self.module.quantize.revive(latents, indices, CODE_PATIENCE, taken)
-        return {"codes": self.module.quantize.used(indices).sum(), "moved": moved, **judged}
+        moved = self.book.revive(latents, indices, CODE_PATIENCE, taken)
+        return {"codes": self.book.used(indices).sum(), "moved": moved, **judged}
 
     def validate(self) -> Validation:
         """Measure whole pictures; see `Stage`."""
@@ -101,7 +114,7 @@ class TokenizerStage:
         pairs: list[tuple[Tensor, Tensor]] = []
         used: set[int] = set()
         for image in self.val:
-            target = to_float([image]).to(self.module.quantize.idle.device) * 2 - 1
+            target = to_float([image]).to(self.module.post_quant_conv.weight.device) * 2 - 1
             picture, _, indices, _ = self.reconstruct(target, rounded=self.config.quantised)
             used.update(indices.flatten().tolist())
             for key, value in pixel_terms(picture, target, self.config.weights, self.perceptual).items():
@@ -114,8 +127,9 @@ class TokenizerStage:
 
     def state(self) -> dict[str, Any]:
         """Which codes are idle and how far the run is from seeding them; see `Stage`."""
-        own = {"seen": self.seen, "idle": self.module.quantize.idle, "pending": self.pending}
-        return {**own, **self.judge.state()}
+        own = {"seen": self.seen, "pending": self.pending}
+        idle = {} if self.book is None else {"idle": self.book.idle}
+        return {**own, **idle, **self.judge.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Stage`."""
@@ -123,4 +137,5 @@ class TokenizerStage:
         self.seen = state.get("seen", SEED_STEP)
         self.pending = state.get("pending", self.pending)
         self.judge.load_state(state)
-        self.module.quantize.idle.copy_(state.get("idle", self.module.quantize.idle))
+        if self.book is not None:
+            self.book.idle.copy_(state.get("idle", self.book.idle))

@@ -185,6 +185,7 @@ def _fuse_by_distance(model: Dlf) -> None:
     norms, a small scale through tanh.
     """
     dim, width = model.config.vqgan.code_dim, model.config.tokens.width
+    assert model.vqgan.quantize is not None
     get, codes = model.fusion.get_parameter, model.vqgan.quantize.codebook()
     channel = torch.arange(dim)
     power = codes.square().mean()

@@ -18,11 +18,10 @@ function drawPlots() {
         line: { dash: line.published ? "dash" : "solid", color: colours[line.label] }, marker: { color: colours[line.label] },
       };
     });
-    const better = plot.lower_is_better ? "lower" : "higher";
     const layout = {
       title: { text: plot.title }, font: { color: ink }, paper_bgcolor: clear, plot_bgcolor: clear,
       xaxis: { ...axis, title: { text: "bits per pixel" }, rangemode: "tozero" },
-      yaxis: { ...axis, title: { text: `${plot.title} (${better} is better)` } }, legend: { orientation: "h", y: -0.25 },
+      yaxis: { ...axis, title: { text: plot.axis } }, legend: { orientation: "h", y: -0.25 },
       margin: { l: 60, r: 10, t: 40, b: 40 }, showlegend: true,
     };
     Plotly.newPlot(boxes[place], traces, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendDataToCloud"] });

@@ -1,0 +1,114 @@
+"""KID on patches: the unbiased estimate, its subsets, and that it comes out the same again."""
+
+from __future__ import annotations
+
+import importlib.util
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+pytest.importorskip("torch")
+pytest.importorskip("torchmetrics")
+
+import torch
+
+from dlf.evaluation import sets
+from dlf.evaluation.candidates import Coder
+from dlf.evaluation.dataset import find_pictures
+from dlf.evaluation.formats import open_format
+from dlf.evaluation.ledger import Ledger, Row
+from dlf.evaluation.metrics import PSNR
+from dlf.evaluation.runner import Bench, Experiment, Target, evaluate
+
+pytestmark = pytest.mark.torch
+
+
+def kernel_distance(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Return the unbiased squared maximum mean discrepancy of (n, d) with the kernel (x y / d + 1)^3."""
+
+    def kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def others(k: NDArray[np.float64]) -> float:
+        return float(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
+
+    return others(kernel(x, x)) + others(kernel(y, y)) - 2 * float(kernel(x, y).mean())
+
+
+@pytest.fixture
+def perceptual_tests() -> ModuleType:
+    """The tests next door, which can write a small Inception stem."""
+    path = Path(__file__).with_name("test_evaluation_perceptual.py")
+    spec = importlib.util.spec_from_file_location("perceptual_tests", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for name in "ab":
+        small = Image.fromarray(rng.integers(0, 256, (20, 26, 3), np.uint8))
+        small.resize((520, 400)).save(tmp_path / "pictures" / f"{name}.png")
+    webp = Coder("webp", open_format("webp"), (Fraction(1),))
+    return Experiment((webp,), (Target(bpp=0.1), Target(bpp=4)), (PSNR,), "psnr")
+
+
+def rows_of(experiment: Experiment, folder: Path) -> list[Row]:
+    return list(evaluate(experiment, find_pictures(folder / "pictures"), Ledger(folder / "rows.jsonl")))
+
+
+def test_the_stem_kid_is_the_unbiased_estimate_over_all_patches(
+    tmp_path: Path, experiment: Experiment, perceptual_tests: ModuleType
+) -> None:
+    perceptual_tests.write_stem(tmp_path / "stem.safetensors")
+    metric = sets.stem_kid_metric(tmp_path / "stem.safetensors")
+    pictures = find_pictures(tmp_path / "pictures")
+    rows = rows_of(experiment, tmp_path)
+    found = sets.set_scores(experiment, pictures, rows, [metric])
+    from dlf.evaluation.perceptual import stem_vectors
+
+    network = stem_vectors(tmp_path / "stem.safetensors")
+
+    def vectors(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+        with torch.inference_mode():
+            x = torch.tensor(sets.patches(rgb)).permute(0, 3, 1, 2)
+            return np.asarray(network(x).double())
+
+    benches = [Bench(experiment, picture) for picture in pictures]
+    x = np.concatenate([vectors(bench.original) for bench in benches])
+    assert len(x) == 2 * 3
+    for target in ("0.1", "4"):
+        chosen = [row for row in rows if row.target == target]
+        y = np.concatenate([vectors(bench.paint(row)) for bench, row in zip(benches, chosen, strict=True)])
+        value = found["webp", target]["stem_kid"]
+        assert value == pytest.approx(1000 * kernel_distance(x, y), rel=1e-3, abs=1e-4)
+    assert sets.set_scores(experiment, pictures, rows, [metric]) == found
+
+
+def test_more_patches_than_a_subset_are_drawn_with_a_fixed_seed(
+    tmp_path: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Means(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.float().mean((2, 3)) / 255
+
+    monkeypatch.setattr(sets, "SUBSET", 4)
+    pictures, rows = find_pictures(tmp_path / "pictures"), rows_of(experiment, tmp_path)
+    metric = sets.kid_metric(Means())
+    assert (metric.make(5).subsets, metric.make(5).subset_size) == (sets.SUBSETS, 4)
+    assert (metric.make(4).subsets, metric.make(4).subset_size) == (1, 4)
+    first = sets.set_scores(experiment, pictures, rows, [metric])
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert sets.set_scores(experiment, pictures, rows, [metric]) == first
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,208 @@
+"""A new painter for the files of a model: same symbols, other pixels, or no bundle at all."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+import dlf
+from dlf.bitstream import container
+from dlf.codec.bundle import FILES, ModelBundle
+from dlf.codec.codec import StreamCodec
+from dlf.codec.onnx_backend import OnnxBackend
+from dlf.errors import BundleError
+from dlf.export.parity import compare
+from dlf.export.recover import recover
+from dlf.export.run import ExportJob, PainterJob, export, export_painter
+from dlf.nn.build import TINY
+from dlf.nn.model import Dlf
+from dlf.records import UInt8
+from dlf.train import checkpoint
+from dlf.train.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.torch
+
+SYNTHESIS = "synthesis.onnx"
+
+
+def save(path: Path, model: Dlf, preset: str = "tiny") -> Path:
+    weights = dict(model.state_dict())
+    checkpoint.save(path, Checkpoint(0, {"preset": preset}, weights, weights, {}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model() -> Dlf:
+    torch.manual_seed(8)
+    model = Dlf(TINY).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    y, x = np.mgrid[:96, :320]
+    for i in range(2):
+        waves = np.stack([(x * x // 40 + y * (3 + i)) % 256, (y * y // 30 + x) % 256, (x + y) % 256], 2)
+        Image.fromarray(waves.astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(model: Dlf, data: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    folder = tmp_path_factory.mktemp("models")
+    export(ExportJob(save(folder / "a.pt", model), data, folder / "base", "base-v1", 101, 40, {"by": "us"}))
+    return ModelBundle.open(folder / "base")
+
+
+@pytest.fixture(scope="module")
+def job(model: Dlf, data: Path, base: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> PainterJob:
+    """A checkpoint that was trained further behind the symbols: every weight of the last layers moved."""
+    folder = tmp_path_factory.mktemp("painter")
+    other = copy.deepcopy(model)
+    for name, parameter in other.named_parameters():
+        if name.startswith(("fusion.", "vqgan.decoder.", "decoder.", "details.dec_")):
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    path = save(folder / "b.pt", other)
+    return PainterJob(path, data, folder / "bundle", "base-v2", {"by": "them"}, base)
+
+
+@pytest.fixture(scope="module")
+def painter(job: PainterJob) -> ModelBundle:
+    export_painter(job)
+    return ModelBundle.open(job.folder)
+
+
+def test_all_but_the_painter_is_the_same(base: ModelBundle, painter: ModelBundle) -> None:
+    for name in FILES:
+        assert (painter.read(name) == base.read(name)) == (name != SYNTHESIS)
+    old, new = base.manifest, painter.manifest
+    assert new == replace(old, name="base-v2", card={"by": "them"}, files=new.files)
+    assert (new.id, new.numerics) == (old.id, old.numerics)
+    assert {path.name for path in painter.folder.iterdir()} == {*FILES, "manifest.json"}
+
+
+@pytest.mark.parametrize("quality", [0, 37, 100])
+def test_files_of_the_one_are_painted_by_the_other(
+    quality: int, base: ModelBundle, painter: ModelBundle, picture: Callable[[int, int], UInt8]
+) -> None:
+    first, second = dlf.Codec(base.folder, 1), dlf.Codec(painter.folder, 1)
+    data = first.encode(picture(100, 310), quality)
+    assert second.encode(picture(100, 310), quality) == data
+    stream = container.load(data)
+    symbols = [
+        StreamCodec(101, found.tables(), OnnxBackend(found, found.tables(), 1)).receive(stream)
+        for found in (base, painter)
+    ]
+    np.testing.assert_array_equal(symbols[0].tokens, symbols[1].tokens)
+    np.testing.assert_array_equal(symbols[0].y_hat, symbols[1].y_hat)
+    painted = [np.asarray(codec.decode(data)).astype(int) for codec in (first, second)]
+    assert np.abs(painted[0] - painted[1]).mean() > 1
+    assert second.info(data).model_name == "base-v2"
+
+
+def test_its_weights_come_back(painter: ModelBundle, picture: Callable[[int, int], UInt8]) -> None:
+    model = Dlf(TINY).eval().requires_grad_(False)
+    model.load_state_dict(recover(painter, "tiny").tensors)
+    parity = compare(model, painter, [picture(96, 320)], 50)
+    parity.check()
+    assert parity.tokens == 1
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "encoder.conv_out.weight",
+        "quantize.embedding.weight",
+        "details.context.y_spatial_prior_reduction.weight",
+    ],
+)
+def test_other_frozen_parts_are_refused(part: str, model: Dlf, job: PainterJob, tmp_path: Path) -> None:
+    other = copy.deepcopy(model)
+    moved = other.get_parameter(part)
+    moved.add_(0.2 * torch.randn_like(moved))
+    path = save(tmp_path / "c.pt", other)
+    with pytest.raises(BundleError, match=r"are not those of 'base-v1'") as found:
+        export_painter(replace(job, checkpoint=path, folder=tmp_path / "out"))
+    assert "\n" not in str(found.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_what_cannot_be_the_base_is_refused(job: PainterJob, base: ModelBundle, tmp_path: Path) -> None:
+    manifest = base.manifest
+    wrong = {
+        "has other tokens": replace(base, manifest=replace(manifest, channels=12)),
+        "name of its own": replace(base, manifest=replace(manifest, name=job.name)),
+    }
+    for sentence, bundle in wrong.items():
+        with pytest.raises(BundleError, match=sentence):
+            export_painter(replace(job, base=bundle, folder=tmp_path / "out"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_that_stood_there_stays_when_the_check_fails(
+    model: Dlf, job: PainterJob, tmp_path: Path
+) -> None:
+    other = copy.deepcopy(model)
+    other.get_parameter("encoder.conv_out.weight").mul_(-1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("kept")
+    wrong = replace(job, checkpoint=save(tmp_path / "c.pt", other), folder=tmp_path / "out")
+    with pytest.raises(BundleError):
+        export_painter(wrong)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.pt", "out"]
+    assert (tmp_path / "out" / "mine").read_text() == "kept"
+
+
+def dlf_export(*words: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "dlf", "export", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True)
+
+
+def test_the_command(job: PainterJob, base: ModelBundle, model: Dlf, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    card = tmp_path / "card.json"
+    card.write_text(json.dumps({"by": "me"}))
+    common = ["-o", out, "--data", job.data, "--name", "mine", "--painter-for", base.folder, "--card", card]
+    done = dlf_export(job.checkpoint, *common)
+    assert done.returncode == 0, done.stderr
+    made = ModelBundle.open(out).manifest
+    assert (made.name, made.id, made.card) == ("mine", 101, {"by": "me"})
+    other = copy.deepcopy(model)
+    other.get_parameter("encoder.conv_out.weight").mul_(-1)
+    refused = dlf_export(save(tmp_path / "c.pt", other), *common)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("dlf: the checkpoint's encoder")
+    assert "Traceback" not in refused.stderr
+    assert ModelBundle.open(out).manifest == made
+    fixed = dlf_export(job.checkpoint, *common, "--id", 5, "--tokens", 1, 2)
+    assert fixed.returncode == 2
+    assert "--id, --tokens cannot be chosen" in fixed.stderr
+    nameless = dlf_export(job.checkpoint, "-o", out, "--data", job.data, "--name", "mine")
+    assert nameless.returncode == 2
+    assert "--id is needed" in nameless.stderr
+
+
+def test_what_is_no_codec_is_refused(model: Dlf, job: PainterJob, tmp_path: Path) -> None:
+    tokenizer = {k: v for k, v in model.state_dict().items() if k.startswith("vqgan.")}
+    path = tmp_path / "t.pt"
+    checkpoint.save(path, Checkpoint(0, {"preset": "tiny"}, tokenizer, tokenizer, {}))
+    with pytest.raises(ValueError, match="does not hold the weights of a codec"):
+        export_painter(replace(job, checkpoint=path, folder=tmp_path / "out"))
+    with pytest.raises(ValueError, match="does not have"):
+        export_painter(replace(job, checkpoint=save(path, model, "huge"), folder=tmp_path / "out"))

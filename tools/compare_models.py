@@ -1,0 +1,95 @@
+"""Two models on the same pictures: ``python tools/compare_models.py A B --data FOLDER``.
+
+One line for each quality, means over the pictures.  "painters": PSNR between what the two paint of the
+same symbols, those that A finds; they need not read each other's files, but must have latents of one size.
+The other columns are of files that each model writes and reads itself, against the originals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from dlf.codec import tiling
+from dlf.codec.bundle import ModelBundle, find
+from dlf.codec.codec import StreamCodec
+from dlf.codec.onnx_backend import OnnxBackend, open_session
+from dlf.evaluation.dataset import find_pictures
+from dlf.evaluation.metrics import PSNR, Metric
+from dlf.evaluation.perceptual import stem_metric
+from dlf.geometry import Plan
+from dlf.imageio import load_rgb
+from dlf.records import UInt8
+
+
+class Model:
+    """A bundle and what runs it."""
+
+    def __init__(self, bundle: ModelBundle) -> None:
+        tables = bundle.tables()
+        self.bundle, self.backend = bundle, OnnxBackend(bundle, tables)
+        self.codec = StreamCodec(bundle.manifest.id, tables, self.backend)
+
+
+def main() -> None:
+    """Print sizes and times to load, then the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs=2, metavar="MODEL", help="folder, name or role")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--pictures", type=int, default=8, help="spread over the folder (default: %(default)s)"
+    )
+    parser.add_argument("--quality", type=int, nargs="+", default=[30, 50])
+    parser.add_argument("--stem", type=Path, metavar="FILE", help="weights of the stem distance")
+    args = parser.parse_args()
+    models = [Model(find(name)) for name in args.models]
+    for model in models:
+        sizes = {name: (model.bundle.folder / name).stat().st_size for name in model.bundle.manifest.files}
+        seconds = load_seconds(model.bundle)
+        print(
+            f"{model.bundle.manifest.name}: {sum(sizes.values())} bytes, {sizes}, loaded in {seconds:.2f} s"
+        )
+    metrics = [PSNR, *([stem_metric(args.stem)] if args.stem else [])]
+    files = find_pictures(args.data)
+    count = min(args.pictures, len(files))
+    pictures = [load_rgb(files[i * len(files) // count].path)[0] for i in range(count)]
+    for quality in args.quality:
+        rows = np.array([compare(models, picture, quality, metrics) for picture in pictures])
+        judged = [*(metric.name for metric in metrics), "bytes"]
+        names = ["painters", *(f"{what} {model}" for model in "AB" for what in judged)]
+        means = ", ".join(f"{n} {v:.4f}" for n, v in zip(names, rows.mean(0), strict=True))
+        print(f"quality {quality}: {means}; least painters {rows[:, 0].min():.2f}", flush=True)
+
+
+def load_seconds(bundle: ModelBundle) -> float:
+    """Processor time to make the sessions of the pixel networks."""
+    graphs = [bundle.read(name) for name in ("analysis.onnx", "synthesis.onnx")]
+    start = time.process_time()
+    for data in graphs:
+        open_session(data)
+    return time.process_time() - start
+
+
+def compare(models: list[Model], picture: UInt8, quality: int, metrics: list[Metric]) -> list[float]:
+    """One picture's numbers: painters, then those of A and those of B; bytes are of the payload."""
+    first, second = models
+    scores = [metric.against(picture) for metric in metrics]
+    row = []
+    for model in models:
+        stream = model.codec.encode_rgb(picture, quality)
+        painted = model.codec.decode_stream(stream)
+        row += [*(score(painted) for score in scores), float(len(stream.payload))]
+        if model is first:
+            plan, found = Plan(*picture.shape[:2]), model.codec.receive(stream)
+            again = tiling.synthesise(second.backend, plan, found.tokens, found.y_hat, quality)
+            row.insert(0, PSNR.against(painted)(plan.crop(again)))
+    return row
+
+
+if __name__ == "__main__":
+    main()
