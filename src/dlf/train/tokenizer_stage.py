@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dlf.losses.objective import pixel_terms
 from dlf.losses.picture import PictureLoss, Wrap
 from dlf.nn.build import PRESETS
+from dlf.nn.vq import VectorQuantizer
 from dlf.nn.vqgan import Vqgan, quantise_grid
 from dlf.train import distributed
 from dlf.train.config import TrainConfig
@@ -67,10 +68,12 @@ class TokenizerStage:
             z = self.module.encode(pixels)
         quantised = z = z.float()
         vq, indices = z.new_zeros(()), torch.zeros(z.shape[:-1], dtype=torch.int64, device=z.device)
+        # processes exchange the gradients of all weights: those of codes that are not in use are 0
         if self.book is not None:
             nearest, indices, loss = quantise_grid(self.book, z)
-            if rounded:
-                quantised, vq = nearest, loss
+            quantised, vq = (nearest, loss) if rounded else (z, 0 * loss)
+        elif isinstance(self.module.quantize, VectorQuantizer):
+            vq = 0 * self.module.quantize.embedding.weight.sum()
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             picture = self.module.decode(quantised)
         return picture.float(), z, indices, vq
