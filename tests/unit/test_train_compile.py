@@ -182,7 +182,7 @@ def test_the_whole_configuration_can_be_printed_and_read_again(
 BARE = """
 import sys
 # a name that stands for nothing: importing it fails, and looking for it finds nothing
-for name in ("constriction", "onnxruntime", "onnx", "onnxscript", "rich", "yaml", "tensorboard", "matplotlib"):
+for name in "constriction onnxruntime onnx onnxscript rich yaml tensorboard matplotlib".split():
     sys.modules[name] = None
 from dlf.cli.main import main
 sys.exit(main(sys.argv[1:]))
