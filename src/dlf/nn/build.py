@@ -81,7 +81,7 @@ BASE = ModelConfig(
         encoder_layers=(1, 3), decoder_layers=(0, 2), width=128, heads=4, depth=1, mlp_ratio=2,
     ),
     quant=QuantConfig(
-        channels=64, hidden=320, blocks=1, qualities=5, integer=True, spatial_blocks=2, token_channels=32,
+        channels=64, hidden=256, blocks=1, qualities=5, integer=True, spatial_blocks=2, token_channels=32,
     ),
     fusion=FusionConfig(width=256, hidden=384, detail_swin=0, token_swin=0, swin=0),
     vqgan=VqganConfig(
@@ -135,7 +135,6 @@ TINY = ModelConfig(
 TINY_V2 = replace(
     TINY,
     name="tiny-v2",
-    stem=StemConfig(tokenizer=True),
     quant=replace(TINY.quant, token_channels=4),
     vqgan=replace(TINY.vqgan, codes=0, shortcut=True),
 )

@@ -179,12 +179,8 @@ def build_stage(
         tokenizer = not any(key.startswith(TOKENIZER_PREFIX) for key in weights)
         _start_from(model.vqgan if tokenizer else model, weights)
         if tokenizer and model.config.stem.tokenizer and not resumes:
-            if model.config.vqgan.codes:
-                pictures = images[:: max(1, len(images) // WARM_PICTURES)]
-                warm_start(model, pictures, apart=config.codes_apart)
-            else:  # nothing between stem and latent has a formula, and the align stage soon finds it
-                stem = model.encoder.patch_embed.get_submodule("encoder")
-                stem.load_state_dict(model.vqgan.encoder.state_dict())
+            pictures = images[:: max(1, len(images) // WARM_PICTURES)]
+            warm_start(model, pictures, apart=config.codes_apart)
     kind = DecoderStage if config.stage == "decoder" else CodecStage
     return kind(config, model, perceptual, images, val, sources.features)
 

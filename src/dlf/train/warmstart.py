@@ -3,8 +3,8 @@
 From random weights both branches need tens of thousands of steps to rediscover the tokenizer's latent.
 Instead the stem takes the tokenizer's encoder, and the path from there to the mixture over the codebook
 is set by formula: its residual blocks start near zero, the detail latent is a principal component
-transform of 2x2 patches of latents, and the fusion head computes softmax(-|latent - code|^2 / T).  The
-tokens start as principal components of what the ViT makes of random weights, spread over their codes.
+transform of 2x2 patches of latents, and the fusion head computes softmax(-|latent - code|^2 / T), or, where
+there are no codes, hands the latent on.  The tokens start as principal components of what the ViT makes of random weights, spread over their codes.
 Training then moves all of it.
 """
 
@@ -58,7 +58,10 @@ def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, apart: float 
         _damp_branches(model)
         _open_detail_path(model)
         _principal_details(model, pixels)
-        _fuse_by_distance(model)
+        if model.fusion.direct is None:
+            _fuse_by_distance(model)
+        else:
+            _fuse_directly(model)
     _spread_tokens(model, pixels)
     if isinstance(model.details, VectorDetails):
         _seed_details(model.details, pixels, model)
@@ -213,6 +216,16 @@ def _fuse_by_distance(model: Dlf) -> None:
     out.mul_(BRANCH)
     out[:, :dim] = 2 * codes / (LINEAR * TEMPERATURE)
     get("ffn.3.bias").copy_(-codes.square().sum(1) / TEMPERATURE)
+
+
+def _fuse_directly(model: Dlf) -> None:
+    """The latent is what the first channels of the details carry; what the head adds starts small."""
+    fusion, dim = model.fusion, model.config.vqgan.code_dim
+    assert fusion.direct is not None
+    fusion.direct.weight.copy_(torch.eye(dim, fusion.direct.in_features))
+    fusion.direct.bias.zero_()
+    fusion.get_parameter("ffn.3.weight").mul_(BRANCH)
+    fusion.get_parameter("ffn.3.bias").zero_()
 
 
 def _set_constants(bias: Tensor, used: int, power: Tensor) -> Tensor:
