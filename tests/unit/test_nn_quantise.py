@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from dlf.nn.build import TINY
 from dlf.nn.context import SCALE_HIGH, SCALE_LOW, SCALES, ContextModel, interpolate_anchors
 from dlf.nn.detail import DetailQuantizer, place_masks, step_places
 from dlf.nn.rate import gaussian_bits, round_ste
-from dlf.nn.vq import VectorQuantizer
+from dlf.nn.vq import VectorQuantizer, lattice
 
 pytestmark = pytest.mark.torch
 
@@ -201,3 +202,20 @@ def test_detail_quantizer() -> None:
 def test_masks_of_the_trainer_are_those_of_the_codec(size: tuple[int, int]) -> None:
     masks = place_masks(step_places(12), *size)
     np.testing.assert_array_equal(masks.numpy(), step_masks(12, *size))
+
+
+def test_the_nearest_point_of_a_lattice_is_found_number_by_number() -> None:
+    """Finite scalar quantisation: every number goes to the nearest of its levels, on its own."""
+    vq = VectorQuantizer(64, 3, normalise=False, commitment=0.0, levels=4)
+    z = 2 * torch.randn(200, 3)
+    found = vq(z)
+    torch.testing.assert_close(found.quantised, (z - 0.5).round().add(0.5).clamp(-1.5, 1.5))
+    assert len(lattice(4, 3).unique(dim=0)) == 64
+    assert not any(p.requires_grad for p in vq.parameters())
+
+
+def test_a_lattice_of_another_size_is_refused() -> None:
+    tokens = TINY.tokens
+    for change in ({"levels": 3}, {"levels": 2, "spread": False}):
+        with pytest.raises(ValueError, match="levels of 4 numbers are not 16 codes"):
+            replace(tokens, **change)

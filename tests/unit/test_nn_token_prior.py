@@ -92,7 +92,7 @@ def test_whole_codes_are_whole_and_near() -> None:
 
 
 def test_more_tokens_than_a_sum_may_have_are_refused() -> None:
-    fits = replace(TOKENS, count=FAN_IN_LIMIT // 5, code_dim=4)
+    fits = replace(TOKENS, count=FAN_IN_LIMIT // 5, code_dim=4, levels=0)
     TokenPrior(fits, 1)
     with pytest.raises(ValueError, match="not exact"):
         TokenPrior(replace(fits, count=fits.count + 1), 1)

@@ -70,8 +70,8 @@ BASE = ModelConfig(
     name="base",
     stem=StemConfig(tokenizer=True),
     tokens=TokenConfig(
-        count=24, codes=1024, code_dim=12, width=192, heads=6, encoder_layers=4, decoder_layers=3,
-        mlp_ratio=4, legacy_reshape=False, tail_drop=True, spread=True,
+        count=24, codes=1024, code_dim=5, width=192, heads=6, encoder_layers=4, decoder_layers=3,
+        mlp_ratio=4, legacy_reshape=False, tail_drop=True, spread=True, levels=4,
     ),
     detail=DetailConfig(
         width=256, head_width=32, swin_window=8, encoder_in_swin=1, encoder_out_swin=0, decoder_in_swin=0,
@@ -135,6 +135,7 @@ TINY = ModelConfig(
 TINY_V2 = replace(
     TINY,
     name="tiny-v2",
+    tokens=replace(TINY.tokens, code_dim=2, levels=4),
     quant=replace(TINY.quant, token_channels=4),
     vqgan=replace(TINY.vqgan, codes=0, shortcut=True),
 )

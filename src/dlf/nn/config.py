@@ -62,8 +62,10 @@ class TokenConfig:
     count: tokens a window.  legacy_reshape: the released weights reshape (tokens, width) to
     (width, tokens) without a transpose before the output projection.  tail_drop: the model was trained
     with fewer tokens than `count`, missing ones replaced by a learned vector.  spread: token vectors are
-    standardised by running statistics before they are normalised to length 1; without it, and without
-    pretrained tokens, all pictures soon share one code (see `dlf.nn.hybrid.RunningStandard`).
+    standardised by running statistics before they are quantised; without it, and without pretrained
+    tokens, all pictures soon share one code (see `dlf.nn.hybrid.RunningStandard`).  levels: above 0, the
+    codes are the lattice of so many levels in each of `code_dim` numbers (FSQ, Mentzer et al. 2024), which
+    nothing has to learn and of which none can die; levels ** code_dim must be `codes`, and `spread` on.
     """
 
     count: int
@@ -77,6 +79,13 @@ class TokenConfig:
     legacy_reshape: bool
     tail_drop: bool
     spread: bool
+    levels: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a lattice of another size, or of numbers without a scale."""
+        if self.levels and (self.levels**self.code_dim != self.codes or not self.spread):
+            msg = f"{self.levels} levels of {self.code_dim} numbers are not {self.codes} codes with spread"
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class RunningStandard(nn.Module):
     mean: Tensor
     square: Tensor
 
-    def __init__(self, count: int, dim: int, momentum: float = 0.005) -> None:
+    def __init__(self, count: int, dim: int, momentum: float = 0.02) -> None:
         super().__init__()
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(count, dim))

@@ -57,7 +57,11 @@ class Dlf(nn.Module):
         # different pictures onto the same few of them
         commitment = 0.0 if config.tokens.spread else 0.25
         self.quantize = VectorQuantizer(
-            config.tokens.codes, config.tokens.code_dim, normalise=True, commitment=commitment
+            config.tokens.codes,
+            config.tokens.code_dim,
+            normalise=not config.tokens.levels,
+            commitment=commitment,
+            levels=config.tokens.levels,
         )
         self.details = _details(config)
         self.decoder = HybridDecoder(config)

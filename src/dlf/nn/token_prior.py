@@ -18,11 +18,11 @@ from dlf.nn.config import TokenConfig
 from dlf.nn.exact import ACTIVATION_UNIT, Arithmetic, round_half_up, settle
 
 # a number of a code of length 1 is about 1/4, so in these units it is about one unit of activations
-CODE_UNIT = 64
+CODE_UNIT = 64  # a lattice's numbers come out as -96, -32, 32, 96
 
 
 def whole_codes(codes: Tensor) -> Tensor:
-    """Codes of length 1 (..., dim) as whole numbers -64..64, without a gradient."""
+    """Codes (..., dim) as whole numbers, -64..64 for those of length 1, without a gradient."""
     return settle(round_half_up(codes.detach() * CODE_UNIT))
 
 

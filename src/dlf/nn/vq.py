@@ -1,4 +1,7 @@
-"""Vector quantiser: nearest code, straight-through gradient, codebook and commitment loss."""
+"""Vector quantiser: nearest code, straight-through gradient, codebook and commitment loss.
+
+Its codes are learned, or a lattice that is given (`lattice`), of which nothing is learned.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,19 @@ class VqResult(NamedTuple):
     loss: Tensor
 
 
+def lattice(levels: int, dim: int) -> Tensor:
+    """All points of `levels` numbers, one apart and centred at 0, in each dimension: (levels ** dim, dim).
+
+    For numbers of deviation 1 that is nearly the best quantiser of so many levels (of four: Max 1960).
+    """
+    numbers = torch.arange(levels, dtype=torch.float32) - (levels - 1) / 2
+    return torch.cartesian_prod(*[numbers] * dim).reshape(-1, dim)
+
+
 class VectorQuantizer(nn.Module):
     """Nearest of `codes` vectors (van den Oord et al. 2017), on the unit sphere if `normalise`.
+
+    levels: above 0, the codes are a `lattice` (FSQ, Mentzer et al. 2024) and do not train.
 
     An unused code never gets a gradient, so `revive` moves codes that were idle for long to vectors
     that the encoder does produce; without it a small codebook collapses to a handful of codes.
@@ -26,9 +40,13 @@ class VectorQuantizer(nn.Module):
 
     idle: Tensor
 
-    def __init__(self, codes: int, dim: int, *, normalise: bool, commitment: float = 0.25) -> None:
+    def __init__(
+        self, codes: int, dim: int, *, normalise: bool, commitment: float = 0.25, levels: int = 0
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(codes, dim)
+        if levels:
+            self.embedding = nn.Embedding.from_pretrained(lattice(levels, dim), freeze=True)
         self.normalise = normalise
         self.commitment = commitment
         self.register_buffer("idle", torch.zeros(codes), persistent=False)

@@ -148,7 +148,8 @@ class CodecStage:
     ) -> None:
         self.config, self.perceptual, self.val = config, perceptual, val
         self.module = model
-        frozen = (*FROZEN[config.stage], *config.freeze)
+        lattice = ("quantize.embedding",) if model.config.tokens.levels else ()
+        frozen = (*FROZEN[config.stage], *lattice, *config.freeze)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen))
         # a model of one rate gives the same picture at every quality

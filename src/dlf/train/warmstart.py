@@ -4,8 +4,8 @@ From random weights both branches need tens of thousands of steps to rediscover 
 Instead the stem takes the tokenizer's encoder, and the path from there to the mixture over the codebook
 is set by formula: its residual blocks start near zero, the detail latent is a principal component
 transform of 2x2 patches of latents, and the fusion head computes softmax(-|latent - code|^2 / T), or, where
-there are no codes, hands the latent on.  The tokens start as principal components of what the ViT makes of random weights, spread over their codes.
-Training then moves all of it.
+there are no codes, hands the latent on.  The tokens start as principal components of what the ViT makes with
+random weights, spread over their codes.  Training then moves all of it.
 """
 
 from __future__ import annotations
@@ -257,5 +257,6 @@ def _spread_tokens(model: Dlf, pixels: Tensor) -> None:
         encoder.spread.mean.copy_(z.mean(0))
         encoder.spread.square.copy_(z.square().mean(0))
         z = encoder.spread(z)
-    model.quantize.seed(z.flatten(0, 1))
+    if not model.config.tokens.levels:
+        model.quantize.seed(z.flatten(0, 1))
     log.info("tokens start with %d codes in use", len(model.quantize.nearest(z).unique()))
