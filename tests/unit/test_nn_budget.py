@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -15,7 +16,8 @@ torch = pytest.importorskip("torch")
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlf.nn.build import COMPACT, DLF_L, PRESETS
+from dlf.nn.build import BASE, COMPACT, DLF_L, PRESETS
+from dlf.nn.config import ModelConfig
 from dlf.nn.model import Dlf
 
 pytestmark = pytest.mark.torch
@@ -39,17 +41,30 @@ MASKS = ("upper_lower_mask", "left_right_mask")
 PUBLISHED = {"encoder": 539.0, "details": 34.0, "decoder": 522.6, "fusion": 98.5, "vqgan": 71.9}
 
 
+class Limits(NamedTuple):
+    """Shipped parameters, multiply-adds a pixel to encode and to decode."""
+
+    config: ModelConfig
+    parameters: float
+    encode: float
+    decode: float
+
+
+LIMITS = (Limits(COMPACT, 12e6, 25e3, 20e3), Limits(BASE, 26e6, 60e3, 75e3))
+
+
 def show(capsys: pytest.CaptureFixture[str], text: str) -> None:
     with capsys.disabled():
         print(f"\n  {text}", end="")  # noqa: T201
 
 
-def test_shipped_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("limits", LIMITS, ids=lambda limits: limits.config.name)
+def test_shipped_parameters(limits: Limits, capsys: pytest.CaptureFixture[str]) -> None:
     with torch.device("meta"):
-        model = Dlf(COMPACT)
+        model = Dlf(limits.config)
     shipped = sum(p.numel() for n, p in model.named_parameters() if not n.startswith(TRAINING_ONLY))
-    show(capsys, f"compact: {shipped / 1e6:.2f} M parameters shipped")
-    assert shipped <= 12e6
+    show(capsys, f"{limits.config.name}: {shipped / 1e6:.2f} M parameters shipped")
+    assert shipped <= limits.parameters
 
 
 def macs_per_pixel(run: Callable[[], object]) -> float:
@@ -59,20 +74,30 @@ def macs_per_pixel(run: Callable[[], object]) -> float:
     return counter.get_total_flops() / 2 / (HEIGHT * WIDTH)
 
 
-def test_operations(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("limits", LIMITS, ids=lambda limits: limits.config.name)
+def test_operations(limits: Limits, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
-    model = Dlf(COMPACT).eval().requires_grad_(False)
+    config = limits.config
+    model = Dlf(config).eval().requires_grad_(False)
     grid = model.grid(HEIGHT, WIDTH)
     quality = torch.tensor([50.0])
-    y = torch.zeros(1, COMPACT.quant.channels, HEIGHT // 32, WIDTH // 32)
-    tokens = COMPACT.tokens
+    y = torch.zeros(1, config.quant.channels, HEIGHT // 32, WIDTH // 32)
+    tokens = config.tokens
     codes = torch.zeros(len(grid.token.gather), tokens.count, tokens.code_dim)
     sent = torch.ones(codes.shape[:2], dtype=torch.bool)
 
     def context() -> None:
         network = model.details.context
-        # as the codec does it: near the border, and one cell for all others
-        prior = network.prior(network.prior_vector(quality).expand(1, -1, 5, 5))
+        vector = network.prior_vector(quality)
+        if network.token_prior is None:
+            # as the codec does it: near the border, and one cell for all others
+            prior = network.prior(vector.expand(1, -1, 5, 5))
+        else:
+            windows = -(-HEIGHT // 256), -(-WIDTH // 256)
+            told = network.token_prior(
+                codes.reshape(1, *windows, *codes.shape[1:]), sent.reshape(1, *windows, -1)
+            )
+            prior = network.prior(vector.expand(-1, -1, *y.shape[2:]), told)
         for index in range(3):
             network.context(index, y, prior.common[..., :1, :1].expand(y.shape))
 
@@ -86,9 +111,11 @@ def test_operations(capsys: pytest.CaptureFixture[str]) -> None:
         model.vqgan.decode(model.fuse(codes, sent, y, quality, grid).latent)
 
     to_encode, to_decode = macs_per_pixel(encode), macs_per_pixel(decode)
-    show(capsys, f"compact: {to_encode / 1e3:.2f} kMAC/pixel to encode, {to_decode / 1e3:.2f} to decode")
-    assert 1e3 < to_encode <= 25e3
-    assert 1e3 < to_decode <= 20e3
+    show(
+        capsys, f"{config.name}: {to_encode / 1e3:.2f} kMAC/pixel to encode, {to_decode / 1e3:.2f} to decode"
+    )
+    assert 1e3 < to_encode <= limits.encode
+    assert 1e3 < to_decode <= limits.decode
 
 
 def test_large_preset_has_the_published_size(capsys: pytest.CaptureFixture[str]) -> None:
