@@ -87,7 +87,7 @@ BASE = ModelConfig(
     vqgan=VqganConfig(
         patch=2, channels=(32, 64, 128, 256), encoder_blocks=(0, 1, 1, 2), decoder_blocks=(1, 2, 2, 3),
         mid_blocks=0, attention=False, norm="none", activation="leaky", resample="shuffle", codes=0,
-        code_dim=64, shortcut=True,
+        code_dim=16, shortcut=True,
     ),
 )  # fmt: skip
 

@@ -46,7 +46,8 @@ def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, apart: float 
 
     apart: above 1, for a tokenizer trained without rounding: the codes are seeded here, that far apart,
     and the fusion head is fitted instead of set by formula (see `dlf.train.mixture`).
-    The preset must have the tokenizer's stem, quant.hidden = 4 * code_dim and room in the fusion head.
+    The preset must have the tokenizer's stem, quant.hidden of at least 4 * code_dim and room in the fusion
+    head.
     ValueError if too few of the images have a crop of 256x256 pixels.
     """
     model.eval()
@@ -130,6 +131,7 @@ def _principal_details(model: Dlf, pixels: Tensor) -> None:
     largest = LARGEST if model.config.quant.kind == "scalar" else 1.0
     gain = largest * (deviation / deviation[0]) ** FLATTEN / deviation
     rotate = axes * gain[:, None]
+    rotate[4 * dim :] = 0.0  # what is more than the latents of a cell has no directions to take
     encoder.down_proj.weight.copy_(rotate)
     encoder.down_proj.bias.copy_(-rotate @ centre)
     last = f"enc_trans_1.{model.config.quant.blocks - 1}.0.adaptor"
