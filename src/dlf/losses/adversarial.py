@@ -29,9 +29,9 @@ RATIO_LIMIT = 1e4
 class Adversarial:
     """How discriminators take part in training; both weights 0: not at all.
 
-    weight: of the hinge term, the mean over all maps of logits.  adaptive: times the ratio of gradient
-    norms at the picture decoder's last layer, as published; else it is constant.  matching: weight of the
-    difference of the discriminators' features (Wang et al. 2018).  start: fraction of the run from which
+    weight: of the hinge term, the mean over the discriminators of the mean over their maps of logits.
+    adaptive: times the ratio of gradient norms at the picture decoder's last layer, as published; else it
+    is constant.  matching: weight of the difference of the discriminators' features (Wang et al. 2018).  start: fraction of the run from which
     the hinge term counts, growing to its weight over the fraction `ramp`; the discriminators train from the
     beginning.  kinds: see `dlf.losses.discriminators`.  width, layers: size of "patch" (published: 64, 3).
     lr, betas: of their Adam.
@@ -91,7 +91,7 @@ class Adversary:
         self.seen.append(({k: [m.detach() for m in maps] for k, maps in embedded.items()}, target))
         self._train(False)
         logits, made = self.judge(embedded)
-        terms = {"adversarial": -torch.stack([x.mean() for x in logits]).mean()}
+        terms = {"adversarial": -_balanced({k: [x.mean() for x in maps] for k, maps in logits.items()})}
         if self.config.matching:
             with torch.no_grad():
                 _, wanted = self.judge(self.embed(target))
@@ -136,8 +136,9 @@ class Adversary:
         for made, target in self.seen:
             with torch.no_grad():
                 real = self.embed(target)
-            pairs = zip(self.judge(real)[0], self.judge(made)[0], strict=True)
-            loss = torch.stack([hinge(a, b) for a, b in pairs]).mean() / len(self.seen)
+            wanted, found = self.judge(real)[0], self.judge(made)[0]
+            hinges = {k: [hinge(*pair) for pair in zip(wanted[k], found[k], strict=True)] for k in wanted}
+            loss = _balanced(hinges) / len(self.seen)
             loss.backward()
             losses.append(loss.detach())
         average(self.parameters)
@@ -151,15 +152,15 @@ class Adversary:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             return {name: part.embed(x) for name, part in self.parts.items()}
 
-    def judge(self, embedded: Embedded) -> tuple[list[Tensor], list[Tensor]]:
-        """All maps of logits, and all features."""
-        logits: list[Tensor] = []
+    def judge(self, embedded: Embedded) -> tuple[dict[str, list[Tensor]], list[Tensor]]:
+        """The maps of logits of each discriminator, and all features."""
+        logits: dict[str, list[Tensor]] = {}
         features: list[Tensor] = []
         for name, part in self.parts.items():
             maps = embedded[name]
             with torch.autocast(maps[0].device.type, torch.bfloat16, enabled=self.bf16):
                 found, on_the_way = part(maps)
-            logits += [x.float() for x in found]
+            logits[name] = [x.float() for x in found]
             features += on_the_way
         return logits, features
 
@@ -171,6 +172,11 @@ class Adversary:
         """Take up a `state`."""
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
+
+
+def _balanced(values: Mapping[str, Sequence[Tensor]]) -> Tensor:
+    """Mean over discriminators of the means over their maps: one with many maps counts no more."""
+    return torch.stack([torch.stack(list(maps)).mean() for maps in values.values()]).mean()
 
 
 def hinge(real: Tensor, made: Tensor) -> Tensor:
