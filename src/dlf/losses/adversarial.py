@@ -31,9 +31,10 @@ class Adversarial:
 
     weight: of the hinge term, the mean over the discriminators of the mean over their maps of logits.
     adaptive: times the ratio of gradient norms at the picture decoder's last layer, as published; else it
-    is constant.  matching: weight of the difference of the discriminators' features (Wang et al. 2018).  start: fraction of the run from which
-    the hinge term counts, growing to its weight over the fraction `ramp`; the discriminators train from the
-    beginning.  kinds: see `dlf.losses.discriminators`.  width, layers: size of "patch" (published: 64, 3).
+    is constant.  matching: weight of the difference of the discriminators' features (Wang et al. 2018).
+    start: fraction of the run from which the hinge term counts, growing to its weight over the fraction
+    `ramp`; the discriminators train from the beginning.  kinds: see `dlf.losses.discriminators`.  width,
+    layers: size of "patch" (published: 64, 3).
     lr, betas: of their Adam.
     """
 
