@@ -134,6 +134,7 @@ class Run:
     """One resumable run of one stage in a folder; every process of a parallel run has one.
 
     since: time.monotonic() when the run's time began to count, if that was earlier.
+    weights_only: keep averaged weights in small files, and no checkpoint: the run cannot be resumed.
     """
 
     def __init__(
@@ -144,8 +145,11 @@ class Run:
         folder: Path,
         board: Board | None = None,
         since: float | None = None,
+        *,
+        weights_only: bool = False,
     ) -> None:
         self.config, self.stage, self.sampler, self.folder = config, stage, sampler, folder
+        self.weights_only = weights_only
         self.parameters = [p for p in stage.module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.lr, betas=config.betas, fused=True)
@@ -189,7 +193,10 @@ class Run:
         return int(self.left_out)
 
     def save(self) -> None:
-        """Write the checkpoint of the current step; OSError if that fails."""
+        """Write the checkpoint of the current step, or its weights alone; OSError if that fails."""
+        if self.weights_only:
+            self._save_parts()
+            return
         state = Checkpoint(
             self.step,
             to_dict(self.config),
@@ -202,7 +209,11 @@ class Run:
         if distributed.rank() == 0:
             checkpoint.save(self.folder / CHECKPOINT, state)
             if self.config.minutes:  # on a machine that may be lent for minutes, too
-                save_parts(self.folder, self.ema, self.step)
+                self._save_parts()
+
+    def _save_parts(self) -> None:
+        about = {"preset": self.config.preset, "stage": self.config.stage}
+        save_parts(self.folder, self.ema, self.step, about)
 
     def train(self) -> bool:
         """Run to the end of the budget; False if a signal stopped it earlier.
