@@ -17,7 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 60 * 2**20  # bytes of all that travels
-PHOTOS = 38_000_000  # bytes at most: more than an hour of training does not wear out
+PHOTOS = 38_000_000  # bytes at most
+QUALITY = 75  # of WebP at least: below, a discriminator would learn what WebP leaves of textures
 FEWEST = 2_000_000  # bytes below which there are too few photos to train on
 SLACK = 2**18  # bytes left free
 NETWORKS = ("inception_v3_stem.safetensors", "efficientnet_lite0.safetensors")
@@ -117,7 +118,16 @@ def write_photos(args: argparse.Namespace, folder: Path, tracked: int) -> None:
             "or go without --start"
         )
         raise ValueError(msg)
-    print(pack(args.data, folder / "photos.tar", max_bytes=room, short_side=args.short_side, seed=args.seed))
+    print(
+        pack(
+            args.data,
+            folder / "photos.tar",
+            max_bytes=room,
+            short_side=args.short_side,
+            seed=args.seed,
+            lowest=QUALITY,
+        )
+    )
 
 
 def size_of(folder: Path) -> int:

@@ -21,7 +21,7 @@ from dlf.cli.main import main
 from dlf.losses.adversarial import Adversarial
 from dlf.nn.build import PRESETS
 from dlf.nn.config import to_dict
-from dlf.train import compiling, weights
+from dlf.train import compiling, plan_run, weights
 from dlf.train.codec_stage import new_model
 from dlf.train.plan import Planned, as_json, from_stage, load_plan
 from tiny_runs import CONFIG, lite_weights
@@ -294,3 +294,12 @@ def test_the_size_of_crops_is_seen_before_minutes_are_spent(
     assert main(line(carry, tmp_path / "out", "--minutes", 1)) == 1
     assert "no picture is large enough for crops of 512x512" in capsys.readouterr().err
     assert PRESETS[PRESET].name == PRESET
+
+
+def test_compiling_is_taken_off_before_the_rest_is_shared(carry: Path) -> None:
+    plan = load_plan(carry / "plan.json")
+    assert plan_run.stage_seconds(plan, 100, 30) == pytest.approx(30)
+    compiled = tuple(replace(p, config=replace(p.config, compile=True)) for p in plan)
+    assert plan_run.stage_seconds(compiled, 190, 30) == pytest.approx(30 + 100 * 0.3)
+    assert plan_run.stage_seconds(compiled[1:], 130, 30) == pytest.approx(30 + 70 * 0.4 / 0.7)
+    assert plan_run.stage_seconds(compiled[2:], 60, 45) == pytest.approx(60)

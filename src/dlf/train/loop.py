@@ -174,6 +174,8 @@ class Run:
         self.budget = budget(config, spent, since)
         self.validated = self.step
         self.place = 0.0  # see `Budget`
+        self.met: set[torch.Size] = set()  # shapes of batches
+        self.new = True  # whether the last step met another one
 
     def _resume(self, state: Checkpoint) -> None:
         self.stage.module.load_state_dict(state.model)
@@ -240,7 +242,7 @@ class Run:
         while self._goes_on():
             began = time.monotonic()
             recent.add(*self.advance())
-            self.budget.stepped(time.monotonic() - began)
+            self.budget.stepped(time.monotonic() - began, new=self.new)
             if self.step % self.config.log_every == 0:
                 self._log(recent.read(), (time.monotonic() - started) / (self.step - first))
                 recent = Means()
@@ -319,15 +321,18 @@ class Run:
     def _accumulate(self) -> dict[str, Tensor]:
         """Gradients of the step's loss, averaged over its parts; returns means of this rank's terms."""
         rows: list[dict[str, Tensor]] = []
+        known = len(self.met)
         for part in self.parts:
             self._seed(part)
             batch = self.sampler(self.step, part)
+            self.met.add(batch.pixels.shape)
             batch = replace(batch, pixels=to_device(batch.pixels, self.device))
             # ranks exchange gradients once a step
             with self._apart() if part != self.parts[-1] else nullcontext():
                 report: LossReport = self.loss(batch, self.place / self.config.steps)
                 (report.total / len(self.parts)).backward()
             rows.append({key: value.detach() for key, value in report.terms.items()})
+        self.new = len(self.met) > known
         return {key: torch.stack([row[key] for row in rows]).mean() for key in rows[0]}
 
     def _apart(self) -> AbstractContextManager[None]:

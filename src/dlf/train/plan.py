@@ -99,11 +99,11 @@ def from_stage(plan: Plan, stage: str) -> Plan:
     Raises:
         ValueError: there is no such stage.
     """
-    kinds = [planned.config.stage for planned in plan]
+    kinds: list[str] = [planned.config.stage for planned in plan]
     if stage not in kinds:
         msg = f"the plan has no stage {stage}; its stages are {', '.join(kinds)}"
         raise ValueError(msg)
-    rest = plan[kinds.index(stage) :]  # type: ignore[arg-type]
+    rest = plan[kinds.index(stage) :]
     whole = sum(planned.share for planned in rest)
     return tuple(replace(planned, share=planned.share / whole) for planned in rest)
 

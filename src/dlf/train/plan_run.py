@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dlf.nn.build import PRESETS
 from dlf.train.board import Board
+from dlf.train.budget import TimeBudget
 from dlf.train.codec_stage import CodecStage
 from dlf.train.compiling import set_backends
 from dlf.train.config import TrainConfig
@@ -38,6 +39,8 @@ from dlf.train.weights import load_weights
 
 log = logging.getLogger(__name__)
 
+COMPILING = 45.0  # seconds that the first stage is given for it at most; later ones what the one before took
+PORTION = 9  # of the minutes; no more than one part in so many
 SAMPLE = 400  # pictures that a profile reads
 ROOM = 2.0  # a profile leaves out a part that may take so many times as long as the longest of its kind
 
@@ -80,11 +83,11 @@ def run_plan(
     check_plan(plan, sources, weights, minutes)
     shared = _open(plan, sources, own)
     _check_warm_start(plan, weights, shared.images)
+    before = min(COMPILING, 60 * minutes / PORTION)
     for number, planned in enumerate(plan):
         began = time.monotonic()
-        left = 60 * minutes - (began - since)
-        share = planned.share / sum(later.share for later in plan[number:])
-        config = replace(planned.config, minutes=max(left, 1.0) * share / 60)
+        length = stage_seconds(plan[number:], 60 * minutes - (began - since), before)
+        config = replace(planned.config, minutes=length / 60)
         log.info("stage %d of %d: %s, %.2f minutes", number + 1, len(plan), config.stage, config.minutes)
         stage = _build(config, sources, shared, weights)
         sampler = make_sampler(config, shared.images, own, shared.crops)
@@ -93,9 +96,21 @@ def run_plan(
         if not run.train():
             return False
         weights = run.ema
+        if config.compile and isinstance(run.budget, TimeBudget):
+            before = run.budget.first or before
         del stage, run
         _tidy(own)
     return True
+
+
+def stage_seconds(plan: Plan, left: float, before: float) -> float:
+    """How much of what is left the first of these stages gets: its share after all have been compiled.
+
+    before: seconds that a stage which compiles is expected to take until its first step has ended.
+    """
+    starts = [before * planned.config.compile for planned in plan]
+    share = plan[0].share / sum(planned.share for planned in plan)
+    return starts[0] + max(left - sum(starts), 1.0) * share
 
 
 def _open(plan: Plan, sources: Sources, device: torch.device, most: int | None = None) -> _Shared:
