@@ -91,6 +91,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in (out / "log.jsonl").read_text("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_stages_follow_in_one_budget_and_weights_are_handed_on(carry: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(line(carry, out, "--minutes", 0.22)) == 0
@@ -150,6 +151,7 @@ def test_a_bare_machine_trains_what_is_exported_and_codes_a_photo(carry: Path, t
     assert coded.stat().st_size < photo.stat().st_size / 4
 
 
+@pytest.mark.slow
 def test_a_profile_is_a_table_of_all_stages(
     carry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,15 +160,22 @@ def test_a_profile_is_a_table_of_all_stages(
     out = tmp_path / "out"
     assert main(line(carry, out, "--profile", 1, "--crops", 32, 64)) == 0
     said = capsys.readouterr().out.splitlines()
-    forms = [text.split()[:3] for text in said[2:-1]]
-    order = ("joint", "tokenizer", "decoder")  # by their shares
-    assert forms == [[k, c, f] for f in ("eager", "compiled") for k in order for c in ("32", "64")]
-    assert all(float(text.split()[3]) > 0 for text in said[2:-1])
+    rows = [text.split() for text in said[2:11]]
+    kinds = ("tokenizer", "joint", "decoder")
+    eager = [[kind, crop, "eager"] for kind in kinds for crop in ("32", "64")]
+    assert [row[:3] for row in rows] == eager + [[kind, "64", "compiled"] for kind in kinds]
+    assert all(float(row[3]) > 0 for row in rows)
+    assert [text.partition(":")[0] for text in said[11:-1]] == [f"{kind} 64" for kind in kinds]
+    assert all("compiling " in text for text in said[11:-1])
     assert (out / "profile.txt").read_text("utf-8").splitlines() == said
     assert [path.name for path in out.iterdir()] == ["profile.txt"]
-    assert main(line(carry, out, "--profile", 1000, "--crops", 32, "--seconds", 4)) == 0
+    words = ("--profile", 1000, "--crops", 32, "--seconds", 4, "--eager", "joint", "decoder")
+    assert main(line(carry, out, *words)) == 0
     said = capsys.readouterr().out.splitlines()
     assert "broken off: no time" in said[2]
+    assert [text.split()[:3] for text in said[3:-1]] == [
+        ["joint", "32", "eager"], ["decoder", "32", "eager"], ["tokenizer", "64", "compiled"],
+    ]  # fmt: skip
     assert all("left out: no time" in text for text in said[3:-1])
 
 

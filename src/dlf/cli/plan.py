@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlf.cli.jobs import UsageError, bounded, complain, count
 from dlf.cli.train import length_in_minutes
 from dlf.extras import need
 
 if TYPE_CHECKING:
+    from dlf.train.config import TrainConfig
     from dlf.train.plan import Plan
     from dlf.train.run import Sources
 
@@ -55,7 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="first", metavar="STAGE", help="leave out the stages before this one (such as joint)"
     )
-    parser.add_argument("--eager", action="store_true", help="compile nothing, whatever the plan says")
+    parser.add_argument(
+        "--eager", nargs="*", metavar="STAGE", help="do not compile these stages (none named: all)"
+    )
+    parser.add_argument(
+        "--pixels",
+        type=lambda text: bounded(text, 1024, 2**28),
+        metavar="N",
+        help="of a batch, in every stage",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--profile", type=count, metavar="STEPS", help="measure steps of every stage instead")
     parser.add_argument(
@@ -90,8 +99,7 @@ def run(args: argparse.Namespace) -> int:
         plan = load_plan(args.plan)
         if args.first:
             plan = from_stage(plan, args.first)
-        if args.eager:
-            plan = tuple(replace(p, config=replace(p.config, compile=False)) for p in plan)
+        plan = tuple(replace(p, config=replace(p.config, **_changes(args, p.config))) for p in plan)
         if args.print_plan:
             print(as_json(plan))
             return 0
@@ -101,6 +109,14 @@ def run(args: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:  # a wrong plan, network or folder
         complain(str(error))
         return 1
+
+
+def _changes(args: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
+    """What the command line says of a stage."""
+    changes: dict[str, Any] = {"pixels": args.pixels} if args.pixels else {}
+    if args.eager is not None and (not args.eager or config.stage in args.eager):
+        changes["compile"] = False
+    return changes
 
 
 def _sources(args: argparse.Namespace) -> Sources:
@@ -135,7 +151,7 @@ def _train(args: argparse.Namespace, plan: Plan, since: float) -> int:
 
 
 def _profile(args: argparse.Namespace, plan: Plan, since: float) -> int:
-    from dlf.train.plan_run import profile_plan
+    from dlf.train.plan_profile import profile_plan
 
     lines = profile_plan(
         plan,
