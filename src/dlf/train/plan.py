@@ -167,7 +167,7 @@ def _check_start(config: TrainConfig, start: Mapping[str, Tensor] | None) -> Non
         msg = f"the plan begins with the {first} stage: name the weights that it starts from with --start"
         raise ValueError(msg)
     codec = is_codec(start)
-    if codec == (first == "tokenizer") or (first == "decoder" and not codec):
+    if first == ("tokenizer" if codec else "decoder"):
         kind = "a whole codec" if codec else "an autoencoder alone"
         msg = f"the weights of --start are those of {kind}, from which a {first} stage cannot start"
         raise ValueError(msg)

@@ -24,6 +24,8 @@ LABELS = ("preset", "stage", "step")  # what weights say of themselves
 SCALE = "/scale"  # behind a tensor's name: of its rows in 8 bits
 ENOUGH = 4096  # numbers of a tensor that 8 bits are worth it for
 EXACT = ("details.context",)  # decides symbols, and is small
+# what began as a copy of the other, and serves nothing once the codec has started from it
+TOKENIZER, STEM = "vqgan.encoder.", "encoder.patch_embed.encoder."
 
 
 def save_parts(
@@ -37,7 +39,8 @@ def save_parts(
     """Write all parts beside each other, then give them their names; older parts go.
 
     step: that the weights are of, so that parts of different steps are told apart.  about: what else the
-    files say of them: preset, stage.  eight_bits: large tensors as bytes, with a scale for each row.
+    files say of them: preset, stage.  eight_bits: large tensors as bytes, with a scale for each row; of a
+    codec, the autoencoder's encoder is left out, and read back as the stem that was trained from it.
 
     Raises:
         ValueError: one tensor alone is too large for a part.
@@ -45,7 +48,10 @@ def save_parts(
     """
     small: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        small |= _in_eight_bits(name, tensor) if eight_bits else {name: _small(tensor)}
+        if not eight_bits:
+            small[name] = _small(tensor)
+        elif not _is_spare(name, tensor, weights):
+            small |= _in_eight_bits(name, tensor)
     parts = _divide(small)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / PATTERN.replace("*", f"{number:02d}") for number in range(len(parts))]
@@ -71,6 +77,11 @@ def _small(tensor: Tensor) -> Tensor:
     return tensor.cpu().contiguous()
 
 
+def _is_spare(name: str, tensor: Tensor, weights: Mapping[str, Tensor]) -> bool:
+    twin = weights.get(name.replace(TOKENIZER, STEM, 1)) if name.startswith(TOKENIZER) else None
+    return twin is not None and twin.shape == tensor.shape
+
+
 def _in_eight_bits(name: str, tensor: Tensor) -> dict[str, Tensor]:
     """A large tensor of floats as int8 and its rows' scales; any other as it always is."""
     exact = not tensor.is_floating_point() or tensor.dim() < 2 or tensor.numel() < ENOUGH
@@ -93,6 +104,9 @@ def _restored(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
             weights[name] = tensor.float() * scale.reshape(-1, *[1] * (tensor.dim() - 1))
         else:
             weights[name] = tensor.float() if tensor.is_floating_point() else tensor
+    if any(name.endswith(SCALE) for name in found):
+        spare = {name.replace(STEM, TOKENIZER, 1): name for name in weights if name.startswith(STEM)}
+        weights |= {name: weights[twin].clone() for name, twin in spare.items() if name not in weights}
     return weights
 
 
