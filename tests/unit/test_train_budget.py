@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -146,7 +147,7 @@ def test_a_budget_that_is_too_small_is_said(
 def test_pictures_that_take_long_do_not_take_all_the_time(clock: Clock) -> None:
     clock.now = 0.0
     found = TimeBudget(replace(LONG, minutes=60.0), {})
-    found.stepped(1.0)
+    found.stepped(1.0, new=True)
     found.worked("validation", 30.0)
     clock.now = 299.0
     assert not found.due("validation", 5)
@@ -240,3 +241,17 @@ def test_a_run_starts_from_weights_alone(
     assert weights.load_weights(tmp_path / "run" / CHECKPOINT).keys() == averaged.keys()
     assert main(["weights", "split", str(tmp_path / "none.pt"), "-o", str(tmp_path / "split")]) == 1
     assert "none.pt" in capsys.readouterr().err
+
+
+def test_the_first_step_of_another_shape_is_no_progress_and_no_measure() -> None:
+    """It is compiled first; the reserve would otherwise end a run that has time left."""
+    found = budget.TimeBudget(replace(CONFIG, minutes=5.0, steps=1000), {}, time.monotonic() - 60)
+    found.stepped(60.0, new=True)
+    found.begun -= 90.0
+    found.stepped(90.0, new=True)
+    assert found.longest == 0
+    assert found.place(2) < 5
+    assert not found.over(2)
+    found.begun -= 75.0
+    found.stepped(0.1, new=False)
+    assert found.place(3) == pytest.approx(500, abs=5)

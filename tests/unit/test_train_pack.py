@@ -33,16 +33,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_pictures_at_the_best_quality_that_fits(photos: Path, tmp_path: Path) -> None:
-    found = pack(photos, tmp_path / "a.tar", max_bytes=2_000_000, short_side=100)
+    found = pack([photos], tmp_path / "a.tar", max_bytes=2_000_000, short_side=100)
     assert (found.taken, found.whole, found.unread, found.quality) == (COUNT, COUNT, 1, QUALITIES[0])
     assert found.size == (tmp_path / "a.tar").stat().st_size
     members = find_images(tmp_path / "a.tar")
     sides = sorted(min(member.pixels().shape[:2]) for member in members)
     assert sides == [60] + [100] * (COUNT - 1)  # shrunk, never enlarged
-    again = pack(photos, tmp_path / "b.tar", max_bytes=2_000_000, short_side=100)
+    again = pack([photos], tmp_path / "b.tar", max_bytes=2_000_000, short_side=100)
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
     assert again.quality == found.quality
-    worse = pack(photos, tmp_path / "c.tar", max_bytes=int(0.9 * found.size), short_side=100)
+    worse = pack([photos], tmp_path / "c.tar", max_bytes=int(0.9 * found.size), short_side=100)
     assert worse.taken == COUNT
     assert worse.quality < found.quality
     assert worse.size <= 0.9 * found.size
@@ -69,7 +69,7 @@ def test_nothing_to_pack_is_a_sentence(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(TrainingError, match=r"not one picture fits into 0\.015 MB"):
-        pack(photos, tmp_path / "x.tar", max_bytes=15_000, short_side=200)
+        pack([photos], tmp_path / "x.tar", max_bytes=15_000, short_side=200)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "empty").mkdir()
     assert main(["pack", str(tmp_path / "empty"), "-o", str(tmp_path / "x.tar")]) == 1

@@ -14,7 +14,10 @@ from dlf.extras import need
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dlf export``."""
-    parser.add_argument("checkpoint", type=Path, help="checkpoint of an align or joint stage")
+    parser.add_argument(
+        "checkpoint", type=Path, help="checkpoint, or folder of weights, of an align, joint or decoder stage"
+    )
+    parser.add_argument("--preset", help="of weights that do not say it")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder")
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="pictures to count tokens and to compare on"
@@ -61,8 +64,9 @@ def _export(args: argparse.Namespace) -> int:
     ends = tuple(args.tokens) if args.tokens else None
     quality = 50 if args.quality is None else args.quality
     job = ExportJob(
-        args.checkpoint, args.data, args.output, args.name, args.id, quality, _card(args), ends, args.weights
-    )
+        args.checkpoint, args.data, args.output, args.name, args.id, quality, _card(args), ends, args.weights,
+        args.preset,
+    )  # fmt: skip
     print(export(job))
     return 0
 
@@ -76,7 +80,9 @@ def _export_painter(args: argparse.Namespace) -> int:
         msg = f"{', '.join(fixed)} cannot be chosen with --painter-for: it is that of the model"
         raise UsageError(msg)
     base = find(args.painter_for)
-    job = PainterJob(args.checkpoint, args.data, args.output, args.name, _card(args), base, args.weights)
+    job = PainterJob(
+        args.checkpoint, args.data, args.output, args.name, _card(args), base, args.weights, args.preset
+    )
     print(export_painter(job))
     return 0
 

@@ -1,4 +1,4 @@
-"""``dlf encode | decode | info | eval | train | pack | export | weights``: parser, dispatch, exit codes."""
+"""``dlf encode``, ``decode``, ``train`` and the others of `COMMANDS`: parser, dispatch, exit codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import dlf
-from dlf.cli import decode, encode, export, info, pack, train, weights
+from dlf.cli import decode, encode, export, info, pack, plan, train, weights
 from dlf.cli import eval as evaluate
 from dlf.cli.jobs import UsageError, complain, explain
 from dlf.errors import DlfError
@@ -22,6 +22,7 @@ COMMANDS = (
     ("info", info),
     ("eval", evaluate),
     ("train", train),
+    ("plan", plan),
     ("pack", pack),
     ("export", export),
     ("weights", weights),

@@ -10,7 +10,7 @@ from dlf.cli.jobs import bounded, complain
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dlf pack``."""
-    parser.add_argument("folder", type=Path, help="folder of pictures or tar shards")
+    parser.add_argument("folder", type=Path, nargs="+", help="folder of pictures or tar shards")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="tar file to write")
     parser.add_argument(
         "--max-mb", type=_megabytes, default=40.0, metavar="N", help="size at most (default: %(default)g)"

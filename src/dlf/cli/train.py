@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init", type=Path, metavar="PATH", help="checkpoint, or folder of weights, of the stage before"
     )
     parser.add_argument(
-        "--minutes", type=_minutes, metavar="N", help="train for so long, however many steps that are"
+        "--minutes",
+        type=length_in_minutes,
+        metavar="N",
+        help="train for so long, however many steps that are",
     )
     parser.add_argument("--titok", type=Path, metavar="FILE", help="TiTok weights to start from")
     parser.add_argument("--vqgan", type=Path, metavar="FILE", help="VQGAN weights to start from")
@@ -60,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run, quiet=False, verbose=False)
 
 
-def _minutes(text: str) -> float:
+def length_in_minutes(text: str) -> float:
     """Argument type of a length of time."""
     try:
         minutes = float(text)

@@ -64,7 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Write a training checkpoint's averaged weights as float16 safetensors files of less "
         "than 16 MiB each, which `dlf train --init FOLDER` reads.",
     )
-    command.add_argument("checkpoint", type=Path, help="last.pt of a run")
+    command.add_argument("checkpoint", type=Path, help="last.pt of a run, or a folder of such files")
+    command.add_argument(
+        "--eight-bits",
+        action="store_true",
+        help="store large weights in 8 bits: half the size, to go on from",
+    )
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     command.set_defaults(run=run_split, quiet=False, verbose=False)
 
@@ -167,14 +172,14 @@ def run_split(args: argparse.Namespace) -> int:
     """Split; returns the exit code."""
     need("torch", "torch")
     need("safetensors", "torch")
-    from dlf.train.checkpoint import load
-    from dlf.train.weights import save_parts
+    from dlf.train.weights import load_labelled, save_parts
 
     try:
-        found = load(args.checkpoint)
-        paths = save_parts(args.output, found.ema, found.step)
+        found, about = load_labelled(args.checkpoint)
+        step = about.pop("step", "0")
+        paths = save_parts(args.output, found, int(step), about, eight_bits=args.eight_bits)
     except (ValueError, OSError) as error:
         raise CheckpointError(str(error)) from error
     size = sum(path.stat().st_size for path in paths) / 2**20
-    print(f"{args.checkpoint} -> {args.output}: {len(paths)} files, {size:.1f} MiB, step {found.step}")
+    print(f"{args.checkpoint} -> {args.output}: {len(paths)} files, {size:.1f} MiB, step {step}")
     return 0

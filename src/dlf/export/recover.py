@@ -24,9 +24,9 @@ from dlf.export.onnx_writer import EIGHT, HALF, SCALE
 from dlf.nn.build import PRESETS
 from dlf.nn.exact import ACTIVATION_UNIT, WEIGHT_UNIT
 from dlf.nn.model import Dlf
+from dlf.train.weights import STEM, TOKENIZER
 
 Array = NDArray[np.float32]
-STEM, TOKENIZER = "encoder.patch_embed.encoder.", "vqgan.encoder."
 
 
 @dataclass

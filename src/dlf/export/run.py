@@ -23,9 +23,9 @@ from dlf.export.parity import Parity, compare, worst
 from dlf.nn.build import PRESETS
 from dlf.nn.model import Dlf
 from dlf.nn.semantic import QUALITIES
-from dlf.train import checkpoint
 from dlf.train.data import load_images, to_float, whole_cells
 from dlf.train.shards import PictureFile, find_images
+from dlf.train.weights import load_labelled
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ PAINTER_FILES = 12  # of which a few may be unreadable or too small
 class ExportJob:
     """What to export: a checkpoint's averaged weights, pictures for the token statistics, names.
 
-    token_ends: see `dlf.nn.semantic.token_schedule`.  weights: one of `WEIGHTS`.
+    checkpoint: may be a folder of weights alone (`dlf.train.weights`).  preset: of weights that do not say
+    it.  token_ends: see `dlf.nn.semantic.token_schedule`.  weights: one of `WEIGHTS`.
     """
 
     checkpoint: Path
@@ -51,6 +52,7 @@ class ExportJob:
     card: dict[str, Any]
     token_ends: tuple[int, int] | None = None
     weights: str = WEIGHTS[0]
+    preset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class PainterJob:
     """A checkpoint whose decoder is a new painter for the files of `base`.
 
     data: pictures to compare on.  name, card: of the new bundle; all else is that of `base`.
-    weights: of the new painter, one of `WEIGHTS`.
+    weights: of the new painter, one of `WEIGHTS`.  checkpoint, preset: see `ExportJob`.
     """
 
     checkpoint: Path
@@ -68,11 +70,12 @@ class PainterJob:
     card: dict[str, Any]
     base: ModelBundle
     weights: str = WEIGHTS[0]
+    preset: str | None = None
 
 
 def export(job: ExportJob) -> Parity:
     """Write and check the bundle; nothing is left behind where the check fails (BundleError)."""
-    model = load_model(job.checkpoint)
+    model = load_model(job.checkpoint, job.preset)
     packed = round_weights(model, job.weights)
     pictures = _load(find_images(job.data), STATISTICS_PICTURES)
     counts = count_tokens(model, pictures)
@@ -95,7 +98,7 @@ def export_painter(job: PainterJob) -> Parity:
         BundleError: the checkpoint's encoder, quantisers or context network are not those of `job.base`,
             or the new graph fails the check; nothing is left behind.
     """
-    model = load_model(job.checkpoint)
+    model = load_model(job.checkpoint, job.preset)
     _check_base(model, job)
     packed = round_weights(model, job.weights, keep=ENCODER_SIDE)
     pictures = _load(find_images(job.data)[:PAINTER_FILES], PAINTER_FILES)[:PARITY_PICTURES]
@@ -115,20 +118,29 @@ def export_painter(job: PainterJob) -> Parity:
     return parity
 
 
-def load_model(path: Path) -> Dlf:
-    """A checkpoint's model with the averaged weights.
+def load_model(path: Path, preset: str | None = None) -> Dlf:
+    """The model of a checkpoint, or of a folder of weights alone, with the averaged weights.
+
+    preset: of weights that do not say it.
 
     Raises:
-        ValueError: the file is no checkpoint of ours, or not one of a codec.
+        ValueError: these are no weights of ours, or not those of a codec of the preset.
     """
-    state = checkpoint.load(path)
-    preset = str(state.config.get("preset"))
+    weights, about = load_labelled(path)
+    said = about.get("preset", preset)
+    if said is None:
+        msg = f"the weights in {path} do not say which preset they are of: name it with --preset"
+        raise ValueError(msg)
+    if preset not in (None, said):
+        msg = f"{path} is of the preset '{said}', not of '{preset}'"
+        raise ValueError(msg)
+    preset = said
     if preset not in PRESETS:
         msg = f"{path} is of the preset '{preset}', which this package does not have"
         raise ValueError(msg)
     model = Dlf(PRESETS[preset]).eval()
     try:
-        model.load_state_dict(state.ema)
+        model.load_state_dict(weights)
     except RuntimeError as error:  # what torch makes of missing and unknown names
         msg = f"{path} does not hold the weights of a codec of the preset '{preset}'"
         raise ValueError(msg) from error

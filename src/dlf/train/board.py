@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
+SHEET, SHEET_QUALITY = "sheet.jpg", 90  # of a run of several stages
 EVENTS = "tensorboard"
 
 
@@ -29,14 +30,17 @@ class Board:
     """Writes into a run's folder.
 
     steps: of the whole run, or None where minutes say how long it is.  tensorboard: also write event
-    files, to its folder "tensorboard".
+    files, to its folder "tensorboard".  stage: of a run of several; its rows name it, and a picture takes
+    the place of the one before.
 
     Raises:
         MissingExtra: tensorboard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, steps: int | None, *, tensorboard: bool = False) -> None:
-        self.folder, self.steps = folder, steps
+    def __init__(
+        self, folder: Path, steps: int | None, *, tensorboard: bool = False, stage: str = ""
+    ) -> None:
+        self.folder, self.steps, self.stage = folder, steps, stage
         self.events = _open_events(folder / EVENTS) if tensorboard else None
 
     def row(
@@ -47,7 +51,8 @@ class Board:
         rest = f"  ({time_left(left)} left)" if pace else ""
         whole = f"/{self.steps}" if self.steps else ""
         log.info("%s %d%s  %s%s", kind, step, whole, text, rest)
-        row = {"kind": kind, "step": step, **{k: round(v, 5) for k, v in terms.items()}}
+        stage = {"stage": self.stage} if self.stage else {}
+        row = {"kind": kind, **stage, "step": step, **{k: round(v, 5) for k, v in terms.items()}}
         try:
             with (self.folder / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**row, "seconds": round(pace, 4)}) + "\n")
@@ -60,7 +65,10 @@ class Board:
     def picture(self, step: int, image: Image.Image) -> None:
         """Keep a picture of a step."""
         try:
-            image.save(self.folder / f"val_{step:07d}.png")
+            if self.stage:
+                image.save(self.folder / SHEET, quality=SHEET_QUALITY)
+            else:
+                image.save(self.folder / f"val_{step:07d}.png")
             if self.events is not None:
                 self.events.add_image("val/pictures", np.asarray(image), step, dataformats="HWC")
         except OSError as error:

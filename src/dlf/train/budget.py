@@ -36,8 +36,8 @@ class Budget(Protocol):
         """Whether to do that after so many steps."""
         ...
 
-    def stepped(self, seconds: float) -> None:
-        """A step took so long."""
+    def stepped(self, seconds: float, *, new: bool) -> None:
+        """A step took so long; new: of a shape that was not met before, which may be compiled first."""
         ...
 
     def worked(self, work: Work, seconds: float) -> None:
@@ -74,7 +74,7 @@ class StepBudget:
             return step % self.config.validate_every == 0
         return time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
 
-    def stepped(self, seconds: float) -> None:
+    def stepped(self, seconds: float, *, new: bool) -> None:
         """See `Budget`."""
 
     def worked(self, work: Work, seconds: float) -> None:
@@ -94,8 +94,9 @@ class StepBudget:
 class TimeBudget:
     """`config.minutes` minutes from the start of the run, all of its parts together; see `Budget`.
 
-    What comes before the first step has ended (reading pictures, compiling) takes time but is no progress.
-    At the end there is time left for the last validation and checkpoint, as long as they took before.
+    What comes before the first step has ended (reading pictures, compiling) takes time but is no progress;
+    neither is the first step of every other shape.  At the end there is time left for the last validation and
+    checkpoint, as long as they took before.
 
     spent: `state` of the part before.  since: time.monotonic() when this part began.
     """
@@ -105,7 +106,8 @@ class TimeBudget:
         self.begun = (time.monotonic() if since is None else since) - spent.get("seconds", 0.0)
         self.reached = self.share = spent.get("progress", 0.0)
         self.fresh = not spent
-        self.first: float | None = None  # elapsed when the first step of this part had ended
+        # elapsed when the first step of this part had ended, and what first steps of other shapes took
+        self.first: float | None = None
         self.longest = 0.0  # of the latest steps
         self.period = min(60 * config.checkpoint_minutes, OFTEN, self.seconds / PERIODS)
         works: tuple[Work, ...] = ("validation", "checkpoint")
@@ -144,10 +146,12 @@ class TimeBudget:
         since = self.elapsed() - self.last.get(work, self.first or 0.0)
         return since >= max(self.period, SHARE * self.took.get(work, 0.0))
 
-    def stepped(self, seconds: float) -> None:
+    def stepped(self, seconds: float, *, new: bool) -> None:
         """See `Budget`."""
         if self.first is None:
             self.first = self.elapsed()
+        elif new:  # tells nothing of other steps, and is no progress
+            self.first += seconds
         else:
             self.longest = max(seconds, 0.9 * self.longest)
 

@@ -124,22 +124,33 @@ def load_config(path: Path) -> TrainConfig:
     return from_dict(TrainConfig, _read(path))
 
 
+def config_of(values: dict[str, object], folder: Path) -> TrainConfig:
+    """As `load_config`, of values that are read already; folder: what their `base` is relative to."""
+    return from_dict(TrainConfig, _over_base(values, folder))
+
+
 def _read(path: Path) -> dict[str, object]:
-    data = _parse(path)
+    data = parse(path)
     if not isinstance(data, dict):
         msg = f"{path} is not a YAML mapping"
         raise ValueError(msg)
-    base = data.pop("base", None)
+    return _over_base(data, path.parent)
+
+
+def _over_base(values: dict[str, object], folder: Path) -> dict[str, object]:
+    values = dict(values)
+    base = values.pop("base", None)
     if base is None:
-        return data
-    merged = _read(path.parent / str(base))
-    for key, value in data.items():
+        return values
+    merged = _read(folder / str(base))
+    for key, value in values.items():
         old = merged.get(key)
         merged[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 
-def _parse(path: Path) -> object:
+def parse(path: Path) -> object:
+    """What a YAML or JSON file says; errors as those of `load_config`."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
         try:

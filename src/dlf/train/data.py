@@ -134,12 +134,14 @@ def _generator(seed: int, step: int, part: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed, counter=(step << 64) + (part << 128)))
 
 
-def eligible_pictures(images: Sequence[NDArray[np.uint8]], shapes: Sequence[Shape]) -> dict[Shape, list[int]]:
-    """Which pictures can fill a crop of each shape; TrainingError for a shape that none can."""
+def eligible_pictures(sizes: Iterable[tuple[int, ...]], shapes: Sequence[Shape]) -> dict[Shape, list[int]]:
+    """Which pictures can fill a crop of each shape; TrainingError for a shape that none can.
+
+    sizes: of the pictures, (height, width, ...).
+    """
     # a shape that few pictures can fill would draw those few again and again
-    found = {
-        shape: [i for i, image in enumerate(images) if _fits(image.shape, shape)] for shape in set(shapes)
-    }
+    known = list(sizes)
+    found = {shape: [i for i, size in enumerate(known) if _fits(size, shape)] for shape in set(shapes)}
     for shape, fitting in found.items():
         if not fitting:
             msg = f"no picture is large enough for crops of {shape[0]}x{shape[1]}"
@@ -156,7 +158,7 @@ class CropSampler:
         self, images: Sequence[NDArray[np.uint8]], shapes: Sequence[Shape], pixels: int, seed: int
     ) -> None:
         self.images, self.shapes, self.pixels, self.seed = images, shapes, pixels, seed
-        self.eligible = eligible_pictures(images, shapes)
+        self.eligible = eligible_pictures((image.shape for image in images), shapes)
 
     def __call__(self, step: int, part: int = 0) -> Batch:
         """See `Sampler`."""

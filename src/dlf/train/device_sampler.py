@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -37,9 +38,8 @@ class DeviceSampler:
         device: torch.device,
         downscale: float = 1.0,
     ) -> None:
-        self.shapes, self.pixels, self.seed, self.downscale = shapes, pixels, seed, downscale
-        self.eligible = {k: np.array(v) for k, v in eligible_pictures(images, shapes).items()}
         self.sizes = np.array([image.shape[:2] for image in images])
+        self._choose(shapes, pixels, seed, downscale)
         counts = self.sizes.prod(1)
         self.starts = np.concatenate([[0], counts.cumsum()[:-1]])
         # one after the other, so that the host never holds them twice
@@ -48,6 +48,17 @@ class DeviceSampler:
             flat = torch.from_numpy(np.array(image)).reshape(-1, 3)  # a copy, for torch wants to write
             self.bytes[start : start + count].copy_(flat)
         log.info("%.1f MB of pictures on %s", self.bytes.numel() / 1e6, device)
+
+    def _choose(self, shapes: Sequence[Shape], pixels: int, seed: int, downscale: float) -> None:
+        self.shapes, self.pixels, self.seed, self.downscale = shapes, pixels, seed, downscale
+        eligible = eligible_pictures(map(tuple, self.sizes), shapes)
+        self.eligible = {shape: np.array(indices) for shape, indices in eligible.items()}
+
+    def again(self, shapes: Sequence[Shape], pixels: int, seed: int, downscale: float) -> DeviceSampler:
+        """Other crops of the same pictures, which stay where they lie."""
+        other = copy(self)
+        other._choose(shapes, pixels, seed, downscale)
+        return other
 
     def __call__(self, step: int, part: int = 0) -> Batch:
         """See `Sampler`; `Batch.crops` is empty, for a crop may be a shrunk one."""

@@ -134,6 +134,7 @@ class Run:
     """One resumable run of one stage in a folder; every process of a parallel run has one.
 
     since: time.monotonic() when the run's time began to count, if that was earlier.
+    weights_only: keep averaged weights in small files, and no checkpoint: the run cannot be resumed.
     """
 
     def __init__(
@@ -144,8 +145,11 @@ class Run:
         folder: Path,
         board: Board | None = None,
         since: float | None = None,
+        *,
+        weights_only: bool = False,
     ) -> None:
         self.config, self.stage, self.sampler, self.folder = config, stage, sampler, folder
+        self.weights_only = weights_only
         self.parameters = [p for p in stage.module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.lr, betas=config.betas, fused=True)
@@ -170,6 +174,8 @@ class Run:
         self.budget = budget(config, spent, since)
         self.validated = self.step
         self.place = 0.0  # see `Budget`
+        self.met: set[torch.Size] = set()  # shapes of batches
+        self.new = True  # whether the last step met another one
 
     def _resume(self, state: Checkpoint) -> None:
         self.stage.module.load_state_dict(state.model)
@@ -189,7 +195,10 @@ class Run:
         return int(self.left_out)
 
     def save(self) -> None:
-        """Write the checkpoint of the current step; OSError if that fails."""
+        """Write the checkpoint of the current step, or its weights alone; OSError if that fails."""
+        if self.weights_only:
+            self._save_parts()
+            return
         state = Checkpoint(
             self.step,
             to_dict(self.config),
@@ -202,7 +211,11 @@ class Run:
         if distributed.rank() == 0:
             checkpoint.save(self.folder / CHECKPOINT, state)
             if self.config.minutes:  # on a machine that may be lent for minutes, too
-                save_parts(self.folder, self.ema, self.step)
+                self._save_parts()
+
+    def _save_parts(self) -> None:
+        about = {"preset": self.config.preset, "stage": self.config.stage}
+        save_parts(self.folder, self.ema, self.step, about)
 
     def train(self) -> bool:
         """Run to the end of the budget; False if a signal stopped it earlier.
@@ -229,7 +242,7 @@ class Run:
         while self._goes_on():
             began = time.monotonic()
             recent.add(*self.advance())
-            self.budget.stepped(time.monotonic() - began)
+            self.budget.stepped(time.monotonic() - began, new=self.new)
             if self.step % self.config.log_every == 0:
                 self._log(recent.read(), (time.monotonic() - started) / (self.step - first))
                 recent = Means()
@@ -308,15 +321,18 @@ class Run:
     def _accumulate(self) -> dict[str, Tensor]:
         """Gradients of the step's loss, averaged over its parts; returns means of this rank's terms."""
         rows: list[dict[str, Tensor]] = []
+        known = len(self.met)
         for part in self.parts:
             self._seed(part)
             batch = self.sampler(self.step, part)
+            self.met.add(batch.pixels.shape)
             batch = replace(batch, pixels=to_device(batch.pixels, self.device))
             # ranks exchange gradients once a step
             with self._apart() if part != self.parts[-1] else nullcontext():
                 report: LossReport = self.loss(batch, self.place / self.config.steps)
                 (report.total / len(self.parts)).backward()
             rows.append({key: value.detach() for key, value in report.terms.items()})
+        self.new = len(self.met) > known
         return {key: torch.stack([row[key] for row in rows]).mean() for key in rows[0]}
 
     def _apart(self) -> AbstractContextManager[None]:

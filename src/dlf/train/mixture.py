@@ -53,10 +53,10 @@ def _samples(model: Dlf, pixels: Tensor) -> tuple[Tensor, Tensor]:
     hook = model.fusion.mix.register_forward_hook(lambda _, __, out: kept.append(out.flatten(0, 2)))
     tokens = model.config.tokens
     for batch in pixels.split(8):
-        grid, quality = model.grid(*batch.shape[2:]), torch.full((len(batch),), QUALITY)
+        grid, quality = model.grid(*batch.shape[2:]), torch.full((len(batch),), QUALITY, device=batch.device)
         z, feature = model.encoder(batch, grid)
         codes = model.quantize(z.flatten(0, 1)).quantised.reshape(z.shape)
-        sent = torch.ones(len(z), tokens.count, dtype=torch.bool)
+        sent = torch.ones(len(z), tokens.count, dtype=torch.bool, device=z.device)
         model.fuse(codes, sent, model.details.analyse(feature, quality), quality, grid)
         latents.append(model.vqgan.encode(batch * 2 - 1).flatten(0, 2))
     hook.remove()
@@ -90,7 +90,7 @@ def _fit(head: nn.Module, codes: Tensor, joint: Tensor, latents: Tensor) -> None
         optimiser, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / STEPS)
     )
     for _ in range(STEPS):
-        rows = torch.randint(len(latents), (ROWS,))
+        rows = torch.randint(len(latents), (ROWS,), device=latents.device)
         optimiser.zero_grad()
         _error(head, codes, joint[rows], latents[rows]).backward()
         optimiser.step()

@@ -52,23 +52,33 @@ class Packed:
         )
 
 
-def pack(place: Path, target: Path, *, max_bytes: int, short_side: int, seed: int = 0) -> Packed:
-    """Write a tar shard of the pictures of a folder or shard, in an order that the seed says.
+def pack(
+    places: Sequence[Path],
+    target: Path,
+    *,
+    max_bytes: int,
+    short_side: int,
+    seed: int = 0,
+    most: int | None = None,
+    lowest: int = QUALITIES[-1],
+) -> Packed:
+    """Write a tar shard of the pictures of folders or shards, in an order that the seed says.
 
     The best of `QUALITIES` at which all fit, judged by a sample; at the worst as many pictures as fit.
-    The same pictures give the same file.  short_side: pictures are shrunk to it, never enlarged.
+    The same pictures give the same file.  short_side: pictures are shrunk to it, never enlarged.  most: so
+    many pictures at most.  lowest: the worst of `QUALITIES` that may be taken.
 
     Raises:
         TrainingError: there are no pictures, or not one fits.
         OSError: the shard cannot be written; an older one stays.
     """
-    files = find_images(place)
+    files = [file for place in places for file in find_images(place)]
     if not files:
-        msg = f"there are no pictures in {place}"
+        msg = f"there are no pictures in {', '.join(map(str, places))}"
         raise TrainingError(msg)
     order = np.random.default_rng(seed).permutation(len(files))
-    drawn = [files[i] for i in order]
-    quality = _best_quality(drawn, max_bytes, short_side)
+    drawn = [files[i] for i in order[:most]]
+    quality = _best_quality(drawn, max_bytes, short_side, lowest)
     part = target.with_name(f"{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -78,7 +88,7 @@ def pack(place: Path, target: Path, *, max_bytes: int, short_side: int, seed: in
     finally:
         part.unlink(missing_ok=True)
     size = target.stat().st_size
-    return Packed(target, size, taken, len(files) - unread, unread, quality, short_side)
+    return Packed(target, size, taken, len(drawn) - unread, unread, quality, short_side)
 
 
 def encode(file: PictureFile, *, short_side: int, quality: int) -> bytes | None:
@@ -97,15 +107,15 @@ def encode(file: PictureFile, *, short_side: int, quality: int) -> bytes | None:
     return out.getvalue()
 
 
-def _best_quality(files: Sequence[PictureFile], max_bytes: int, short_side: int) -> int:
-    sample = files[:SAMPLE]
+def _best_quality(files: Sequence[PictureFile], max_bytes: int, short_side: int, lowest: int) -> int:
+    sample, allowed = files[:SAMPLE], [quality for quality in QUALITIES if quality >= lowest]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for quality in QUALITIES:
+        for quality in allowed:
             made = threads.map(partial(encode, short_side=short_side, quality=quality), sample)
             size = sum(_room(len(data)) for data in made if data is not None)
             if size * len(files) / len(sample) * CAUTION + END <= max_bytes:
                 return quality
-    return QUALITIES[-1]
+    return allowed[-1]
 
 
 def _room(size: int) -> int:

@@ -118,7 +118,7 @@ def _prepare(
     torch.manual_seed(config.seed)
     sampler, images = open_pictures(config, sources.train, own)
     val = load_images(find_images(sources.val), 32)
-    stage = build_stage(config, sources, images, [whole_cells(image) for image in val])
+    stage = build_stage(config, sources, images, [whole_cells(image) for image in val], device=own)
     stage.module.to(own)
     stage.judge.to(own)
     if config.recompute:
@@ -134,12 +134,7 @@ def open_pictures(
     smallest = min(min(shape) for shape in config.shapes)
     if not config.stream:
         images = load_images(files, smallest)
-        wanted = config.sampler == "auto" and (device.type == "cuda" or config.downscale > 1)
-        if wanted or config.sampler == "device":
-            fits_device(images, device)
-            drawn = (images, config.shapes, config.pixels, config.seed)
-            return DeviceSampler(*drawn, device, config.downscale), images
-        return CropSampler(images, config.shapes, config.pixels, config.seed), images
+        return make_sampler(config, images, device), images
     log.info("%d pictures to draw from", len(files))
     images = load_images(files[:: max(1, len(files) // WARM_PICTURES)][:WARM_PICTURES], smallest)
     parts = distributed.own_parts(config.parts)
@@ -150,39 +145,78 @@ def open_pictures(
     return Ahead(StreamSampler(files, config.shapes, config.pixels, config.seed), following), images
 
 
+def make_sampler(
+    config: TrainConfig,
+    images: Sequence[NDArray[np.uint8]],
+    device: torch.device,
+    shared: DeviceSampler | None = None,
+) -> CropSampler | DeviceSampler:
+    """Crops of pictures in memory; shared: has them on the device already."""
+    drawn = (config.shapes, config.pixels, config.seed)
+    if not on_device(config, device):
+        return CropSampler(images, *drawn)
+    if shared is not None:
+        return shared.again(*drawn, config.downscale)
+    fits_device(images, device)
+    return DeviceSampler(images, *drawn, device, config.downscale)
+
+
+def on_device(config: TrainConfig, device: torch.device) -> bool:
+    """Whether crops are cut there."""
+    wanted = config.sampler == "auto" and (device.type == "cuda" or config.downscale > 1)
+    return wanted or config.sampler == "device"
+
+
+def open_perceptual(config: TrainConfig, source: str | None) -> nn.Module | None:
+    """The network of the perceptual term, if the stage has one; ValueError if none or no file is named."""
+    if not config.weights.perceptual:
+        return None
+    if source is None:
+        msg = "this stage has a perceptual term: name its network with --perceptual"
+        raise ValueError(msg)
+    found = perceptual_distance(source)
+    found.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return found
+
+
 def build_stage(
     config: TrainConfig,
     sources: Sources,
     images: Sequence[NDArray[np.uint8]],
     val: Sequence[NDArray[np.uint8]],
+    *,
+    start: Mapping[str, Tensor] | None = None,
+    device: torch.device | None = None,
 ) -> TokenizerStage | CodecStage:
-    """The stage that the configuration names, started from `sources.init`."""
-    perceptual = None
-    if config.weights.perceptual:
-        if sources.perceptual is None:
-            msg = "this stage has a perceptual term: name its network with --perceptual"
-            raise ValueError(msg)
-        perceptual = perceptual_distance(sources.perceptual)
-        perceptual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """The stage that the configuration names, started from `start`, or else from `sources.init`.
+
+    device: where a warm start computes; the processor if not named.
+    """
+    perceptual = open_perceptual(config, sources.perceptual)
+    weights = load_weights(sources.init) if start is None and sources.init is not None else start
     if config.stage == "tokenizer":
         stage = TokenizerStage(config, perceptual, val, sources.features)
-        if sources.init is not None:
-            _start_from(stage.module, load_weights(sources.init))
+        if weights is not None:
+            _start_from(stage.module, weights)
         return stage
     model = new_model(config.preset)
     resumes = (sources.out / CHECKPOINT).exists()
     for path, origin in ((sources.titok, TITOK), (sources.vqgan, VQGAN)):
         if path is not None and not resumes:
             take_over(model, path, origin)
-    if sources.init is not None:
-        weights = load_weights(sources.init)
-        tokenizer = not any(key.startswith(TOKENIZER_PREFIX) for key in weights)
+    if weights is not None:
+        tokenizer = not is_codec(weights)
         _start_from(model.vqgan if tokenizer else model, weights)
         if tokenizer and model.config.stem.tokenizer and not resumes:
             pictures = images[:: max(1, len(images) // WARM_PICTURES)]
-            warm_start(model, pictures, apart=config.codes_apart)
+            warm_start(model.to(device or torch.device("cpu")), pictures, apart=config.codes_apart)
     kind = DecoderStage if config.stage == "decoder" else CodecStage
     return kind(config, model, perceptual, images, val, sources.features)
+
+
+def is_codec(weights: Mapping[str, Tensor]) -> bool:
+    """Whether these are the weights of a whole codec; else of a tokenizer."""
+    return any(key.startswith(TOKENIZER_PREFIX) for key in weights)
 
 
 def _start_from(module: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dlf.geometry import CELL
 from dlf.nn.ablation import VectorDetails
+from dlf.nn.config import ModelConfig
 from dlf.nn.depth import ConvFfn, DepthConv
 from dlf.nn.hybrid import RunningStandard, TokenizerStem
 from dlf.nn.interact import InteractBlock
@@ -74,15 +75,18 @@ def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, apart: float 
 def _crops(model: Dlf, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """The corner of each image that is large enough: (N, 3, 256, 256) in [0, 1]."""
     crops = [np.ascontiguousarray(image[:CROP, :CROP]) for image in images if min(image.shape[:2]) >= CROP]
+    check_pictures(model.config, images)
+    return to_float(crops).to(model.quantize.idle.device)
+
+
+def check_pictures(config: ModelConfig, images: Sequence[NDArray[np.uint8]]) -> None:
+    """Raise ValueError if too few pictures are large enough for a warm start of such a model."""
     # a cell for each component, a token for each code
-    tokens, cells = model.config.tokens, (CROP // CELL) ** 2
-    needed = max(-(-model.config.quant.hidden // cells), -(-tokens.codes // tokens.count))
-    if len(crops) < needed:
-        msg = (
-            f"the warm start needs {needed} pictures of {CROP}x{CROP} pixels or more; there are {len(crops)}"
-        )
+    cells, large = (CROP // CELL) ** 2, sum(min(image.shape[:2]) >= CROP for image in images)
+    needed = max(-(-config.quant.hidden // cells), -(-config.tokens.codes // config.tokens.count))
+    if large < needed:
+        msg = f"the warm start needs {needed} pictures of {CROP}x{CROP} pixels or more; there are {large}"
         raise ValueError(msg)
-    return to_float(crops)
 
 
 def _damp_branches(model: Dlf) -> None:
@@ -163,7 +167,7 @@ def _seed_details(details: VectorDetails, pixels: Tensor, model: Dlf) -> None:
     rows = []
     for batch in pixels.split(8):
         _, feature = model.encoder(batch, model.grid(*batch.shape[2:]))
-        y = details.latent(feature, torch.full((len(batch),), 50.0))
+        y = details.latent(feature, torch.full((len(batch),), 50.0, device=batch.device))
         rows.append(y.permute(0, 2, 3, 1).flatten(0, 2))
     for book, part in zip(details.codebooks(), torch.cat(rows).chunk(details.groups, 1), strict=True):
         book.seed(part)

@@ -1,6 +1,7 @@
 """Weights alone, in small files: what a run can be continued from where its checkpoint is too large to keep.
 
-A folder holds ``weights_00.safetensors``, ``weights_01.safetensors`` and so on, each below 16 MiB, float16.
+A folder holds ``weights_00.safetensors``, ``weights_01.safetensors`` and so on, each below 16 MiB, float16 or
+in part 8 bits.
 """
 
 from __future__ import annotations
@@ -19,25 +20,46 @@ from dlf.train import checkpoint
 PART_BYTES = 15 * 2**20  # of numbers; the rest of 16 MiB is for names and shapes
 PATTERN = "weights_*.safetensors"
 LARGEST = 65504.0  # of float16
+LABELS = ("preset", "stage", "step")  # what weights say of themselves
+SCALE = "/scale"  # behind a tensor's name: of its rows in 8 bits
+ENOUGH = 4096  # numbers of a tensor that 8 bits are worth it for
+EXACT = ("details.context",)  # decides symbols, and is small
+# what began as a copy of the other, and serves nothing once the codec has started from it
+TOKENIZER, STEM = "vqgan.encoder.", "encoder.patch_embed.encoder."
 
 
-def save_parts(folder: Path, weights: Mapping[str, Tensor], step: int) -> list[Path]:
+def save_parts(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    step: int,
+    about: Mapping[str, str] | None = None,
+    *,
+    eight_bits: bool = False,
+) -> list[Path]:
     """Write all parts beside each other, then give them their names; older parts go.
 
-    step: that the weights are of, so that parts of different steps are told apart.
+    step: that the weights are of, so that parts of different steps are told apart.  about: what else the
+    files say of them: preset, stage.  eight_bits: large tensors as bytes, with a scale for each row; of a
+    codec, the autoencoder's encoder is left out, and read back as the stem that was trained from it.
 
     Raises:
         ValueError: one tensor alone is too large for a part.
         OSError: they cannot be written; older parts then stay.
     """
-    parts = _divide({name: _small(tensor) for name, tensor in weights.items()})
+    small: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if not eight_bits:
+            small[name] = _small(tensor)
+        elif not _is_spare(name, tensor, weights):
+            small |= _in_eight_bits(name, tensor)
+    parts = _divide(small)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / PATTERN.replace("*", f"{number:02d}") for number in range(len(parts))]
     unfinished = [path.with_name(f"{path.name}.part") for path in paths]
-    about = {"format": "pt", "step": str(step), "parts": str(len(parts))}
+    label = {**(about or {}), "format": "pt", "step": str(step), "parts": str(len(parts))}
     try:
         for path, part in zip(unfinished, parts, strict=True):
-            path.write_bytes(save(part, about))
+            path.write_bytes(save(part, label))
         for path, old in zip(paths, unfinished, strict=True):
             os.replace(old, path)
     finally:
@@ -53,6 +75,39 @@ def _small(tensor: Tensor) -> Tensor:
     if tensor.is_floating_point():
         tensor = tensor.clamp(-LARGEST, LARGEST).to(torch.float16)
     return tensor.cpu().contiguous()
+
+
+def _is_spare(name: str, tensor: Tensor, weights: Mapping[str, Tensor]) -> bool:
+    twin = weights.get(name.replace(TOKENIZER, STEM, 1)) if name.startswith(TOKENIZER) else None
+    return twin is not None and twin.shape == tensor.shape
+
+
+def _in_eight_bits(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A large tensor of floats as int8 and its rows' scales; any other as it always is."""
+    exact = not tensor.is_floating_point() or tensor.dim() < 2 or tensor.numel() < ENOUGH
+    if exact or name.startswith(EXACT):
+        return {name: _small(tensor)}
+    rows = tensor.detach().float().cpu().flatten(1)
+    scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+    whole = (rows / scale).round().to(torch.int8).reshape(tensor.shape)
+    return {name: whole.contiguous(), name + SCALE: scale[:, 0].contiguous()}
+
+
+def _restored(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Float32 in the place of all floats, and of bytes with scales."""
+    weights: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        if name.endswith(SCALE):
+            continue
+        scale = found.get(name + SCALE)
+        if scale is not None:
+            weights[name] = tensor.float() * scale.reshape(-1, *[1] * (tensor.dim() - 1))
+        else:
+            weights[name] = tensor.float() if tensor.is_floating_point() else tensor
+    if any(name.endswith(SCALE) for name in found):
+        spare = {name.replace(STEM, TOKENIZER, 1): name for name in weights if name.startswith(STEM)}
+        weights |= {name: weights[twin].clone() for name, twin in spare.items() if name not in weights}
+    return weights
 
 
 def _divide(weights: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -78,26 +133,34 @@ def load_weights(source: Path) -> dict[str, Tensor]:
         ValueError: it is neither, or a part is damaged, missing or of another step.
         OSError: it cannot be read.
     """
+    return load_labelled(source)[0]
+
+
+def load_labelled(source: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As `load_weights`, and what is known about them: preset, stage and step, where the files say so."""
     if not source.is_dir():
-        return checkpoint.load(source).ema
+        state = checkpoint.load(source)
+        known = {**state.config, "step": state.step}
+        return state.ema, {key: str(known[key]) for key in LABELS if key in known}
     paths = sorted(source.glob(PATTERN))
     if not paths:
         msg = f"there are no {PATTERN} in {source}"
         raise ValueError(msg)
     found: dict[str, Tensor] = {}
-    labels: set[tuple[str, str]] = set()
+    labels: list[dict[str, str]] = []
     for path in paths:
         label, part = _read(path)
-        labels.add(label)
+        labels.append(label)
         found.update(part)
-    if len(labels) != 1 or labels.pop()[1] != str(len(paths)):
+    about = labels[0]
+    if any(label != about for label in labels) or about.get("parts") != str(len(paths)):
         msg = f"the weights in {source} are not complete: parts are missing, or of different steps"
         raise ValueError(msg)
-    return {name: t.float() if t.is_floating_point() else t for name, t in found.items()}
+    return _restored(found), {key: about[key] for key in LABELS if key in about}
 
 
-def _read(path: Path) -> tuple[tuple[str, str], dict[str, Tensor]]:
-    """Step and number of parts of a part, and its tensors."""
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What a part says of itself, and its tensors."""
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
@@ -106,4 +169,4 @@ def _read(path: Path) -> tuple[tuple[str, str], dict[str, Tensor]]:
     except SafetensorError as error:
         msg = f"{path} is damaged ({error})"
         raise ValueError(msg) from error
-    return (about.get("step", ""), about.get("parts", "")), part
+    return about, part
