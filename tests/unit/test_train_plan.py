@@ -25,20 +25,13 @@ from dlf.nn.config import to_dict
 from dlf.train import compiling, plan_run, weights
 from dlf.train.codec_stage import new_model
 from dlf.train.plan import Planned, as_json, from_stage, load_plan
-from tiny_runs import CONFIG, lite_weights
+from tiny_runs import BARE, CONFIG, lite_weights
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "tests" / "data" / "astronaut.jpg"
 PRESET = "tiny-v2"
-BARE = """
-import sys
-for name in "constriction onnxruntime onnx onnxscript rich yaml tensorboard matplotlib".split():
-    sys.modules[name] = None
-from dlf.cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
 JUDGES = Adversarial(weight=0.1, adaptive=False, kinds=("features", "pixels"), width=8)
 
 
@@ -316,6 +309,18 @@ def test_compiling_is_taken_off_before_the_rest_is_shared(carry: Path) -> None:
     assert plan_run.stage_seconds(compiled, 190, 30) == pytest.approx(30 + 100 * 0.3)
     assert plan_run.stage_seconds(compiled[1:], 130, 30) == pytest.approx(30 + 70 * 0.4 / 0.7)
     assert plan_run.stage_seconds(compiled[2:], 60, 45) == pytest.approx(60)
+    assert plan_run.stage_seconds(compiled[1:], 20, 45) == 20
+
+
+def test_a_stage_for_which_no_time_is_left_is_a_sentence_and_what_there_is_stays(
+    carry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first stage takes more than its share, as where compiling takes long."""
+    monkeypatch.setattr(plan_run, "stage_seconds", lambda plan, left, before: left - 1)
+    out = tmp_path / "out"
+    assert main(line(carry, out, "--minutes", 0.17)) == 1
+    assert "no time is left for the joint stage; what was trained" in capsys.readouterr().err
+    assert weights.load_labelled(out)[1]["stage"] == "tokenizer"
 
 
 @pytest.mark.slow
