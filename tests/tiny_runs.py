@@ -27,6 +27,16 @@ CONFIG = TrainConfig(
     rate=Rate(at_low=4.0, at_high=1.0), ema=0.9, precision="float32", validate_every=4, log_every=2,
 )  # fmt: skip
 
+# a program that runs the command line where only torch and what it brings can be imported
+BARE = """
+import sys
+# a name that stands for nothing: importing it fails, and looking for it finds nothing
+for name in "constriction onnxruntime onnx onnxscript rich yaml tensorboard matplotlib".split():
+    sys.modules[name] = None
+from dlf.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 def lite_weights() -> dict[str, torch.Tensor]:
     """Random weights of EfficientNet-lite0's layers up to the tenth block, as its file names them."""

@@ -24,7 +24,7 @@ from dlf.train import checkpoint, compiling
 from dlf.train.data import Batch
 from dlf.train.loop import CHECKPOINT, LossReport, Run
 from dlf.train.tokenizer_stage import TokenizerStage
-from tiny_runs import CONFIG, Sampler, make_stage, pictures
+from tiny_runs import BARE, CONFIG, Sampler, make_stage, pictures
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
@@ -177,16 +177,6 @@ def test_the_whole_configuration_can_be_printed_and_read_again(
         (tmp_path / name).write_text(text, encoding="utf-8")
         assert main(["train", str(tmp_path / name), "--print-config"]) == 1
         assert f"{name} is not " in capsys.readouterr().err
-
-
-BARE = """
-import sys
-# a name that stands for nothing: importing it fails, and looking for it finds nothing
-for name in "constriction onnxruntime onnx onnxscript rich yaml tensorboard matplotlib".split():
-    sys.modules[name] = None
-from dlf.cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.mark.slow

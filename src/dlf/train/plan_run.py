@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlf.errors import TrainingError
 from dlf.nn.build import PRESETS
 from dlf.train.board import Board
 from dlf.train.budget import TimeBudget
@@ -23,7 +24,7 @@ from dlf.train.data import load_images, whole_cells
 from dlf.train.device_sampler import DeviceSampler
 from dlf.train.distributed import choose_device
 from dlf.train.loop import Run
-from dlf.train.plan import Plan, check_plan, smallest_side
+from dlf.train.plan import LEAST, Plan, check_plan, smallest_side
 from dlf.train.recompute import recompute_blocks
 from dlf.train.run import Sources, build_stage, is_codec, make_sampler
 from dlf.train.shards import PictureFile, find_images
@@ -78,7 +79,11 @@ def run_plan(
     before = min(COMPILING, 60 * minutes / PORTION)
     for number, planned in enumerate(plan):
         began = time.monotonic()
-        length = stage_seconds(plan[number:], 60 * minutes - (began - since), before)
+        left = 60 * minutes - (began - since)
+        if left < LEAST:
+            msg = f"no time is left for the {planned.config.stage} stage; what was trained before it is kept"
+            raise TrainingError(msg)
+        length = stage_seconds(plan[number:], left, before)
         config = replace(planned.config, minutes=length / 60)
         log.info("stage %d of %d: %s, %.2f minutes", number + 1, len(plan), config.stage, config.minutes)
         stage = build_shared(config, sources, shared, weights)
@@ -102,7 +107,7 @@ def stage_seconds(plan: Plan, left: float, before: float) -> float:
     """
     starts = [before * planned.config.compile for planned in plan]
     share = plan[0].share / sum(planned.share for planned in plan)
-    return starts[0] + max(left - sum(starts), 1.0) * share
+    return min(left, starts[0] + max(left - sum(starts), 1.0) * share)
 
 
 def open_shared(plan: Plan, sources: Sources, device: torch.device, most: int | None = None) -> Shared:
