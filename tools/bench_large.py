@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -58,7 +57,7 @@ def medians(works: Mapping[str, Work], repeats: int) -> dict[str, float]:
 def operations(config: ModelConfig, height: int, width: int) -> tuple[float, float]:
     """Operations of the networks of pixels to encode and to decode, by torch's own counter."""
     totals = []
-    with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model = Dlf(config).requires_grad_(False)
         grid, quality = model.grid(height, width), torch.tensor([50.0])
         pixels = torch.zeros(1, 3, height, width)
