@@ -121,12 +121,17 @@ class TokenPath(nn.Module):
         return x, detail
 
 
+LARGE_BATCH = 16  # windows whose mean and deviation are worth having on their own
+
+
 class RunningStandard(nn.Module):
     """Subtracts a running mean and divides by a running deviation, for each place and dimension.
 
     What a token says about a picture is at first a small ripple on what it says about all pictures.
     Normalised to length 1 the ripple is lost, every picture gets the same code, and nothing ever pulls
-    them apart.  The statistics are constants to the gradient and to the exported graph.
+    them apart.  The statistics are constants to the gradient and to the exported graph, but for a training
+    batch of `LARGE_BATCH` windows or more: it is standardised by its own, gradient included, so that no
+    gradient can shrink what differs (batch normalisation, Ioffe and Szegedy 2015).
     """
 
     mean: Tensor
@@ -142,6 +147,9 @@ class RunningStandard(nn.Module):
         """z: (N, count, dim)."""
         if self.training:
             self.update(z.detach().float())
+            if len(z) >= LARGE_BATCH:
+                variance, mean = torch.var_mean(z.float(), 0, correction=0)
+                return (z - mean) / variance.clamp(min=1e-8).sqrt()
         deviation = (self.square - self.mean.square()).clamp(min=1e-8).sqrt()
         return (z - self.mean) / deviation
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dlf.geometry import CELL
 from dlf.nn.ablation import VectorDetails
 from dlf.nn.config import ModelConfig
+from dlf.nn.context import ContextModel
 from dlf.nn.depth import ConvFfn, DepthConv
 from dlf.nn.hybrid import RunningStandard, TokenizerStem
 from dlf.nn.interact import InteractBlock
@@ -65,6 +66,12 @@ def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, apart: float 
         else:
             _fuse_directly(model)
     _spread_tokens(model, pixels)
+    context = model.details.context
+    if isinstance(context, ContextModel) and context.token_prior is not None:
+        # what tokens say is noise at first, and the bits' gradient would silence them before it is heard
+        nn.init.zeros_(context.token_prior.cells.weight)
+        assert context.token_prior.cells.bias is not None
+        nn.init.zeros_(context.token_prior.cells.bias)
     if isinstance(model.details, VectorDetails):
         _seed_details(model.details, pixels, model)
     if apart > 1:
