@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plans", type=Path, nargs="+", default=[ROOT / f"configs/{n}.json" for n in PLANS])
     parser.add_argument("--short-side", type=int, default=288, help="of photos (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another choice of photos where not all fit")
+    parser.add_argument("--skip", type=int, default=0, help="photos that another pack of this seed has")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "runs" / "carry")
     args = parser.parse_args(argv)
     from dlf.errors import DlfError
@@ -125,6 +126,7 @@ def write_photos(args: argparse.Namespace, folder: Path, tracked: int) -> None:
             max_bytes=room,
             short_side=args.short_side,
             seed=args.seed,
+            skip=args.skip,
             lowest=QUALITY,
         )
     )

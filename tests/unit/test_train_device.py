@@ -47,12 +47,12 @@ def judged_stage(kind: str, folder: Path) -> tuple[Any, Stage]:
         judges = replace(judges, matching=0.0, adaptive=False, kinds=("features", "pixels"))
     config = replace(
         CONFIG, stage=kind, steps=40, log_every=20, validate_every=40, shapes=((64, 64),),
-        weights=replace(CONFIG.weights, ssim=1.0, phase=1.0, perceptual=1.0), adversarial=judges,
+        weights=replace(CONFIG.weights, ssim=1.0, phase=1.0, texture=1.0, perceptual=1.0), adversarial=judges,
     )  # fmt: skip
-    if kind == "tokenizer":
-        return config, TokenizerStage(config, Distance(), pictures()[:1])
     features = folder / "lite.safetensors"
     save_file(lite_weights(), features)
+    if kind == "tokenizer":
+        return config, TokenizerStage(config, Distance(), pictures()[:1], features)
     stage = DecoderStage if kind == "decoder" else CodecStage
     return config, stage(config, new_model("tiny"), Distance(), pictures(), pictures()[:1], features)
 
@@ -154,5 +154,5 @@ def test_networks_and_losses_are_one_graph(kind: str, tmp_path: Path) -> None:
         stage.loss(sampler(step), 0.5).total.backward()
         stage.after_step(torch.tensor(True))
     wanted = {"tokenizer": {"reconstruct"}, "align": {"code", "_latent_terms"}}.get(kind, {"code"})
-    judges = set() if kind == "align" else {"partial", "Distance", "embed", "judge"}
+    judges = set() if kind == "align" else {"partial", "Distance", "TextureDistance", "embed", "judge"}
     assert set(explained) == wanted | judges

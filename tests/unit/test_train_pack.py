@@ -48,6 +48,17 @@ def test_all_pictures_at_the_best_quality_that_fits(photos: Path, tmp_path: Path
     assert worse.size <= 0.9 * found.size
 
 
+def test_what_another_shard_has_is_left_out(photos: Path, tmp_path: Path) -> None:
+    shards = [tmp_path / name for name in ("all.tar", "first.tar", "rest.tar")]
+    pack([photos], shards[0], max_bytes=2_000_000, short_side=60)
+    pack([photos], shards[1], max_bytes=2_000_000, short_side=60, most=3)
+    pack([photos], shards[2], max_bytes=2_000_000, short_side=60, skip=3)
+    pixels = [[m.pixels().tobytes() for m in find_images(shard)] for shard in shards]
+    assert pixels[1] + pixels[2] == pixels[0]
+    with pytest.raises(TrainingError, match="99 are to be left out"):
+        pack([photos], tmp_path / "none.tar", max_bytes=2_000_000, short_side=60, skip=99)
+
+
 def test_pictures_are_left_out_when_nothing_else_helps(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dlf.losses.adversarial import Adversarial, Adversary, Average, keep
 from dlf.losses.objective import Weights, pixel_terms, weighted_sum
+from dlf.losses.texture import TextureDistance
 
 OFFSETS = 8  # places, in either direction, that the feature network may begin at
 
@@ -42,6 +43,13 @@ class PictureLoss:
         )
         self.pixel_terms = partial(pixel_terms, weights=weights, perceptual=None)
         self.distance = perceptual if weights.perceptual else None
+        self.texture: nn.Module | None = None
+        if weights.texture:
+            if features is None:
+                msg = "this stage has a texture term: name the weights of its network with --features"
+                raise ValueError(msg)
+            self.texture = TextureDistance(features)
+        self.texture_distance = self.texture
 
     def __call__(
         self, picture: Tensor, target: Tensor, last: Tensor, rng: np.random.Generator, progress: float
@@ -57,6 +65,8 @@ class PictureLoss:
             shifted = (_from(picture, row, col), _from(target, row, col))
             if self.distance is not None:
                 terms["perceptual"] = self.distance(*shifted).mean()
+            if self.texture_distance is not None:
+                terms["texture"] = self.texture_distance(*shifted).mean()
         total = weighted_sum(terms, self.weights)
         if self.adversary is None:
             return total, terms
@@ -68,6 +78,8 @@ class PictureLoss:
         self.pixel_terms = wrap(self.pixel_terms)
         if self.distance is not None:
             self.distance = wrap(self.distance)
+        if self.texture_distance is not None:
+            self.texture_distance = wrap(self.texture_distance)
         if self.adversary is not None:
             self.adversary.embed = wrap(self.adversary.embed)  # type: ignore[method-assign]
             self.adversary.judge = wrap(self.adversary.judge)  # type: ignore[method-assign]
@@ -76,6 +88,8 @@ class PictureLoss:
         """Move the networks that judge."""
         if self.perceptual is not None:
             self.perceptual.to(device)
+        if self.texture is not None:
+            self.texture.to(device)
         if self.adversary is not None:
             self.adversary.network.to(device)
 

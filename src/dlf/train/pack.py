@@ -59,14 +59,16 @@ def pack(
     max_bytes: int,
     short_side: int,
     seed: int = 0,
+    skip: int = 0,
     most: int | None = None,
     lowest: int = QUALITIES[-1],
 ) -> Packed:
     """Write a tar shard of the pictures of folders or shards, in an order that the seed says.
 
     The best of `QUALITIES` at which all fit, judged by a sample; at the worst as many pictures as fit.
-    The same pictures give the same file.  short_side: pictures are shrunk to it, never enlarged.  most: so
-    many pictures at most.  lowest: the worst of `QUALITIES` that may be taken.
+    The same pictures give the same file.  short_side: pictures are shrunk to it, never enlarged.  skip: so
+    many of the order are left out, which another shard has.  most: so many pictures at most.
+    lowest: the worst of `QUALITIES` that may be taken.
 
     Raises:
         TrainingError: there are no pictures, or not one fits.
@@ -77,7 +79,10 @@ def pack(
         msg = f"there are no pictures in {', '.join(map(str, places))}"
         raise TrainingError(msg)
     order = np.random.default_rng(seed).permutation(len(files))
-    drawn = [files[i] for i in order[:most]]
+    drawn = [files[i] for i in order[skip:][:most]]
+    if not drawn:
+        msg = f"there are {len(files)} pictures, and {skip} are to be left out"
+        raise TrainingError(msg)
     quality = _best_quality(drawn, max_bytes, short_side, lowest)
     part = target.with_name(f"{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -125,7 +125,8 @@ def check_plan(
     for planned in plan:
         open_perceptual(planned.config, sources.perceptual)
         adversarial = planned.config.adversarial
-        if adversarial.wanted and "features" in adversarial.kinds:
+        judges = adversarial.wanted and "features" in adversarial.kinds
+        if judges or planned.config.weights.texture:
             _check_features(sources.features)
     if minutes is None:
         return
@@ -140,7 +141,7 @@ def check_plan(
 def _check_features(path: Path | None) -> None:
     if path is None or not path.is_file():
         named = "none is named" if path is None else f"there is no file {path}"
-        msg = f"a stage has a discriminator on frozen features, whose weights --features names; {named}"
+        msg = f"a stage has a judge on frozen features, whose weights --features names; {named}"
         raise ValueError(msg)
     LiteFeatures(path)
 
