@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
@@ -17,7 +19,8 @@ from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import Rate, TrainConfig
 from dlf.train.data import Batch, CropSampler
 from dlf.train.decoder_stage import DecoderStage
-from dlf.train.loop import Run, Stage
+from dlf.train.loop import Run
+from dlf.train.stage import Stage
 from dlf.train.tokenizer_stage import TokenizerStage
 
 STEPS = 6
@@ -120,3 +123,28 @@ def assert_same(a: Any, b: Any) -> None:
     for key, value in first.items():
         same = torch.equal(value, second[key]) if isinstance(value, torch.Tensor) else value == second[key]
         assert same, key
+
+
+class Distance(nn.Module):
+    """In the place of a perceptual network."""
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return (x - target).square().mean((1, 2, 3))
+
+
+def judged_stage(kind: str, folder: Path) -> tuple[Any, Stage]:
+    """A stage with every term that it can have; folder: for a file of weights."""
+    torch.manual_seed(21)
+    judges = Adversarial(weight=0.5, matching=1.0, width=4, layers=2)
+    if kind == "decoder":
+        judges = replace(judges, matching=0.0, adaptive=False, kinds=("features", "pixels"))
+    config = replace(
+        CONFIG, stage=kind, steps=40, log_every=20, validate_every=40, shapes=((64, 64),),
+        weights=replace(CONFIG.weights, ssim=1.0, phase=1.0, texture=1.0, perceptual=1.0), adversarial=judges,
+    )  # fmt: skip
+    features = folder / "lite.safetensors"
+    save_file(lite_weights(), features)
+    if kind == "tokenizer":
+        return config, TokenizerStage(config, Distance(), pictures()[:1], features)
+    stage = DecoderStage if kind == "decoder" else CodecStage
+    return config, stage(config, new_model("tiny"), Distance(), pictures(), pictures()[:1], features)

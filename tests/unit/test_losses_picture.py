@@ -78,7 +78,7 @@ def test_gradient_is_that_of_the_weighted_sum() -> None:
 
     picture = last(source)
     shortcut = gradient(
-        adversary.weigh(adversary.terms(picture, target), others(picture), picture, last.weight, 0.0)
+        adversary.weigh(adversary.terms(picture, target), others(picture), picture, last.weight, SMALL.weight)
     )
     parts = []
     for _ in range(2):
@@ -98,7 +98,10 @@ def test_hinge_term_waits_for_its_start() -> None:
     for progress in (0.0, 0.49, 0.5):
         picture = last(noise(3, 1, 3, 32, 32))
         terms = adversary.terms(picture, noise(4, 1, 3, 32, 32))
-        total = adversary.weigh(terms, picture.square().mean(), picture, last.weight, progress)
+        strength = adversary.config.strength(progress)
+        total = adversary.weigh(
+            terms, picture.square().mean(), picture, last.weight, strength, pulls=strength > 0
+        )
         found.append(torch.autograd.grad(total, last.weight)[0])
     torch.testing.assert_close(found[0], found[1])
     assert not torch.allclose(found[1], found[2])
@@ -111,7 +114,7 @@ def test_a_constant_weight_grows_over_its_ramp() -> None:
     picture, others = noise(3, 1, 3, 32, 32), torch.tensor(2.0)
     terms = adversary.terms(picture, noise(4, 1, 3, 32, 32))
     for progress, weight in ((0.4, 0.0), (0.5, 0.0), (0.6, 0.2), (0.7, 0.4), (1.0, 0.4)):
-        total = adversary.weigh(terms, others, picture, picture, progress)
+        total = adversary.weigh(terms, others, picture, picture, config.strength(progress))
         assert float(total) == pytest.approx(2.0 + weight * float(terms["adversarial"]))
 
 
@@ -133,7 +136,8 @@ def test_discriminator_learns_to_tell_and_resumes() -> None:
     rng = np.random.default_rng(0)
     hinges = []
     for _ in range(30):
-        total, terms = loss(last(torch.zeros(2, 3, 32, 32)), noise(5, 2, 3, 32, 32), last.weight, rng, 1.0)
+        inputs = {name: torch.from_numpy(value) for name, value in loss.draw(rng, 1.0).items()}
+        total, terms = loss(last(torch.zeros(2, 3, 32, 32)), noise(5, 2, 3, 32, 32), last.weight, inputs)
         assert {"l1", "adversarial", "matching"} <= terms.keys()
         total.backward()
         hinges.append(loss.after_step()["hinge"])
@@ -149,7 +153,8 @@ def test_discriminator_learns_to_tell_and_resumes() -> None:
 def test_without_a_discriminator_nothing_is_added() -> None:
     loss = PictureLoss(Weights(l1=1.0), Adversarial(), None, bf16=False)
     x, y = noise(1, 1, 3, 32, 32), noise(2, 1, 3, 32, 32)
-    total, terms = loss(x, y, x, np.random.default_rng(0), 0.0)
+    drawn = loss.draw(np.random.default_rng(0), 0.0)
+    total, terms = loss(x, y, x, {name: torch.from_numpy(value) for name, value in drawn.items()})
     assert terms.keys() == {"l1"}
     assert total == terms["l1"]
     assert loss.after_step() == {}

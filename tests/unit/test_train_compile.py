@@ -22,7 +22,8 @@ from dlf.errors import TrainingError
 from dlf.nn.config import to_dict
 from dlf.train import checkpoint, compiling
 from dlf.train.data import Batch
-from dlf.train.loop import CHECKPOINT, LossReport, Run
+from dlf.train.graph import Inputs
+from dlf.train.loop import CHECKPOINT, Run
 from dlf.train.tokenizer_stage import TokenizerStage
 from tiny_runs import BARE, CONFIG, Sampler, make_stage, pictures
 
@@ -103,11 +104,11 @@ class Full(TokenizerStage):
 
     error: type[Exception] = torch.OutOfMemoryError
 
-    def loss(self, batch: Batch, progress: float) -> LossReport:
+    def inputs(self, batch: Batch, progress: float) -> Inputs:
         if progress >= 3 / CONFIG.steps:
             msg = "CUDA out of memory. Tried to allocate much"
             raise self.error(msg)
-        return super().loss(batch, progress)
+        return super().inputs(batch, progress)
 
 
 def test_a_full_gpu_is_a_sentence_and_the_checkpoint_stays(tmp_path: Path) -> None:

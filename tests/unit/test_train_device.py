@@ -12,17 +12,12 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlf.losses.adversarial import Adversarial
-from dlf.train.codec_stage import CodecStage, new_model
-from dlf.train.decoder_stage import DecoderStage
-from dlf.train.loop import Run, Stage
+from dlf.train.loop import Run
 from dlf.train.terms import Means
-from dlf.train.tokenizer_stage import TokenizerStage
-from tiny_runs import CONFIG, Sampler, lite_weights, pictures
+from tiny_runs import Sampler, judged_stage
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
@@ -30,31 +25,6 @@ KINDS = ("tokenizer", "align", "joint", "decoder")
 # operators whose result, or its size, the host must know
 READING = ("_local_scalar_dense", "nonzero", "is_nonzero", "_unique2", "unique_dim", "masked_select", "equal")
 METHODS = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")
-
-
-class Distance(nn.Module):
-    """In the place of a perceptual network."""
-
-    def forward(self, x: Tensor, target: Tensor) -> Tensor:
-        return (x - target).square().mean((1, 2, 3))
-
-
-def judged_stage(kind: str, folder: Path) -> tuple[Any, Stage]:
-    """A stage with every term that it can have; folder: for a file of weights."""
-    torch.manual_seed(21)
-    judges = Adversarial(weight=0.5, matching=1.0, width=4, layers=2)
-    if kind == "decoder":
-        judges = replace(judges, matching=0.0, adaptive=False, kinds=("features", "pixels"))
-    config = replace(
-        CONFIG, stage=kind, steps=40, log_every=20, validate_every=40, shapes=((64, 64),),
-        weights=replace(CONFIG.weights, ssim=1.0, phase=1.0, texture=1.0, perceptual=1.0), adversarial=judges,
-    )  # fmt: skip
-    features = folder / "lite.safetensors"
-    save_file(lite_weights(), features)
-    if kind == "tokenizer":
-        return config, TokenizerStage(config, Distance(), pictures()[:1], features)
-    stage = DecoderStage if kind == "decoder" else CodecStage
-    return config, stage(config, new_model("tiny"), Distance(), pictures(), pictures()[:1], features)
 
 
 class Reads(TorchDispatchMode):
@@ -151,7 +121,7 @@ def test_networks_and_losses_are_one_graph(kind: str, tmp_path: Path) -> None:
     stage.compile_with(wrap)
     sampler = Sampler()
     for step in range(3 if kind == "tokenizer" else 1):
-        stage.loss(sampler(step), 0.5).total.backward()
+        stage.loss(stage.inputs(sampler(step), 0.5)).total.backward()
         stage.after_step(torch.tensor(True))
     wanted = {"tokenizer": {"reconstruct"}, "align": {"code", "_latent_terms"}}.get(kind, {"code"})
     judges = set() if kind == "align" else {"partial", "Distance", "TextureDistance", "embed", "judge"}

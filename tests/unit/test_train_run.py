@@ -18,8 +18,10 @@ from dlf.train import checkpoint
 from dlf.train.board import LOG
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.data import Batch
-from dlf.train.loop import CHECKPOINT, LossReport, Run
+from dlf.train.graph import Inputs
+from dlf.train.loop import CHECKPOINT, Run
 from dlf.train.recompute import BLOCKS, recompute_blocks
+from dlf.train.stage import LossReport
 from dlf.train.tokenizer_stage import TokenizerStage
 from tiny_runs import CONFIG, STEPS, Sampler, assert_same, make_run, make_stage, pictures, stop_after, tensors
 
@@ -79,11 +81,13 @@ def test_signal_stops_after_the_step_and_saves(tmp_path: Path) -> None:
 class Broken(TokenizerStage):
     """Loses its numbers at one step."""
 
-    def loss(self, batch: Batch, progress: float) -> LossReport:
-        report = super().loss(batch, progress)
-        if progress == 4 / STEPS:
-            return LossReport(report.total * torch.nan, report.terms)
-        return report
+    def inputs(self, batch: Batch, progress: float) -> Inputs:
+        factor = torch.tensor(torch.nan if progress == 4 / STEPS else 1.0)
+        return {**super().inputs(batch, progress), "factor": factor}
+
+    def loss(self, inputs: Inputs) -> LossReport:
+        report = super().loss(inputs)
+        return LossReport(report.total * inputs["factor"], report.terms)
 
 
 def test_step_without_finite_gradient_is_left_out(tmp_path: Path) -> None:
@@ -225,7 +229,7 @@ def test_a_step_of_two_parts_averages_their_gradients(tmp_path: Path) -> None:
     config, stage = make_stage("joint")
     config = replace(config, parts=2, stage="joint")
     run = Run(config, stage, Sampler(), tmp_path)
-    run._accumulate()
+    run._accumulate(run._inputs())
     found = {n: p.grad.clone() for n, p in stage.module.named_parameters() if p.grad is not None}
     wanted: dict[str, torch.Tensor] = {}
     _, other = make_stage("joint")
@@ -233,7 +237,7 @@ def test_a_step_of_two_parts_averages_their_gradients(tmp_path: Path) -> None:
     for part in (0, 1):
         other.module.zero_grad(set_to_none=True)
         single._seed(part)
-        other.loss(single.sampler(0, part), 0.0).total.backward()
+        other.loss(other.inputs(single.sampler(0, part), 0.0)).total.backward()
         for name, parameter in other.module.named_parameters():
             if parameter.grad is not None:
                 wanted[name] = wanted.get(name, 0) + parameter.grad / 2

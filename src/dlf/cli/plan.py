@@ -57,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="first", metavar="STAGE", help="leave out the stages before this one (such as joint)"
     )
     parser.add_argument(
-        "--eager", nargs="*", metavar="STAGE", help="do not compile these stages (none named: all)"
+        "--eager",
+        nargs="*",
+        metavar="STAGE",
+        help="neither record nor compile these stages (none named: all)",
     )
     parser.add_argument(
         "--pixels",
@@ -115,7 +118,7 @@ def _changes(args: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
     """What the command line says of a stage."""
     changes: dict[str, Any] = {"pixels": args.pixels} if args.pixels else {}
     if args.eager is not None and (not args.eager or config.stage in args.eager):
-        changes["compile"] = False
+        changes["compile"] = changes["graph"] = False
     return changes
 
 

@@ -82,7 +82,13 @@ class Adversary:
         self.parts = make_discriminators(config.kinds, config.width, config.layers, features)
         self.network: nn.ModuleDict = nn.ModuleDict(self.parts).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=config.lr, betas=config.betas, fused=True)
+        self.optimiser = torch.optim.Adam(
+            self.parameters,
+            lr=config.lr,
+            betas=config.betas,
+            fused=True,
+            capturable=torch.cuda.is_available(),
+        )
         # embedded pictures and their originals of the step's batches
         self.seen: deque[tuple[Embedded, Tensor]] = deque(maxlen=batches)
 
@@ -105,21 +111,28 @@ class Adversary:
             parameter.requires_grad_(on)
 
     def weigh(
-        self, terms: Mapping[str, Tensor], others: Tensor, picture: Tensor, last: Tensor, progress: float
+        self,
+        terms: Mapping[str, Tensor],
+        others: Tensor,
+        picture: Tensor,
+        last: Tensor,
+        strength: float | Tensor,
+        *,
+        pulls: bool = True,
     ) -> Tensor:
         """Return a scalar with the gradient of the weighted sum of these terms and all `others`.
 
-        picture: all of them are functions of it.  last: weights of the layer that made it; with an adaptive
-        weight the hinge term counts as much, by its gradient there, as the others do.  The scalar is then
+        picture: all of them are functions of it.  strength: see `Adversarial.strength`; pulls: whether it
+        is above 0, which the host must know for the adaptive weight.  last: weights of the layer that made
+        the picture; with an adaptive weight the hinge term counts as much, by its gradient there, as the others do.  The scalar is then
         the product of picture and gradient, so that the way behind the picture is walked once.
         """
         if self.config.matching:
             others = others + self.config.matching * terms["matching"]
-        strength = self.config.strength(progress)
         if not self.config.adaptive:
             return others + strength * terms["adversarial"]
-        (pull,) = torch.autograd.grad(others, picture, retain_graph=strength > 0)
-        if strength:
+        (pull,) = torch.autograd.grad(others, picture, retain_graph=pulls)
+        if pulls:
             (own,) = torch.autograd.grad(terms["adversarial"], picture)
             (theirs_last,) = torch.autograd.grad(picture, last, pull, retain_graph=True)
             (own_last,) = torch.autograd.grad(picture, last, own, retain_graph=True)

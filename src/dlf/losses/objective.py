@@ -79,7 +79,8 @@ def phase_pattern(error: Tensor) -> Tensor:
 
     The mean p x p pattern of the error's luma, less its own mean: absolute value, averaged over the periods.
     """
-    luma = (error.float() * error.new_tensor(LUMA)[:, None, None]).sum(1)
+    error = error.float()
+    luma = sum((weight * error[:, i] for i, weight in enumerate(LUMA[1:], 1)), LUMA[0] * error[:, 0])
     found = []
     for period in PERIODS:
         rows, cols = (side // period for side in luma.shape[1:])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlf.losses.adversarial import Adversarial, Adversary, Average, keep
@@ -43,6 +44,7 @@ class PictureLoss:
         )
         self.pixel_terms = partial(pixel_terms, weights=weights, perceptual=None)
         self.distance = perceptual if weights.perceptual else None
+        self.pulls = False  # whether discriminators count in this step
         self.texture: nn.Module | None = None
         if weights.texture:
             if features is None:
@@ -51,18 +53,26 @@ class PictureLoss:
             self.texture = TextureDistance(features)
         self.texture_distance = self.texture
 
+    def draw(self, rng: np.random.Generator, progress: float) -> dict[str, NDArray[Any]]:
+        """What differs from step to step: where the networks begin, and how much discriminators count.
+
+        rng: this step's random numbers.  progress: in [0, 1] of the run.
+        """
+        strength = 0.0 if self.adversary is None else self.adversary.config.strength(progress)
+        self.pulls = strength > 0
+        return {"offset": rng.integers(0, OFFSETS, 2), "strength": np.array(strength, np.float32)}
+
     def __call__(
-        self, picture: Tensor, target: Tensor, last: Tensor, rng: np.random.Generator, progress: float
+        self, picture: Tensor, target: Tensor, last: Tensor, inputs: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a scalar with the gradient of the weighted sum, and the unweighted terms.
 
         picture, target: RGB (B, 3, H, W) in [-1, 1].  last: weights of the layer that made the picture.
-        rng: this step's random numbers.  progress: in [0, 1] of the run.
+        inputs: what `draw` says, as tensors.
         """
-        row, col = (int(n) for n in rng.integers(0, OFFSETS, 2))
         with torch.autocast(picture.device.type, torch.bfloat16, enabled=self.bf16):
             terms = self.pixel_terms(picture, target)
-            shifted = (_from(picture, row, col), _from(target, row, col))
+            shifted = (_from(picture, inputs["offset"]), _from(target, inputs["offset"]))
             if self.distance is not None:
                 terms["perceptual"] = self.distance(*shifted).mean()
             if self.texture_distance is not None:
@@ -71,7 +81,14 @@ class PictureLoss:
         if self.adversary is None:
             return total, terms
         judged = self.adversary.terms(*shifted)
-        return self.adversary.weigh(judged, total, picture, last, progress), terms | judged
+        return self.adversary.weigh(
+            judged, total, picture, last, inputs["strength"], pulls=self.pulls
+        ), terms | judged
+
+    @property
+    def steady(self) -> bool:
+        """Whether every step takes the same course."""
+        return self.adversary is None or not self.adversary.config.adaptive
 
     def compile_with(self, wrap: Wrap) -> None:
         """Replace what only computes with tensors of fixed shapes by what `wrap` makes of it."""
@@ -110,11 +127,16 @@ class PictureLoss:
             self.adversary.load_state(state["adversary"])
 
 
-def _from(x: Tensor, row: int, col: int) -> Tensor:
-    """The picture from an offset on, always of one size.
+def _from(x: Tensor, offset: Tensor) -> Tensor:
+    """The picture from an offset (2,) on, always of one size.
 
     The strides of a feature network hide patterns of the same period; another offset at every step shows
     them.
     """
     rows, cols = (side - OFFSETS + 1 for side in x.shape[2:])
-    return x[..., row : row + rows, col : col + cols]
+    down, across = (
+        first + torch.arange(count, device=x.device)
+        for first, count in zip(offset, (rows, cols), strict=True)
+    )
+    cut = x.index_select(2, down).index_select(3, across)
+    return cut.contiguous(memory_format=torch.channels_last)

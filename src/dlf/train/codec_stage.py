@@ -6,7 +6,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,9 +27,10 @@ from dlf.nn.windows import Grid
 from dlf.train import distributed
 from dlf.train.config import Rate, TrainConfig
 from dlf.train.controller import next_rung
-from dlf.train.data import Batch, Crop, to_device, to_float, whole_cells
-from dlf.train.loop import LossReport, Validation
+from dlf.train.data import Batch, Crop, all_to_device, to_device, to_float, whole_cells
+from dlf.train.graph import Inputs
 from dlf.train.pictures import rows_of_pairs
+from dlf.train.stage import LossReport, Validation
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,7 @@ class LatentCache:
         return mirrored[top : top + rows, right - cols : right]
 
 
-@dataclass(frozen=True)
-class Draw:
+class Draw(NamedTuple):
     """Random choices of a step, (B,) each.
 
     quality: in [0, 100].  keep: tokens that a full window sends.  details: 1, or 0 where the sample is
@@ -193,16 +192,26 @@ class CodecStage:
         device = batch.pixels.device
         return Draw(*(to_device(torch.from_numpy(a), device) for a in (quality, keep, details)))
 
-    def loss(self, batch: Batch, progress: float) -> LossReport:
+    def inputs(self, batch: Batch, progress: float) -> Inputs:
+        """Pixels, what `draw` chose, weights of the rate, and what the loss draws; see `Stage`."""
+        draw = self.draw(batch, progress)
+        weight = self._rate_weight(draw.quality, progress)
+        if self.config.stage == "align":
+            more = {"wanted": self._wanted(batch)}
+        else:
+            more = all_to_device(self.judge.draw(batch.rng, progress), batch.pixels.device)
+        return {"pixels": batch.pixels, **draw._asdict(), "weight": weight, **more}
+
+    def loss(self, inputs: Inputs) -> LossReport:
         """Loss of a batch; see `Stage`."""
-        draw, pixels = self.draw(batch, progress), batch.pixels
+        pixels, draw = inputs["pixels"], Draw(*(inputs[name] for name in Draw._fields))
         grid = self.module.grid(*pixels.shape[2:])
-        coded = self.networks(pixels, draw, self._rate_weight(draw.quality, progress), grid)
+        coded = self.networks(pixels, draw, inputs["weight"], grid)
         if coded.picture is None:
-            total, terms = self.latent_terms(coded.fused, self._wanted(batch))
+            total, terms = self.latent_terms(coded.fused, inputs["wanted"])
         else:
             last = self.module.vqgan.decoder.conv_out.weight
-            total, terms = self.judge(coded.picture, pixels * 2 - 1, last, batch.rng, progress)
+            total, terms = self.judge(coded.picture, pixels * 2 - 1, last, inputs)
         tokens = (coded.bottleneck.z.detach(), coded.bottleneck.tokens.indices)
         self.last.append([tokens, *coded.bottleneck.details.vectors])
         terms = {**terms, "vq": coded.vq, "bpp": coded.bpp.mean(), "rate": coded.rate}
@@ -226,6 +235,11 @@ class CodecStage:
     def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
         """As `Dlf.compress`, with a gradient where the encoder trains."""
         return self.module.compress(pixels, quality, sent, grid)
+
+    @property
+    def steady(self) -> bool:
+        """Whether the codebook is seeded; see `Stage`."""
+        return self.judge.steady and self.pending is None
 
     def compile_with(self, wrap: Wrap) -> None:
         """See `Stage`."""

@@ -62,6 +62,7 @@ def set_backends(device: torch.device) -> None:
     if device.type != "cuda":
         return
     torch.backends.cudnn.benchmark = True  # shapes are few and fixed
+    torch.backends.cudnn.benchmark_limit = 4  # of its ten ways: all take half a minute for `base`
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cuda.enable_cudnn_sdp(False)

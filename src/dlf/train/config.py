@@ -58,7 +58,8 @@ class TrainConfig:
     crops are cut on the host or on the training device; auto is the device where that is a GPU.
     downscale: largest factor by which crops are shrunk at random, on the device only.  recompute:
     gradient checkpointing, less memory for about a third more time.  compile: let torch.compile make one
-    kernel of many; where that fails, the run goes on without.
+    kernel of many; where that fails, the run goes on without.  graph: on a GPU, record a step and replay it
+    (see `dlf.train.graph`).
     """
 
     preset: str
@@ -89,6 +90,7 @@ class TrainConfig:
     downscale: float = 1.0
     recompute: bool = False
     compile: bool = False
+    graph: bool = False
     validate_every: int = 2000
     log_every: int = 50
     checkpoint_minutes: float = 10.0

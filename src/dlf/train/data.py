@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -260,6 +260,11 @@ def to_float(images: Sequence[NDArray[np.uint8]]) -> Tensor:
     return (
         stacked.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
     )
+
+
+def all_to_device(arrays: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
+    """Arrays of the host as tensors on a device; see `to_device`."""
+    return {name: to_device(torch.from_numpy(array), device) for name, array in arrays.items()}
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -21,7 +21,8 @@ from dlf.nn.windows import Grid
 from dlf.train.codec_stage import CodecStage, Draw
 from dlf.train.config import TrainConfig
 from dlf.train.data import Batch, to_device
-from dlf.train.loop import LossReport
+from dlf.train.graph import Inputs
+from dlf.train.stage import LossReport
 
 
 class DecoderStage(CodecStage):
@@ -53,11 +54,11 @@ class DecoderStage(CodecStage):
         quality, keep = (to_device(torch.from_numpy(a), device) for a in (qualities, counts))
         return Draw(quality, keep, torch.ones_like(quality))
 
-    def loss(self, batch: Batch, progress: float) -> LossReport:
+    def loss(self, inputs: Inputs) -> LossReport:
         """Loss of a batch; see `Stage`."""
         for part in self.frozen:
             part.eval()
-        return super().loss(batch, progress)
+        return super().loss(inputs)
 
     @torch.no_grad()
     def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:

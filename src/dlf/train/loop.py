@@ -6,18 +6,15 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from dlf.losses.picture import Wrap
 from dlf.nn.config import to_dict
 from dlf.train import checkpoint, distributed
 from dlf.train.board import Board
@@ -25,75 +22,15 @@ from dlf.train.budget import Work, budget
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.compiling import Compiler, any_shape, too_large
 from dlf.train.config import TrainConfig
-from dlf.train.data import Batch, Sampler, to_device
+from dlf.train.data import Sampler, to_device
+from dlf.train.graph import Inputs, StepGraph
+from dlf.train.stage import LossReport, Stage
 from dlf.train.terms import Means
 from dlf.train.weights import save_parts
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "last.pt"
-
-
-@dataclass(frozen=True)
-class LossReport:
-    """total: what is differentiated.  terms: what is logged, scalars that stay on the device."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Means over the validation pictures, and one picture to look at."""
-
-    terms: dict[str, float]
-    picture: Image.Image | None
-
-
-class Stage(Protocol):
-    """What a stage of training gives the loop."""
-
-    @property
-    def module(self) -> nn.Module:
-        """What trains; its state is what a checkpoint holds."""
-        ...
-
-    @property
-    def copied(self) -> Sequence[str]:
-        """Names of tensors whose last value stands for their average: rows of them jump."""
-        ...
-
-    def loss(self, batch: Batch, progress: float) -> LossReport:
-        """Loss of a batch at `progress` in [0, 1] of the run."""
-        ...
-
-    def compile_with(self, wrap: Wrap) -> None:
-        """Replace what only computes with tensors of fixed shapes by what `wrap` makes of it."""
-        ...
-
-    def after_step(self, taken: Tensor) -> dict[str, Tensor]:
-        """Anything that follows an update (reviving codes, a discriminator's step).
-
-        taken: bool scalar on the device, False for a step that was left out because its gradient was not
-        finite; then what trains must stay as it is.  Returns further terms, scalars on the device.
-        """
-        ...
-
-    def validate(self) -> Validation:
-        """Measure the weights that `module` holds now."""
-        ...
-
-    def after_validation(self, terms: Mapping[str, float]) -> None:
-        """React to what a validation found (the rate's control)."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """What a resumed run must know beside the weights: tensors and numbers."""
-        ...
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up a `state`; entries may be missing."""
-        ...
 
 
 def learning_rate(config: TrainConfig, step: float) -> float:
@@ -126,8 +63,8 @@ class _Loss(nn.Module):
         super().__init__()
         self.module, self.stage = stage.module, stage
 
-    def forward(self, batch: Batch, progress: float) -> LossReport:
-        return self.stage.loss(batch, progress)
+    def forward(self, inputs: Inputs) -> LossReport:
+        return self.stage.loss(inputs)
 
 
 class Run:
@@ -152,7 +89,12 @@ class Run:
         self.weights_only = weights_only
         self.parameters = [p for p in stage.module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        self.optimiser = torch.optim.Adam(self.parameters, lr=config.lr, betas=config.betas, fused=True)
+        self.on_gpu = self.device.type == "cuda"
+        rate = torch.tensor(config.lr, device=self.device) if self.on_gpu else config.lr
+        self.optimiser = torch.optim.Adam(
+            self.parameters, rate, config.betas, fused=True, capturable=self.on_gpu
+        )
+        self.moves = torch.ones((), device=self.device)  # of the averaged weights towards the newest
         self.parts = distributed.own_parts(config.parts)
         self.step = 0
         self.left_out = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -160,6 +102,8 @@ class Run:
         self.compiler = Compiler() if config.compile else None
         if self.compiler is not None:
             stage.compile_with(self.compiler)
+        wanted = config.graph and self.on_gpu and len(self.parts) == distributed.size() == 1
+        self.graph = StepGraph(lambda inputs: self._compute([inputs])) if wanted else None
         self.loss = distributed.parallel(_Loss(stage), self.device)
         self.ema = {k: v.detach().clone() for k, v in stage.module.state_dict().items()}
         # what is averaged; the module's own memory, to be asked for once
@@ -242,7 +186,10 @@ class Run:
         while self._goes_on():
             began = time.monotonic()
             recent.add(*self.advance())
-            self.budget.stepped(time.monotonic() - began, new=self.new)
+            took = time.monotonic() - began
+            if self.new:
+                log.info("the first step of such crops took %.1f s", took)
+            self.budget.stepped(took, new=self.new)
             if self.step % self.config.log_every == 0:
                 self._log(recent.read(), (time.monotonic() - started) / (self.step - first))
                 recent = Means()
@@ -285,6 +232,8 @@ class Run:
 
     def _seed(self, part: int) -> None:
         """Noise depends on seed, step and part alone, so that a resumed run goes on as if never stopped."""
+        if self.on_gpu and torch.cuda.is_current_stream_capturing():
+            return  # a recorded step takes the seed that is set when it is replayed
         torch.manual_seed(((self.config.seed << 32) + (part << 48) + self.step) % 2**63)
 
     def advance(self) -> tuple[dict[str, Tensor], Tensor]:
@@ -302,10 +251,34 @@ class Run:
         """One step; returns its terms, and whether its gradient was finite so that it was taken."""
         rate = learning_rate(self.config, self.place)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            if self.on_gpu:
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self.moves.fill_(1 - min(self.config.ema, (1 + self.step) / (10 + self.step)))
+        inputs = self._inputs()
+        if self.graph is not None and self.stage.steady:
+            self._seed(self.parts[0])
+            return self.graph(inputs[0])
+        return self._compute(inputs)
+
+    def _inputs(self) -> list[Inputs]:
+        """What this rank's parts of the step work on."""
+        found: list[Inputs] = []
+        known = len(self.met)
+        for part in self.parts:
+            batch = self.sampler(self.step, part)
+            self.met.add(batch.pixels.shape)
+            batch = replace(batch, pixels=to_device(batch.pixels, self.device))
+            found.append(self.stage.inputs(batch, self.place / self.config.steps))
+        self.new = len(self.met) > known
+        return found
+
+    def _compute(self, inputs: Sequence[Inputs]) -> tuple[dict[str, Tensor], Tensor]:
+        """All that the device does in a step; the host does not look at any number."""
         self.optimiser.zero_grad(set_to_none=True)
         with distributed.joint_statistics(self.stage.module):
-            terms = self._accumulate()
+            terms = self._accumulate(inputs)
         norm = clip_each(self.parameters, self.config.clip)
         taken = torch.isfinite(norm)
         self.left_out += ~taken
@@ -318,21 +291,16 @@ class Run:
         self._average(taken)
         return {**terms, **extra, "gradient": norm}, taken
 
-    def _accumulate(self) -> dict[str, Tensor]:
+    def _accumulate(self, inputs: Sequence[Inputs]) -> dict[str, Tensor]:
         """Gradients of the step's loss, averaged over its parts; returns means of this rank's terms."""
         rows: list[dict[str, Tensor]] = []
-        known = len(self.met)
-        for part in self.parts:
+        for part, own in zip(self.parts, inputs, strict=True):
             self._seed(part)
-            batch = self.sampler(self.step, part)
-            self.met.add(batch.pixels.shape)
-            batch = replace(batch, pixels=to_device(batch.pixels, self.device))
             # ranks exchange gradients once a step
             with self._apart() if part != self.parts[-1] else nullcontext():
-                report: LossReport = self.loss(batch, self.place / self.config.steps)
+                report: LossReport = self.loss(own)
                 (report.total / len(self.parts)).backward()
             rows.append({key: value.detach() for key, value in report.terms.items()})
-        self.new = len(self.met) > known
         return {key: torch.stack([row[key] for row in rows]).mean() for key in rows[0]}
 
     def _apart(self) -> AbstractContextManager[None]:
@@ -343,9 +311,8 @@ class Run:
 
     @torch.no_grad()
     def _average(self, taken: Tensor) -> None:
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         means, own = [self.ema[name] for name in self.floats], list(self.floats.values())
-        weight = taken * (1 - decay)
+        weight = taken * self.moves
         if self.device.type == "cpu":
             torch._foreach_lerp_(means, own, [weight] * len(own))
         else:  # three times the memory's traffic, but not a kernel for each tensor

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import Literal
 
 import torch
 
@@ -28,8 +29,9 @@ SAMPLE = 400  # pictures that a profile reads
 FEWEST = 3.0  # seconds below which no further part begins
 HEAD = "stage       crop form       Mpixel/s  s a step    GiB  waiting  halts   before"
 
-Key = tuple[str, int, bool]
-"""Stage, side of the crops, whether compiled."""
+Form = Literal["eager", "graph", "compiled"]
+Key = tuple[str, int, Form]
+"""Stage, side of the crops, and whether as it is written, recorded (`dlf.train.graph`) or compiled."""
 
 
 def profile_plan(
@@ -45,8 +47,8 @@ def profile_plan(
 ) -> Iterator[str]:
     """Measure steps of every stage with random weights; yields lines of a table.
 
-    Each stage is measured as it is written on crops of these sides, then compiled on the crops that its
-    configuration names, if it asks for that.  seconds: after which no part begins, counted from `since`; one
+    Each stage is measured as it is written on crops of these sides, then recorded and compiled on the crops
+    that its configuration names, if it asks for that.  seconds: after which no part begins, counted from `since`; one
     that has begun is broken off.  No run is left behind.
 
     Raises:
@@ -64,7 +66,7 @@ def profile_plan(
     found: dict[Key, Profile] = {}
     with TemporaryDirectory() as folder:
         for key, config in parts.items():
-            label = f"{key[0]:10} {key[1]:5} {'compiled' if key[2] else 'eager':9}"
+            label = f"{key[0]:10} {key[1]:5} {key[2]:9}"
             if time.monotonic() + FEWEST > since + seconds:
                 yield f"{label} left out: no time"
                 continue
@@ -87,11 +89,15 @@ def _parts(plan: Plan, crops: Sequence[int]) -> dict[Key, TrainConfig]:
     parts: dict[Key, TrainConfig] = {}
     for planned in plan:
         for side in crops:
-            config = replace(planned.config, shapes=((side, side),), compile=False)
-            parts[(config.stage, side, False)] = config
-    for planned in plan:
-        for shape in sorted(set(planned.config.shapes)) if planned.config.compile else ():
-            parts[(planned.config.stage, shape[1], True)] = replace(planned.config, shapes=(shape,))
+            config = replace(planned.config, shapes=((side, side),), compile=False, graph=False)
+            parts[(config.stage, side, "eager")] = config
+    forms: tuple[Form, Form] = ("graph", "compiled")
+    for form in forms:
+        for planned in plan:
+            config = replace(planned.config, graph=form == "graph", compile=form == "compiled")
+            wanted = planned.config.graph if config.graph else planned.config.compile
+            for shape in sorted(set(config.shapes)) if wanted else ():
+                parts[(config.stage, shape[1], form)] = replace(config, shapes=(shape,))
     return parts
 
 
@@ -117,16 +123,17 @@ def _row(label: str, found: Profile) -> str:
 
 
 def _verdicts(found: Mapping[Key, Profile]) -> Iterator[str]:
-    """After how long a compiled stage has seen more pixels than an eager one, its compiling counted."""
-    for (stage, side, compiled), fast in found.items():
-        slow = found.get((stage, side, False))
-        if not compiled or slow is None:
+    """After how long a stage has seen more pixels than as it is written, what it took at first counted."""
+    for (stage, side, form), fast in found.items():
+        slow = found.get((stage, side, "eager"))
+        if form == "eager" or slow is None:
             continue
+        what = "compiling" if form == "compiled" else "recording"
         if fast.rate <= slow.rate:
-            yield f"{stage} {side}: compiling does not pay"
+            yield f"{stage} {side}: {what} does not pay"
             continue
         after = (fast.rate * fast.first - slow.rate * slow.first) / (fast.rate - slow.rate)
-        yield f"{stage} {side}: compiling pays from {max(after, 0.0):.0f} s on"
+        yield f"{stage} {side}: {what} pays from {max(after, 0.0):.0f} s on"
 
 
 class _TimeOver(BaseException):

@@ -17,7 +17,7 @@ from dlf.train.loop import Run
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 3  # steps before the clock starts, and one of every shape
+WARM_UP = 5  # steps before the clock starts, and one of every shape; a step was recorded by then
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from dlf.nn.vq import VectorQuantizer
 from dlf.nn.vqgan import Vqgan, quantise_grid
 from dlf.train import distributed
 from dlf.train.config import TrainConfig
-from dlf.train.data import Batch, to_float
-from dlf.train.loop import LossReport, Validation
+from dlf.train.data import Batch, all_to_device, to_float
+from dlf.train.graph import Inputs
 from dlf.train.pictures import rows_of_pairs
+from dlf.train.stage import LossReport, Validation
 
 CODE_PATIENCE = 100  # steps without use after which a code is moved
 SEED_STEP = 40  # the encoder's outputs are shapeless before
@@ -78,16 +79,26 @@ class TokenizerStage:
             picture = self.module.decode(quantised)
         return picture.float(), z, indices, vq
 
-    def loss(self, batch: Batch, progress: float) -> LossReport:
+    def inputs(self, batch: Batch, progress: float) -> Inputs:
+        """Pixels, and what the judge draws; see `Stage`."""
+        drawn = all_to_device(self.judge.draw(batch.rng, progress), batch.pixels.device)
+        return {"pixels": batch.pixels, **drawn}
+
+    def loss(self, inputs: Inputs) -> LossReport:
         """Loss of a batch; see `Stage`."""
-        target = batch.pixels * 2 - 1
+        target = inputs["pixels"] * 2 - 1
         picture, z, indices, vq = self.networks(
             target, rounded=self.config.quantised and self.seen >= SEED_STEP
         )
-        total, terms = self.judge(picture, target, self.module.decoder.conv_out.weight, batch.rng, progress)
+        total, terms = self.judge(picture, target, self.module.decoder.conv_out.weight, inputs)
         self.last.append((z.detach().flatten(0, -2), indices.flatten()))
         shown = {**terms, "vq": vq, "std": z.detach().std()}
         return LossReport(total + self.config.weights.vq * vq, shown)
+
+    @property
+    def steady(self) -> bool:
+        """Whether all codes are seeded; see `Stage`."""
+        return self.judge.steady and (self.book is None or self.seen > SEED_STEP)
 
     def compile_with(self, wrap: Wrap) -> None:
         """See `Stage`."""
