@@ -124,8 +124,9 @@ class Adversary:
 
         picture: all of them are functions of it.  strength: see `Adversarial.strength`; pulls: whether it
         is above 0, which the host must know for the adaptive weight.  last: weights of the layer that made
-        the picture; with an adaptive weight the hinge term counts as much, by its gradient there, as the others do.  The scalar is then
-        the product of picture and gradient, so that the way behind the picture is walked once.
+        the picture; with an adaptive weight the hinge term counts as much, by its gradient there, as the
+        others do.  The scalar is then the product of picture and gradient, so that the way behind the
+        picture is walked once.
         """
         if self.config.matching:
             others = others + self.config.matching * terms["matching"]

@@ -90,10 +90,9 @@ class Run:
         self.parameters = [p for p in stage.module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.on_gpu = self.device.type == "cuda"
-        rate = torch.tensor(config.lr, device=self.device) if self.on_gpu else config.lr
-        self.optimiser = torch.optim.Adam(
-            self.parameters, rate, config.betas, fused=True, capturable=self.on_gpu
-        )
+        self.optimiser = torch.optim.Adam(self.parameters, config.lr, config.betas, fused=True)
+        # what a recorded step must find where it was
+        self.rate = torch.zeros((), device=self.device)
         self.moves = torch.ones((), device=self.device)  # of the averaged weights towards the newest
         self.parts = distributed.own_parts(config.parts)
         self.step = 0
@@ -250,11 +249,9 @@ class Run:
     def _update(self) -> tuple[dict[str, Tensor], Tensor]:
         """One step; returns its terms, and whether its gradient was finite so that it was taken."""
         rate = learning_rate(self.config, self.place)
+        self.rate.fill_(rate)
         for group in self.optimiser.param_groups:
-            if self.on_gpu:
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+            group["lr"], group["capturable"] = (self.rate, True) if self.on_gpu else (rate, False)
         self.moves.fill_(1 - min(self.config.ema, (1 + self.step) / (10 + self.step)))
         inputs = self._inputs()
         if self.graph is not None and self.stage.steady:

@@ -48,8 +48,8 @@ def profile_plan(
     """Measure steps of every stage with random weights; yields lines of a table.
 
     Each stage is measured as it is written on crops of these sides, then recorded and compiled on the crops
-    that its configuration names, if it asks for that.  seconds: after which no part begins, counted from `since`; one
-    that has begun is broken off.  No run is left behind.
+    that its configuration names, if it asks for that.  seconds: after which no part begins, counted from
+    `since`; one that has begun is broken off.  No run is left behind.
 
     Raises:
         ValueError, OSError, DlfError: see `check_plan`, and for crops that no picture fills.
