@@ -59,8 +59,12 @@ def plain() -> Dlf:
 def model(plain: Dlf) -> Dlf:
     """The same with rounded weights."""
     model = copy.deepcopy(plain)
-    assert round_weights(model, "int8")
+    assert round_weights(model, "int8", [noise()])
     return model
+
+
+def noise() -> UInt8:
+    return np.random.default_rng(3).integers(0, 256, (64, 96, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +73,7 @@ def bundle(plain: Dlf, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
     folder = tmp_path_factory.mktemp("models")
     weights = dict(plain.state_dict())
     checkpoint.save(folder / "a.pt", Checkpoint(0, {"preset": "tiny"}, weights, weights, {}))
-    noise = np.random.default_rng(3).integers(0, 256, (64, 96, 3), np.uint8)
-    Image.fromarray(noise).save(folder / "picture.png")
+    Image.fromarray(noise()).save(folder / "picture.png")
     line = ["export", str(folder / "a.pt"), "-o", str(folder / "tiny"), "--data", str(folder)]
     assert main([*line, "--name", "tiny", "--id", "101", "--weights", "int8"]) == 0
     return ModelBundle.open(folder / "tiny")
@@ -109,9 +112,38 @@ def test_shapes(shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(form.restore(), values, atol=0.02)
 
 
+def test_a_bias_takes_what_rounding_does_to_inputs_that_hardly_vary(plain: Dlf) -> None:
+    """Constants that are large against what varies, as the warm start sets some, would make it an offset."""
+    picture = np.random.default_rng(5).integers(0, 256, (64, 96, 3), np.uint8)
+    shifts = []
+    for pictures in ([], [picture]):
+        model = copy.deepcopy(plain)
+        layer = model.details.dec_trans_0[0][1].conv  # type: ignore[index,union-attr]
+        inputs = torch.randn(1, layer.weight.shape[1], 4, 6) * 0.01 + 40.0
+        means = {"details.dec_trans_0.0.1.conv": inputs.mean((0, 2, 3))}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(eight_bits, "_input_means", lambda *_, m=means if pictures else {}: m)
+            before = layer(inputs)
+            round_to_eight(model, pictures)
+        shifts.append((layer(inputs) - before).abs().mean().item())
+    assert shifts[1] < shifts[0] / 20
+    model = copy.deepcopy(plain)
+    layers = dict(eight_bits._worth_it(model, ()))
+    means = eight_bits._input_means(model, layers, [picture, picture])
+    assert {name.partition(".")[0] for name in means} >= {"encoder", "details", "fusion", "decoder"}
+    for name, mean in means.items():
+        assert mean.shape == (layers[name].weight.shape[1],), name
+
+
+def test_what_is_the_only_way_of_the_details_keeps_sixteen_bits(plain: Dlf) -> None:
+    packed = round_to_eight(copy.deepcopy(plain))
+    assert "decoder.init_feat_up.weight" not in packed
+    assert "encoder.down_proj.weight" not in packed
+
+
 def test_what_decides_symbols_or_is_to_be_kept_is_not_rounded(plain: Dlf) -> None:
     model = copy.deepcopy(plain)
-    packed = round_to_eight(model, ENCODER_SIDE)
+    packed = round_to_eight(model, keep=ENCODER_SIDE)
     for name, tensor in model.state_dict().items():
         moved = not torch.equal(tensor, plain.state_dict()[name])
         assert moved == (name in packed), name

@@ -76,8 +76,8 @@ class PainterJob:
 def export(job: ExportJob) -> Parity:
     """Write and check the bundle; nothing is left behind where the check fails (BundleError)."""
     model = load_model(job.checkpoint, job.preset)
-    packed = round_weights(model, job.weights)
     pictures = _load(find_images(job.data), STATISTICS_PICTURES)
+    packed = round_weights(model, job.weights, pictures[:PARITY_PICTURES])
     counts = count_tokens(model, pictures)
     spec = BundleSpec(job.name, job.id, job.default_quality, counts, job.card, job.token_ends)
     with _staged(job.folder) as part:
@@ -100,8 +100,8 @@ def export_painter(job: PainterJob) -> Parity:
     """
     model = load_model(job.checkpoint, job.preset)
     _check_base(model, job)
-    packed = round_weights(model, job.weights, keep=ENCODER_SIDE)
     pictures = _load(find_images(job.data)[:PAINTER_FILES], PAINTER_FILES)[:PARITY_PICTURES]
+    packed = round_weights(model, job.weights, pictures, keep=ENCODER_SIDE)
     with _staged(job.folder) as part:
         write_painter(model, part, PainterSpec(job.base, job.name, job.card), packed)
         bundle = ModelBundle.open(part)
@@ -179,13 +179,16 @@ def _staged(folder: Path) -> Iterator[Path]:
 
 
 @torch.no_grad()
-def round_weights(model: Dlf, kind: str, keep: Sequence[str] = ()) -> list[Packed]:
+def round_weights(
+    model: Dlf, kind: str, pictures: Sequence[NDArray[np.uint8]] = (), keep: Sequence[str] = ()
+) -> list[Packed]:
     """Round the weights as the files hold them; the context network keeps its own.
 
-    kind: one of `WEIGHTS`.  keep: prefixes of weights that are rounded to float16 in any case.
+    kind: one of `WEIGHTS`.  pictures: see `round_to_eight`.
+    keep: prefixes of weights that are rounded to float16 in any case.
     Returns those that are to be stored in 8 bits.
     """
-    packed = round_to_eight(model, keep) if kind == "int8" else {}
+    packed = round_to_eight(model, pictures, keep) if kind == "int8" else {}
     for name, parameter in model.named_parameters():
         if not name.startswith(CONTEXT) and name not in packed and parameter.numel() >= SMALL:
             parameter.copy_(parameter.half().float())
