@@ -44,3 +44,12 @@ def test_a_small_batch_and_evaluation_use_the_running_statistics() -> None:
     few = vectors(LARGE_BATCH - 1)
     assert spread(few).std(0).max() < 0.5  # they have hardly moved from deviation 1
     assert spread.eval()(vectors(LARGE_BATCH)).std(0).max() < 0.5
+
+
+def test_a_mean_that_drifts_does_not_count_as_deviation() -> None:
+    """Against a mean that lags behind, large batches would else be said to vary several times as much."""
+    spread = RunningStandard(3, 5, momentum=0.05)
+    for step in range(200):
+        spread(2.5 * (vectors(LARGE_BATCH, step) - 7) + 0.01 * step)  # a deviation of 0.05
+    deviation = (spread.square - spread.mean.square()).sqrt()
+    torch.testing.assert_close(deviation, torch.full((3, 5), 0.05), rtol=0.3, atol=0)

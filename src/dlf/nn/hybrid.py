@@ -155,11 +155,21 @@ class RunningStandard(nn.Module):
 
     @torch.no_grad()
     def update(self, z: Tensor) -> None:
-        """Move the statistics towards those of z; one that is not finite leaves them as they are."""
+        """Move the statistics towards those of z; one that is not finite leaves them as they are.
+
+        The mean drifts while the networks train, and against a mean that lags a deviation comes out too large
+        (twice, in base-v1): a large batch has one of its own.
+        """
+        mean = self.mean.lerp(z.mean(0), self.momentum)
+        if len(z) >= LARGE_BATCH:
+            before = (self.square - self.mean.square()).clamp(min=0)
+            square = mean.square() + before.lerp(z.var(0, correction=0), self.momentum)
+        else:
+            square = self.square.lerp(z.square().mean(0), self.momentum)
         # decided on the device: to ask there whether to go on would make a step wait for it
         finite = torch.isfinite(z).all()
-        for buffer, found in ((self.mean, z.mean(0)), (self.square, z.square().mean(0))):
-            buffer.copy_(torch.where(finite, buffer.lerp(found, self.momentum), buffer))
+        for buffer, found in ((self.mean, mean), (self.square, square)):
+            buffer.copy_(torch.where(finite, found, buffer))
 
 
 class HybridEncoder(nn.Module):

@@ -21,6 +21,7 @@ from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import pixel_terms, weighted_sum
 from dlf.losses.picture import PictureLoss, Wrap
 from dlf.nn.build import PRESETS
+from dlf.nn.hybrid import RunningStandard
 from dlf.nn.model import Bottleneck, Dlf, Fused
 from dlf.nn.semantic import sent_mask, token_schedule
 from dlf.nn.windows import Grid
@@ -175,6 +176,13 @@ class CodecStage:
         # a code that was moved has an average between two places, where nothing is
         books = set(map(id, model.codebooks()))
         self.copied = [f"{name}.embedding.weight" for name, m in model.named_modules() if id(m) in books]
+        # means and squares that were averaged apart would say too large a deviation
+        self.copied += [
+            f"{name}.{part}"
+            for name, m in model.named_modules()
+            if isinstance(m, RunningStandard)
+            for part in ("mean", "square")
+        ]
 
     @cached_property
     def cache(self) -> LatentCache:
