@@ -74,7 +74,7 @@ def train(processes: int, folder: Path, photos: Path, **changes: object) -> list
     ("tolerance", "changes"),
     [
         (1e-3, {"stage": "tokenizer"}),
-        (0.01, {"stage": "align"}),
+        (0.02, {"stage": "align"}),
         (0.01, {"stage": "joint", "recompute": True, "stream": True}),
     ],
     ids=["tokenizer", "align", "joint"],
