@@ -93,8 +93,9 @@ def test_two_processes_have_the_loss_curve_of_one(
             assert two[key] == pytest.approx(one[key], rel=tolerance, abs=2e-4), (key, one["step"])
     first, second = (checkpoint.load(tmp_path / name / "run" / CHECKPOINT) for name in ("one", "two"))
     # Adam's first steps move a weight by the whole rate of learning: a gradient near 0 may move it either way
+    near = 3 * PLAIN["lr"] if changes["stage"] == "align" else 2e-3
     for key, value in first.model.items():
-        torch.testing.assert_close(second.model[key], value, rtol=0.02, atol=3 * PLAIN["lr"], msg=key)
+        torch.testing.assert_close(second.model[key], value, rtol=0.02, atol=near, msg=key)
 
 
 @pytest.mark.slow

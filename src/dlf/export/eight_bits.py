@@ -87,9 +87,7 @@ def round_to_eight(model: Dlf, pictures: Sequence[UInt8] = (), keep: Sequence[st
         packed[f"{name}.weight"] = found = pack(layer.weight.numpy())
         restored = torch.from_numpy(found.restore())
         if layer.bias is not None and name in means:
-            change = (
-                (layer.weight - restored).flatten(2).sum(2) if restored.dim() > 2 else layer.weight - restored
-            )
+            change = (layer.weight - restored).reshape(*restored.shape[:2], -1).sum(2)
             layer.bias += change @ means[name]
         layer.weight.copy_(restored)
     return packed
@@ -121,11 +119,8 @@ def _input_means(
     ]
     for picture in pictures:
         pixels = to_float([whole_cells(picture)])
-        sent = sent_mask(
-            torch.tensor([model.config.tokens.count]),
-            model.config.tokens.count,
-            model.grid(*pixels.shape[2:]).token,
-        )
+        count = model.config.tokens.count
+        sent = sent_mask(torch.tensor([count]), count, model.grid(*pixels.shape[2:]).token)
         model(pixels, torch.tensor([50.0]), sent)
     for hook in hooks:
         hook.remove()

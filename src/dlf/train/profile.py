@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 import torch
 
+from dlf.train import graph
 from dlf.train.data import Batch, Sampler
 from dlf.train.loop import Run
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 5  # steps before the clock starts, and one of every shape; a step was recorded by then
+# steps before the clock starts, and one of every shape; a step was recorded and replayed by then
+WARM_UP = graph.WARM_UP + 2
 
 
 @dataclass(frozen=True)
