@@ -33,7 +33,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from dlf.losses.adversarial import Adversarial
     from dlf.train.config import load_config
     from dlf.train.data import CropSampler
-    from dlf.train.loop import Run
+    from dlf.train.engine import Run
     from dlf.train.run import Sources, build_stage
 
     torch.set_num_threads(1)

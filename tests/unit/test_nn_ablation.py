@@ -26,7 +26,7 @@ from dlf.records import UInt8
 from dlf.train.codec_stage import CodecStage
 from dlf.train.config import Rate, TrainConfig
 from dlf.train.data import CropSampler
-from dlf.train.loop import Run
+from dlf.train.engine import Run
 
 pytestmark = pytest.mark.torch
 

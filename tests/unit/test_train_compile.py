@@ -22,8 +22,8 @@ from dlf.errors import TrainingError
 from dlf.nn.config import to_dict
 from dlf.train import checkpoint, compiling
 from dlf.train.data import Batch
-from dlf.train.graph import Inputs
-from dlf.train.loop import CHECKPOINT, Run
+from dlf.train.engine import CHECKPOINT, Run
+from dlf.train.stage import Inputs
 from dlf.train.tokenizer_stage import TokenizerStage
 from tiny_runs import BARE, CONFIG, Sampler, make_stage, pictures
 

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from dlf.errors import TrainingError
 from dlf.nn.build import TINY
 from dlf.nn.model import Dlf
-from dlf.train.codec_stage import LatentCache
+from dlf.train.align_stage import LatentCache
 from dlf.train.data import Crop, CropSampler, cut, load_images, to_float
 from dlf.train.shards import find_images
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from dlf.errors import TrainingError
 from dlf.train.device_sampler import DeviceSampler
-from dlf.train.loop import Run
+from dlf.train.engine import Run
 from dlf.train.run import open_pictures
 from tiny_runs import CONFIG, make_stage
 

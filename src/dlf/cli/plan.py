@@ -95,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
     since = time.monotonic()  # to load torch takes a part of the minutes
     need("torch", "torch")
     need("safetensors", "torch")
+    import torch
+
     from dlf.train.plan import as_json, from_stage, load_plan
 
     logging.getLogger("dlf").setLevel(logging.INFO)
@@ -106,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         if args.print_plan:
             print(as_json(plan))
             return 0
+        torch.set_num_threads(args.threads)
         if args.profile:
             return _profile(args, plan, since)
         return _train(args, plan, since)
@@ -148,7 +151,7 @@ def _train(args: argparse.Namespace, plan: Plan, since: float) -> int:
         msg = f"{args.output} is the folder of another run: take a new one"
         raise UsageError(msg)
     complete = run_plan(
-        plan, _sources(args), args.threads, minutes=args.minutes, device=args.device, since=since
+        plan, _sources(args), minutes=args.minutes, device=args.device, since=since
     )
     return 0 if complete else 1
 
@@ -159,7 +162,6 @@ def _profile(args: argparse.Namespace, plan: Plan, since: float) -> int:
     lines = profile_plan(
         plan,
         _sources(args),
-        args.threads,
         args.profile,
         seconds=args.seconds,
         crops=args.crops,

@@ -99,8 +99,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, config: TrainConfig, since: float) -> int:
+    import torch
+
     from dlf.train.run import Sources, profile_stage, run_stage
 
+    torch.set_num_threads(args.threads)
     missing = [f"--{key}" for key in ("data", "val") if getattr(args, key) is None]
     if args.output is None and not args.profile:
         missing.append("--output")
@@ -118,10 +121,10 @@ def _train(args: argparse.Namespace, config: TrainConfig, since: float) -> int:
         vqgan=args.vqgan,
     )
     if args.profile:
-        for line in profile_stage(config, sources, args.threads, args.profile, device=args.device):
+        for line in profile_stage(config, sources, args.profile, device=args.device):
             print(line, flush=True)
         return 0
     complete = run_stage(
-        config, sources, args.threads, device=args.device, tensorboard=args.tensorboard, since=since
+        config, sources, device=args.device, tensorboard=args.tensorboard, since=since
     )
     return 0 if complete else 1

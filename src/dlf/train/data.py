@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Shape = tuple[int, int]
 
 FRUITLESS = 1000  # draws in a row without a usable picture before a run gives up
-AHEAD = 4  # batches decoded before they are asked for
+PREFETCHED = 4  # batches decoded before they are asked for
 
 
 def load_images(files: Iterable[PictureFile], smallest: int) -> list[NDArray[np.uint8]]:
@@ -38,7 +38,7 @@ def load_images(files: Iterable[PictureFile], smallest: int) -> list[NDArray[np.
     """
     images: list[NDArray[np.uint8]] = []
     skipped = 0
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pictures") as threads:
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="images") as threads:
         decoded = list(threads.map(_decode, files))
     for pixels in decoded:
         if pixels is None or min(pixels.shape[:2]) < smallest:
@@ -140,13 +140,15 @@ def eligible_pictures(sizes: Iterable[tuple[int, ...]], shapes: Sequence[Shape])
     sizes: of the pictures, (height, width, ...).
     """
     # a shape that few pictures can fill would draw those few again and again
-    known = list(sizes)
-    found = {shape: [i for i, size in enumerate(known) if _fits(size, shape)] for shape in set(shapes)}
-    for shape, fitting in found.items():
+    sides = list(sizes)
+    fitting_shape = {
+        shape: [i for i, size in enumerate(sides) if _fits(size, shape)] for shape in set(shapes)
+    }
+    for shape, fitting in fitting_shape.items():
         if not fitting:
             msg = f"no picture is large enough for crops of {shape[0]}x{shape[1]}"
             raise TrainingError(msg)
-    return found
+    return fitting_shape
 
 
 class CropSampler:
@@ -211,16 +213,19 @@ class StreamSampler:
         return pixels if pixels is not None and _fits(pixels.shape, shape) else None
 
 
-class Ahead:
+class Prefetch:
     """Lets threads prepare the batches that will be asked for next; see `Sampler`.
 
-    following: the (step, part) that this process needs after one.
+    Threads and not torch's DataLoader: decoders release the interpreter's lock, and batches need not travel
+    between processes (docs/training.md, section 11).
+
+    parts: of a step, which this process computes.
     """
 
-    def __init__(self, sampler: Sampler, following: Callable[[int, int], tuple[int, int]]) -> None:
-        self.sampler, self.following = sampler, following
-        self.threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="pictures")
-        self.waiting: dict[tuple[int, int], Future[Batch]] = {}
+    def __init__(self, sampler: Sampler, parts: range) -> None:
+        self.sampler, self.parts = sampler, parts
+        self.threads = ThreadPoolExecutor(PREFETCHED, thread_name_prefix="images")
+        self._batches: dict[tuple[int, int], Future[Batch]] = {}
 
     @property
     def skipped(self) -> int:
@@ -229,12 +234,16 @@ class Ahead:
 
     def __call__(self, step: int, part: int = 0) -> Batch:
         """See `Sampler`."""
-        key, wanted = (step, part), {}
-        for _ in range(1 + AHEAD):
-            wanted[key] = self.waiting.get(key) or self.threads.submit(self.sampler, *key)
-            key = self.following(*key)
-        self.waiting = wanted
-        return self.waiting.pop((step, part)).result()
+        key, batches = (step, part), {}
+        for _ in range(1 + PREFETCHED):
+            batches[key] = self._batches.get(key) or self.threads.submit(self.sampler, *key)
+            key = self._following(*key)
+        self._batches = batches
+        return self._batches.pop((step, part)).result()
+
+    def _following(self, step: int, part: int) -> tuple[int, int]:
+        after = part + self.parts.step
+        return (step, after) if after < self.parts.stop else (step + 1, self.parts.start)
 
 
 def cut(image: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:

@@ -24,10 +24,10 @@ QUALITY = 50.0
 
 
 @torch.no_grad()
-def open_mixture(model: Dlf, pixels: Tensor, apart: float) -> float:
+def open_mixture(model: Dlf, pixels: Tensor, spread: float) -> float:
     """Seed the codes from latents, move them apart and fit the fusion head to the latents.
 
-    model: as the other parts of the warm start leave it.  pixels: (N, 3, H, W) in [0, 1].  apart: factor
+    model: as the other parts of the warm start leave it.  pixels: (N, 3, H, W) in [0, 1].  spread: factor
     of the codes' distance from their mean.  Returns the share of the latents' variance that is lost.
     """
     latents, joint = _samples(model, pixels)
@@ -36,7 +36,7 @@ def open_mixture(model: Dlf, pixels: Tensor, apart: float) -> float:
     quantize.seed(latents)
     codes = quantize.embedding.weight
     mean = codes.mean(0)
-    codes.copy_(mean + apart * (codes - mean))
+    codes.copy_(mean + spread * (codes - mean))
     head = model.fusion.ffn
     _start_head(head, joint)
     with torch.enable_grad():

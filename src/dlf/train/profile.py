@@ -14,7 +14,7 @@ import torch
 
 from dlf.train import graph
 from dlf.train.data import Batch, Sampler
-from dlf.train.loop import Run
+from dlf.train.engine import Run
 
 log = logging.getLogger(__name__)
 

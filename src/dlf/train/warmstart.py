@@ -43,11 +43,12 @@ CROP = 256
 
 
 @torch.no_grad()
-def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, apart: float = 1.0) -> None:
+def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, spread: float = 1.0) -> None:
     """Set a new model's weights from its own trained `vqgan`; images: samples to take statistics of.
 
-    apart: above 1, for a tokenizer trained without rounding: the codes are seeded here, that far apart,
-    and the fusion head is fitted instead of set by formula (see `dlf.train.mixture`).
+    spread: above 1, for a tokenizer trained without rounding: the codes are seeded here and moved away from
+    their mean by that factor, and the fusion head is fitted instead of set by formula (see
+    `dlf.train.mixture`).
     The preset must have the tokenizer's stem, quant.hidden of at least 4 * code_dim and room in the fusion
     head.
     ValueError if too few of the images have a crop of 256x256 pixels.
@@ -74,8 +75,8 @@ def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, apart: float 
         nn.init.zeros_(context.token_prior.cells.bias)
     if isinstance(model.details, VectorDetails):
         _seed_details(model.details, pixels, model)
-    if apart > 1:
-        open_mixture(model, pixels, apart)
+    if spread > 1:
+        open_mixture(model, pixels, spread)
     model.train()
 
 

@@ -26,7 +26,7 @@ SHEET, SHEET_QUALITY = "sheet.jpg", 90  # of a run of several stages
 EVENTS = "tensorboard"
 
 
-class Board:
+class RunLogger:
     """Writes into a run's folder.
 
     steps: of the whole run, or None where minutes say how long it is.  tensorboard: also write event
@@ -43,7 +43,7 @@ class Board:
         self.folder, self.steps, self.stage = folder, steps, stage
         self.events = _open_events(folder / EVENTS) if tensorboard else None
 
-    def row(
+    def log_terms(
         self, kind: str, step: int, terms: Mapping[str, float], pace: float = 0.0, left: float = 0.0
     ) -> None:
         """Tell the terms of a step; pace: seconds a step.  left: seconds to the end of the run."""
@@ -62,8 +62,8 @@ class Board:
         except OSError as error:
             log.error("cannot log step %d: %s", step, error.strerror or error)
 
-    def picture(self, step: int, image: Image.Image) -> None:
-        """Keep a picture of a step."""
+    def log_image(self, step: int, image: Image.Image) -> None:
+        """Keep an image of a step."""
         try:
             if self.stage:
                 image.save(self.folder / SHEET, quality=SHEET_QUALITY)
