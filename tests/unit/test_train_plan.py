@@ -152,7 +152,7 @@ def test_a_profile_is_a_table_of_all_stages(
     monkeypatch.setattr(compiling, "_compiled", lambda function: function)
     write(carry, whole_plan(compile=True))
     out = tmp_path / "out"
-    assert main(line(carry, out, "--profile", 1, "--crops", 32, 64)) == 0
+    assert main(line(carry, out, "--profile", 1, "--crops", "32,64")) == 0
     said = capsys.readouterr().out.splitlines()
     rows = [text.split() for text in said[2:11]]
     kinds = ("tokenizer", "joint", "decoder")
@@ -163,7 +163,7 @@ def test_a_profile_is_a_table_of_all_stages(
     assert all("compiling " in text for text in said[11:-1])
     assert (out / "profile.txt").read_text("utf-8").splitlines() == said
     assert [path.name for path in out.iterdir()] == ["profile.txt"]
-    words = ("--profile", 1000, "--crops", 32, "--seconds", 4, "--eager", "joint", "decoder")
+    words = ("--profile", 1000, "--crops", 32, "--seconds", 4, "--eager", "joint,decoder")
     assert main(line(carry, out, *words)) == 0
     said = capsys.readouterr().out.splitlines()
     assert "broken off: no time" in said[2]
