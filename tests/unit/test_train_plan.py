@@ -271,7 +271,7 @@ def test_what_would_end_a_plan_later_is_said_at_the_start(
     carry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, minutes = tmp_path / "out", ("--minutes", 1)
-    assert "the following arguments are required: --minutes" in refused(carry, out, capsys)
+    assert "required: --minutes" in refused(carry, out, capsys)
     few = refused(carry, out, capsys, "--minutes", 0.1)
     assert "0.1 minutes is too small: the tokenizer stage would get 1.8 s and needs 3 s" in few
     late = refused(carry, out, capsys, *minutes, "--from", "joint")
