@@ -104,14 +104,14 @@ def write_photos(args: argparse.Namespace, folder: Path, tracked: int) -> None:
     """Validation pictures, and training photos in what room is left."""
     from dlf.train.pack import pack
 
-    found = pack(
+    packed = pack(
         [args.val],
         folder / "val.tar",
         max_bytes=VAL_BYTES,
         short_side=VAL_SIDE,
         most=VAL_PICTURES,
     )
-    print(found)
+    print(packed)
     room = min(PHOTOS, LIMIT - SLACK - tracked - size_of(folder))
     if room < FEWEST:
         msg = (

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from dlf.cli.main import main
 from dlf.errors import TrainingError
-from dlf.train import budget, checkpoint, loop, weights
+from dlf.train import budget, checkpoint, engine, weights
 from dlf.train.budget import OFTEN, TimeBudget
 from dlf.train.config import TrainConfig
 from dlf.train.engine import CHECKPOINT, Run, learning_rate
@@ -42,7 +42,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    for module in (budget, loop):
+    for module in (budget, engine):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=found))
     saved = checkpoint.save
 
@@ -134,7 +134,7 @@ def test_a_resumed_run_has_what_is_left_of_its_minutes(clock: Clock, tmp_path: P
     assert third.places == []
 
 
-@pytest.mark.parametrize(("minutes", "steps", "what"), [(0.01, 0, "pictures"), (0.1, 1, "first step")])
+@pytest.mark.parametrize(("minutes", "steps", "what"), [(0.01, 0, "images"), (0.1, 1, "first step")])
 def test_a_budget_that_is_too_small_is_said(
     minutes: float, steps: int, what: str, clock: Clock, tmp_path: Path
 ) -> None:

@@ -207,7 +207,7 @@ def test_pictures_that_are_none_are_a_sentence(
     config = write_config(tmp_path)
     words = ["--val", str(photos), "-o", str(tmp_path / "run"), "--threads", "1"]
     assert main(["train", str(config), "--data", str(tmp_path / "empty"), *words]) == 1
-    assert "there are no pictures" in capsys.readouterr().err
+    assert "there are no images" in capsys.readouterr().err
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "empty" / "small.png")
     assert main(["train", str(config), "--data", str(tmp_path / "empty"), *words]) == 1
     assert "at least 32 pixels" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The loop: resuming exactly, stopping, bad steps, checkpoints."""
+"""The engine: resuming exactly, stopping, bad steps, checkpoints."""
 
 # ruff: noqa: E402
 from __future__ import annotations

@@ -45,7 +45,7 @@ def test_what_cannot_be_written_is_reported_only(tmp_path: Path, caplog: pytest.
     logger.log_terms("train", 1, {"l1": 1.0})
     logger.log_image(1, Image.new("RGB", (8, 8)))
     assert "cannot log step 1" in caplog.text
-    assert "cannot keep the picture of step 1" in caplog.text
+    assert "cannot keep the image of step 1" in caplog.text
 
 
 def test_tensorboard_holds_numbers_and_pictures(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_tensorboard_holds_numbers_and_pictures(tmp_path: Path) -> None:
     events.Reload()
     assert set(events.Tags()["scalars"]) == {"train/l1", "train/bpp", "val/l1"}
     assert [(e.step, e.value) for e in events.Scalars("val/l1")] == [(10, 0.25)]
-    (shown,) = events.Images("val/pictures")
+    (shown,) = events.Images("val/images")
     assert (shown.step, shown.width, shown.height) == (10, 16, 8)
 
 

@@ -21,7 +21,7 @@ from dlf.train.config import load_config
 from dlf.train.data import to_float
 from dlf.train.engine import CHECKPOINT, Run
 from dlf.train.rate import LambdaSchedule, Rate
-from dlf.train.run import Sources, build_stage, open_pictures, run_stage
+from dlf.train.run import Sources, Start, build_stage, check_spread, load_start, open_images, run_stage
 from dlf.train.run_logger import LOG
 from dlf.train.tokenizer_stage import TokenizerStage
 from tiny_runs import CONFIG, Sampler, assert_same, make_run, make_stage, pictures
@@ -128,6 +128,25 @@ def test_perceptual_term_needs_its_weights(tmp_path: Path) -> None:
         build_stage(config, Sources(tmp_path, tmp_path, tmp_path, None, None), pictures(), [])
 
 
+@pytest.mark.parametrize(
+    ("preset", "stage", "reason"),
+    [("compact", "align", "aligned to codes"), ("tiny", "tokenizer", "tiny has no codes that it could move")],
+)
+def test_a_codebook_that_nothing_would_spread_is_an_error(preset: str, stage: str, reason: str) -> None:
+    """Only the warm start from a tokenizer moves codes; a later start must not forget that silently."""
+    config = replace(CONFIG, preset=preset, stage="joint", codebook_spread=4.0)
+    with pytest.raises(ValueError, match=f"codebook_spread is 4, but .*{reason}.*set codebook_spread=1"):
+        check_spread(config, Start({}, stage))
+    check_spread(replace(config, codebook_spread=1.0), Start({}, stage))
+    check_spread(replace(config, preset="compact"), Start({}, "joint"))  # they are apart since it began
+
+
+def test_weights_of_an_align_stage_say_so(tmp_path: Path) -> None:
+    run = make_run("align", tmp_path)
+    run.save()
+    assert load_start(tmp_path / CHECKPOINT).stage == "align"
+
+
 def test_draws_ask_for_tokens_that_exist() -> None:
     _, stage = make_stage("joint")
     assert isinstance(stage, CodecStage)
@@ -170,7 +189,7 @@ def test_a_streamed_run_resumes_exactly(kind: str, tmp_path: Path) -> None:
 
     def start(folder: Path) -> Run:
         torch.manual_seed(21)
-        sampler, images = open_pictures(config, data, torch.device("cpu"))
+        sampler, images = open_images(config, data, torch.device("cpu"))
         return Run(config, build_stage(config, sources, images, pictures()[:1]), sampler, folder)
 
     assert start(tmp_path / "whole").train()
@@ -199,7 +218,7 @@ def test_a_model_without_codes_learns_the_latents_and_then_the_pixels(tmp_path: 
             adversarial=Adversarial(weight=0.1, adaptive=False, kinds=("pixels",), width=8),
         )
         sources = Sources(data, data, tmp_path / stage, before, None)
-        sampler, images = open_pictures(config, data, torch.device("cpu"))
+        sampler, images = open_images(config, data, torch.device("cpu"))
         torch.manual_seed(1)
         built = build_stage(config, sources, images, images[:1])
         assert Run(config, built, sampler, sources.out).train()

@@ -176,7 +176,7 @@ def test_same_seed_same_weights() -> None:
 @pytest.mark.parametrize("size", [128, 256])
 def test_too_few_pictures_are_refused(size: int) -> None:
     few = [picture[:size, :size] for picture in pictures()[:3]]
-    with pytest.raises(ValueError, match=f"needs 4 pictures .* there are {3 * (size == 256)}"):
+    with pytest.raises(ValueError, match=f"needs 4 images .* there are {3 * (size == 256)}"):
         warm_start(untrained(1), few)
 
 

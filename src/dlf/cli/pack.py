@@ -27,12 +27,12 @@ from dlf.cli.options import PATH, above_zero
     default=288,
     show_default=True,
     metavar="PIXELS",
-    help="Shrink pictures to this shorter side.",
+    help="Shrink images to this shorter side.",
 )
 def command(folders: tuple[Path, ...], output: Path, max_mb: float, short_side: int) -> int:
     """Pack photos into one tar shard of limited size, to train on where not all of them can go.
 
-    FOLDER is a folder of pictures or of tar shards.
+    FOLDER is a folder of images or of tar shards.
     """
     from dlf.train.pack import pack
 

@@ -77,13 +77,13 @@ plan_options = gathered(
             f"--{key}", type=PATH, metavar="PATH", help=f"{text}.  [default: {DEFAULTS[key]} beside the plan]"
         )
         for key, text in (
-            ("data", "Folder of training pictures or tar shards"),
-            ("val", "Folder of validation pictures or tar shards"),
+            ("data", "Folder of training images or tar shards"),
+            ("val", "Folder of validation images or tar shards"),
             ("perceptual", "Inception-v3 weights of the perceptual term"),
             ("features", "EfficientNet-lite0 weights of a discriminator"),
         )
     ),
-    click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder for weights, pictures and log."),
+    click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder for weights, images and log."),
     click.option("--minutes", type=minutes, metavar="N", help="Of the whole plan."),
     click.option(
         "--start", type=PATH, metavar="PATH",
@@ -167,7 +167,7 @@ def _sources(args: Arguments) -> Sources:
     paths = {key: getattr(args, key) or beside / name for key, name in DEFAULTS.items()}
     for key in ("data", "val"):
         if not paths[key].exists():
-            msg = f"there is no {paths[key]}: name the pictures with --{key}"
+            msg = f"there is no {paths[key]}: name the images with --{key}"
             raise click.UsageError(msg)
     perceptual = str(paths["perceptual"])
     return Sources(

@@ -48,8 +48,8 @@ training_options = gathered(
     "args",
     click.argument("config", type=PATH, metavar="CONFIG"),
     click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
-    click.option("--data", type=PATH, metavar="DIR", help="Folder of training pictures or tar shards."),
-    click.option("--val", type=PATH, metavar="DIR", help="Folder of validation pictures or tar shards."),
+    click.option("--data", type=PATH, metavar="DIR", help="Folder of training images or tar shards."),
+    click.option("--val", type=PATH, metavar="DIR", help="Folder of validation images or tar shards."),
     click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder of the run."),
     click.option(
         "--init", type=PATH, metavar="PATH", help="Checkpoint, or folder of weights, of the stage before."

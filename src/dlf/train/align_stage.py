@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlf.geometry import CELL, PATCH
+from dlf.losses.image import Wrap
 from dlf.losses.objective import weighted_sum
-from dlf.losses.picture import Wrap
 from dlf.nn.model import Dlf, Fused
 from dlf.train.codec_stage import CodecStage, Coded
 from dlf.train.data import Batch, Crop, to_device, to_float, whole_cells

@@ -15,7 +15,7 @@ from dlf.train.config import TrainConfig
 
 Work = Literal["validation", "checkpoint"]
 
-OFTEN = 60.0  # a run of minutes saves and shows pictures at least this often, in seconds
+OFTEN = 60.0  # a run of minutes saves and shows images at least this often, in seconds
 PERIODS = 4  # and so often at least in a whole budget
 SHARE = 10  # neither takes more than one part in so many of the time
 MARGIN = 1.25  # of what is kept for the end
@@ -69,7 +69,7 @@ class StepBudget:
         return step >= self.config.steps
 
     def due(self, work: Work, step: int) -> bool:
-        """Pictures by the step, a checkpoint by the clock."""
+        """Images by the step, a checkpoint by the clock."""
         if work == "validation":
             return step % self.config.validate_every == 0
         return time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
@@ -94,7 +94,7 @@ class StepBudget:
 class TimeBudget:
     """`config.minutes` minutes from the start of the run, all of its parts together; see `Budget`.
 
-    What comes before the first step has ended (reading pictures, compiling) takes time but is no progress;
+    What comes before the first step has ended (reading images, compiling) takes time but is no progress;
     neither is the first step of every other shape.  At the end there is time left for the last validation and
     checkpoint, as long as they took before.
 
@@ -134,7 +134,7 @@ class TimeBudget:
         """See `Budget`; TrainingError if a new run has no time for a step and its checkpoint."""
         over = self.share >= 1 or self.elapsed() + self.reserve() >= self.seconds
         if over and self.fresh and step <= 1 and self.elapsed() > self.seconds:
-            done = "a first step and its checkpoint" if step else "reading the pictures"
+            done = "a first step and its checkpoint" if step else "reading the images"
             msg = f"a budget of {self.seconds:.3g} s is too small: {done} took until {self.elapsed():.3g} s"
             raise TrainingError(msg)
         return over

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlf.losses.adversarial import Adversarial
+from dlf.losses.image import ImageLoss, Wrap
 from dlf.losses.objective import pixel_terms
-from dlf.losses.picture import PictureLoss, Wrap
 from dlf.nn.build import PRESETS
 from dlf.nn.hybrid import RunningStandard
 from dlf.nn.model import Bottleneck, Dlf, Fused
@@ -67,7 +67,7 @@ class CodecStage:
     """End-to-end training (`stage: joint`); see `dlf.train.stage.Stage`.
 
     train: images to draw from, or samples of those that are streamed.  val: images of whole cells.
-    perceptual, features: see `dlf.losses.picture.PictureLoss`.
+    perceptual, features: see `dlf.losses.image.ImageLoss`.
     """
 
     FROZEN: ClassVar[tuple[str, ...]] = ("vqgan.encoder", "vqgan.quant_conv")
@@ -98,7 +98,7 @@ class CodecStage:
         self.token_counts = self.schedule_tokens()
         batches = len(distributed.own_parts(config.parts))
         adversarial = config.adversarial if self.DECODES else Adversarial()
-        self.judge = PictureLoss(
+        self.judge = ImageLoss(
             config.weights, adversarial, perceptual, bf16=self.bf16, batches=batches, features=features
         )
         self.keeper = CodebookKeeper(model.codebooks(), CARE, batches=batches, seeded=not self.SEEDS)

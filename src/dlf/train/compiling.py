@@ -11,7 +11,7 @@ import torch
 
 from dlf.errors import DlfError, TrainingError
 from dlf.extras import first_line
-from dlf.losses.picture import Wrap
+from dlf.losses.image import Wrap
 from dlf.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def fast_backends(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def any_shape() -> Iterator[None]:
-    """Do not try out convolutions meanwhile: whole pictures have many shapes, each seen once."""
+    """Do not try out convolutions meanwhile: whole images have many shapes, each seen once."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     try:
         yield

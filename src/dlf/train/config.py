@@ -46,7 +46,7 @@ class TrainConfig:
     streams stay as they are).  shapes: (height, width) of crops,
     multiples of 32, one drawn for each step.  minutes: if above 0, the run ends after so many, however
     many steps that are; what else is said in steps or fractions of the run keeps its share of `steps`, but
-    pictures are drawn and checkpoints written every minute (see `dlf.train.budget`).  pixels: of one
+    images are drawn and checkpoints written every minute (see `dlf.train.budget`).  pixels: of one
     batch; it takes as many crops as fit.
     parts: batches of a step, whose gradients are averaged (gradient accumulation); several processes
     share them, so their number must divide it.  The result depends on it, not on the processes.
@@ -59,7 +59,7 @@ class TrainConfig:
     mean (see `dlf.train.mixture`).
     token_ends: in the decoder stage, tokens that a window sends at qualities 0 and 50, as the bundle has them
     (see `dlf.nn.semantic.token_schedule`); empty: as the model was trained.
-    stream: decode pictures when they are drawn instead of holding them all in memory.  sampler: whether
+    stream: decode images when they are drawn instead of holding them all in memory.  sampler: whether
     crops are cut on the host or on the training device; auto is the device where that is a GPU.
     downscale: largest factor by which crops are shrunk at random, on the device only.  recompute:
     gradient checkpointing, less memory for about a third more time.  compile: let torch.compile make one
@@ -105,7 +105,7 @@ class TrainConfig:
             msg = f"downscale: {self.downscale:g} must be at least 1, and above 1 needs `sampler: device`"
             raise ValueError(msg)
         if self.sampler == "device" and self.stream:
-            msg = "pictures that are streamed are not on the device: leave out `stream` or `sampler: device`"
+            msg = "images that are streamed are not on the device: leave out `stream` or `sampler: device`"
             raise ValueError(msg)
         if self.codebook_spread != 1.0 and self.stage != "joint":
             msg = f"codebook_spread belongs to the joint stage: in {self.stage} the codes stay where they are"

@@ -168,7 +168,7 @@ class Run:
 
         Raises:
             OSError: the last checkpoint cannot be written.
-            TrainingError: the budget is too small, the pictures are unfit, the device's memory is full;
+            TrainingError: the budget is too small, the images are unfit, the device's memory is full;
                 the last checkpoint stays.
         """
         handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGINT)}

@@ -1,7 +1,7 @@
 """A codebook whose mixtures reach every latent, and a fusion head that names those mixtures.
 
 A mixture of codes never leaves their convex hull.  With k-means codes in 64 dimensions most latents lie
-outside of it: on validation pictures the best possible mixtures of 512 of them keep 97 % of the variance,
+outside of it: on validation images the best possible mixtures of 512 of them keep 97 % of the variance,
 no more than 16 of 256 principal components of a cell would.  Moved away from their mean the same codes
 enclose the latents, and near-equal weights make the mixture almost a linear map of the logits.
 """
@@ -48,9 +48,9 @@ def open_mixture(model: Dlf, pixels: Tensor, spread: float) -> float:
 
 def _samples(model: Dlf, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The tokenizer's latents (N, code dim) and what the head gets in their places (N, width)."""
-    kept: list[Tensor] = []
+    joint: list[Tensor] = []
     latents: list[Tensor] = []
-    hook = model.fusion.mix.register_forward_hook(lambda _, __, out: kept.append(out.flatten(0, 2)))
+    hook = model.fusion.mix.register_forward_hook(lambda _, __, out: joint.append(out.flatten(0, 2)))
     tokens = model.config.tokens
     for batch in pixels.split(8):
         grid, quality = model.grid(*batch.shape[2:]), torch.full((len(batch),), QUALITY, device=batch.device)
@@ -60,7 +60,7 @@ def _samples(model: Dlf, pixels: Tensor) -> tuple[Tensor, Tensor]:
         model.fuse(codes, sent, model.details.analyse(feature, quality), quality, grid)
         latents.append(model.vqgan.encode(batch * 2 - 1).flatten(0, 2))
     hook.remove()
-    return torch.cat(latents), torch.cat(kept)
+    return torch.cat(latents), torch.cat(joint)
 
 
 def _start_head(head: nn.Sequential, joint: Tensor) -> None:

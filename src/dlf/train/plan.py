@@ -25,7 +25,7 @@ from dlf.train.config import TrainConfig, config_of, load_config, parse
 from dlf.train.run import Sources, Start, check_spread, is_codec, open_perceptual
 
 TOLERANCE = 1e-3  # of the sum of the shares
-# seconds in which a stage certainly comes to nothing: a first step, pictures and weights; compiling as well
+# seconds in which a stage certainly comes to nothing: a first step, images and weights; compiling as well
 LEAST, LEAST_COMPILED = 3.0, 40.0
 
 
@@ -88,7 +88,7 @@ def _planned(entry: object, path: Path, overrides: Sequence[str]) -> Planned:
         msg = f"a configuration in {path} is neither a file's name nor values"
         raise ValueError(msg)
     if config.stream:
-        msg = f"{path} says `stream`, but a plan holds its pictures in memory"
+        msg = f"{path} says `stream`, but a plan holds its images in memory"
         raise ValueError(msg)
     return Planned(config, float(share))
 
@@ -123,7 +123,7 @@ def check_plan(plan: Plan, sources: Sources, start: Start | None, minutes: float
     for planned in plan:
         open_perceptual(planned.config, sources.perceptual)
         adversarial = planned.config.adversarial
-        judges = adversarial.wanted and "features" in adversarial.kinds
+        judges = adversarial.active and "features" in adversarial.kinds
         if judges or planned.config.weights.texture:
             _check_features(sources.features)
     if minutes is None:
@@ -182,5 +182,5 @@ def _check_start(config: TrainConfig, start: Mapping[str, Tensor] | None) -> Non
 
 
 def smallest_side(plan: Sequence[Planned]) -> int:
-    """Pictures with a shorter side below this are of no use to any stage."""
+    """Images with a shorter side below this are of no use to any stage."""
     return min(min(shape) for planned in plan for shape in planned.config.shapes)

@@ -26,7 +26,7 @@ from dlf.train.run import Sources, make_sampler
 
 log = logging.getLogger(__name__)
 
-SAMPLE = 400  # pictures that a profile reads
+SAMPLE = 400  # images that a profile reads
 FEWEST = 3.0  # seconds below which no further part begins
 HEAD = "stage       crop form       Mpixel/s  s a step    GiB  waiting  halts   before"
 
@@ -52,7 +52,7 @@ def profile_plan(
     `since`; one that has begun is broken off.  No run is left behind.
 
     Raises:
-        ValueError, OSError, DlfError: see `check_plan`, and for crops that no picture fills.
+        ValueError, OSError, DlfError: see `check_plan`, and for crops that no image fills.
     """
     since = time.monotonic() if since is None else since
     own = choose_device(device)

@@ -1,4 +1,4 @@
-"""Carry out a plan: pictures are read once and stay on the device, weights are handed on in memory."""
+"""Carry out a plan: images are read once and stay on the device, weights are handed on in memory."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from dlf.train.plan import LEAST, Plan, check_plan, smallest_side
 from dlf.train.recompute import recompute_blocks
 from dlf.train.run import Sources, Start, build_stage, is_codec, load_start, make_sampler
 from dlf.train.run_logger import RunLogger
-from dlf.train.shards import PictureFile, find_images
+from dlf.train.shards import ImageFile, find_images
 from dlf.train.tokenizer_stage import TokenizerStage
-from dlf.train.warmstart import check_pictures
+from dlf.train.warmstart import check_images
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ PORTION = 9  # of the minutes; no more than one part in so many
 
 @dataclass(frozen=True)
 class Shared:
-    """What all stages use: training and validation pictures, and where crops are cut on the device."""
+    """What all stages use: training and validation images, and where crops are cut on the device."""
 
     images: Sequence[NDArray[np.uint8]]
     val: Sequence[NDArray[np.uint8]]
@@ -56,9 +56,9 @@ def run_plan(
 ) -> bool:
     """Train all stages in a row; False if a signal stopped one early.
 
-    `sources.out` gets the newest weights, pictures and log rows under names that stay the same.
+    `sources.out` gets the newest weights, images and log rows under names that stay the same.
     `sources.init` are weights that the first stage starts from.  since: time.monotonic() when the minutes
-    began, if that was earlier.  What reading pictures takes is spent by all stages, according to their
+    began, if that was earlier.  What reading images takes is spent by all stages, according to their
     shares.
 
     Raises:
@@ -112,7 +112,7 @@ def stage_seconds(plan: Plan, left: float, before: float) -> float:
 
 
 def open_shared(plan: Plan, sources: Sources, device: torch.device, most: int | None = None) -> Shared:
-    """Read pictures, at most so many, and see that every stage can use them."""
+    """Read images, at most so many, and see that every stage can use them."""
     began = time.monotonic()
     images = load_images(_spread(find_images(sources.train), most), smallest_side(plan))
     val = [whole_cells(image) for image in load_images(find_images(sources.val), 32)]
@@ -120,18 +120,18 @@ def open_shared(plan: Plan, sources: Sources, device: torch.device, most: int | 
     for planned in plan:
         sampler = make_sampler(planned.config, images, device, crops)
         crops = sampler if isinstance(sampler, DeviceSampler) else crops
-    log.info("pictures are ready after %.1f s", time.monotonic() - began)
+    log.info("images are ready after %.1f s", time.monotonic() - began)
     return Shared(images, val, crops, device)
 
 
 def _check_warm_start(plan: Plan, start: Start | None, images: Sequence[NDArray[np.uint8]]) -> None:
-    """See that there are pictures enough where a codec starts from its autoencoder."""
+    """See that there are images enough where a codec starts from its autoencoder."""
     preset, codec = PRESETS[plan[0].config.preset], plan[-1].config.stage != "tokenizer"
     if codec and preset.stem.tokenizer and (start is None or not is_codec(start.weights)):
-        check_pictures(preset, images)
+        check_images(preset, images)
 
 
-def _spread(files: Sequence[PictureFile], most: int | None) -> Sequence[PictureFile]:
+def _spread(files: Sequence[ImageFile], most: int | None) -> Sequence[ImageFile]:
     return files if most is None else files[:: max(1, len(files) // most)][:most]
 
 

@@ -44,7 +44,7 @@ class Profile:
         """One line to read."""
         return (
             f"{self.label}: {self.rate / 1e6:.3g} Mpixel/s, {self.step:.3g} s a step, "
-            f"{self.memory / 2**30:.2f} GiB at most, {100 * self.waiting:.1f} % waiting for pictures; "
+            f"{self.memory / 2**30:.2f} GiB at most, {100 * self.waiting:.1f} % waiting for images; "
             f"{self.first:.3g} s before" + (f"; {self.halts:.3g} halts a step" if self.halts else "")
         )
 
@@ -93,19 +93,19 @@ def profile(run: Run, steps: int, label: str) -> Profile:
 @contextmanager
 def _halts(device: torch.device) -> Iterator[list[str]]:
     """Collect where the host waits for a GPU."""
-    found: list[str] = []
+    places: list[str] = []
     if device.type != "cuda":
-        yield found
+        yield places
         return
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            yield found
+            yield places
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    found += [f"{w.filename}:{w.lineno}" for w in said if "synchroniz" in str(w.message)]
-    for place in sorted(set(found)):
+    places += [f"{w.filename}:{w.lineno}" for w in said if "synchroniz" in str(w.message)]
+    for place in sorted(set(places)):
         log.info("a step waits for the GPU at %s", place)
 
 

@@ -47,7 +47,7 @@ class Rate:
     """Weight of bits per pixel: `at_low` for quality 0 to `at_high` for quality 100 (geometric between).
 
     It starts at `initial` times that and grows geometrically to 1 times between the fractions
-    `ramp_from` and `ramp_to` of the run: with the full weight from the start pictures stay grey.
+    `ramp_from` and `ramp_to` of the run: with the full weight from the start images stay grey.
     schedule: for a model of one rate, takes the place of all that.
     """
 

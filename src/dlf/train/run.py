@@ -1,4 +1,4 @@
-"""From a configuration and folders of pictures to a finished stage."""
+"""From a configuration and folders of images to a finished stage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from dlf.train.weights import load_labelled
 log = logging.getLogger(__name__)
 
 TOKENIZER_PREFIX = "vqgan."
-WARM_PICTURES = 400
+WARM_IMAGES = 400
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Start:
 class Sources:
     """Where a run reads and writes.
 
-    train, val: folders of pictures or WebDataset shards.  out: the run's folder.  init: a checkpoint or a
+    train, val: folders of images or WebDataset shards.  out: the run's folder.  init: a checkpoint or a
     folder of weights (`dlf.train.weights`) whose averaged weights this stage starts from.  perceptual: see
     `dlf.losses.perceptual.perceptual_distance`.
     features: weights of the frozen network of a discriminator (`dlf.losses.discriminators.LiteFeatures`).
@@ -123,7 +123,7 @@ def _prepare(
 ) -> tuple[TokenizerStage | CodecStage, Sampler]:
     """Everything that a run needs, on its device."""
     torch.manual_seed(config.seed)
-    sampler, images = open_pictures(config, sources.train, own)
+    sampler, images = open_images(config, sources.train, own)
     val = load_images(find_images(sources.val), 32)
     stage = build_stage(config, sources, images, [whole_cells(image) for image in val], device=own)
     stage.module.to(own)
@@ -133,17 +133,17 @@ def _prepare(
     return stage, sampler
 
 
-def open_pictures(
+def open_images(
     config: TrainConfig, place: Path, device: torch.device
 ) -> tuple[Sampler, list[NDArray[np.uint8]]]:
-    """Where crops come from, and pictures in memory: all, or a sample of those that are streamed."""
+    """Where crops come from, and images in memory: all, or a sample of those that are streamed."""
     files = find_images(place)
     smallest = min(min(shape) for shape in config.shapes)
     if not config.stream:
         images = load_images(files, smallest)
         return make_sampler(config, images, device), images
-    log.info("%d pictures to draw from", len(files))
-    images = load_images(files[:: max(1, len(files) // WARM_PICTURES)][:WARM_PICTURES], smallest)
+    log.info("%d images to draw from", len(files))
+    images = load_images(files[:: max(1, len(files) // WARM_IMAGES)][:WARM_IMAGES], smallest)
     streamed = StreamSampler(files, config.shapes, config.pixels, config.seed)
     return Prefetch(streamed, distributed.own_parts(config.parts)), images
 
@@ -154,7 +154,7 @@ def make_sampler(
     device: torch.device,
     shared: DeviceSampler | None = None,
 ) -> CropSampler | DeviceSampler:
-    """Crops of pictures in memory; shared: has them on the device already."""
+    """Crops of images in memory; shared: has them on the device already."""
     drawn = (config.shapes, config.pixels, config.seed)
     if not on_device(config, device):
         return CropSampler(images, *drawn)
@@ -214,8 +214,8 @@ def build_stage(
         tokenizer = not is_codec(weights)
         _start_from(model.vqgan if tokenizer else model, weights)
         if tokenizer and model.config.stem.tokenizer and not resumes:
-            pictures = images[:: max(1, len(images) // WARM_PICTURES)]
-            warm_start(model.to(device or torch.device("cpu")), pictures, spread=config.codebook_spread)
+            samples = images[:: max(1, len(images) // WARM_IMAGES)]
+            warm_start(model.to(device or torch.device("cpu")), samples, spread=config.codebook_spread)
     kinds = {"align": AlignStage, "joint": CodecStage, "decoder": DecoderStage}
     return kinds[config.stage](config, model, perceptual, images, val, sources.features)
 

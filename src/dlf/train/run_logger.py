@@ -1,4 +1,4 @@
-"""What a run tells: a line of the log, a row of ``log.jsonl``, pictures, and TensorBoard if asked for.
+"""What a run tells: a line of the log, a row of ``log.jsonl``, images, and TensorBoard if asked for.
 
 Telling never ends a run: where the disk is full, the row is lost and the reason is logged.
 """
@@ -30,7 +30,7 @@ class RunLogger:
     """Writes into a run's folder.
 
     steps: of the whole run, or None where minutes say how long it is.  tensorboard: also write event
-    files, to its folder "tensorboard".  stage: of a run of several; its rows name it, and a picture takes
+    files, to its folder "tensorboard".  stage: of a run of several; its rows name it, and an image takes
     the place of the one before.
 
     Raises:
@@ -70,9 +70,9 @@ class RunLogger:
             else:
                 image.save(self.folder / f"val_{step:07d}.png")
             if self.events is not None:
-                self.events.add_image("val/pictures", np.asarray(image), step, dataformats="HWC")
+                self.events.add_image("val/images", np.asarray(image), step, dataformats="HWC")
         except OSError as error:
-            log.error("cannot keep the picture of step %d: %s", step, error.strerror or error)
+            log.error("cannot keep the image of step %d: %s", step, error.strerror or error)
 
     def close(self) -> None:
         """Write what is still in memory."""

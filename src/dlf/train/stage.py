@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from PIL import Image
 from torch import Tensor, nn
 
-from dlf.losses.picture import Wrap
+from dlf.losses.image import Wrap
 from dlf.train.data import Batch
 
 Inputs = dict[str, Tensor]

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlf.losses.image import ImageLoss, Wrap
 from dlf.losses.objective import pixel_terms
-from dlf.losses.picture import PictureLoss, Wrap
 from dlf.nn.build import PRESETS
 from dlf.nn.vq import VectorQuantizer
 from dlf.nn.vqgan import Vqgan, quantise_grid
@@ -40,7 +40,7 @@ class TokenizerStage:
         self.module = Vqgan(PRESETS[config.preset].vqgan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = config.precision == "bf16"
         batches = len(distributed.own_parts(config.parts))
-        self.judge = PictureLoss(
+        self.judge = ImageLoss(
             config.weights,
             config.adversarial,
             perceptual,
@@ -55,7 +55,7 @@ class TokenizerStage:
         self.copied: list[str] = []  # its codes move in the first steps only, and profit from averaging
 
     def reconstruct(self, pixels: Tensor, *, rounded: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pixels in [-1, 1] to (picture, latents, indices, vq loss).
+        """Pixels in [-1, 1] to (image, latents, indices, vq loss).
 
         rounded: decode codes; else the latents as they are, with a loss of 0.
         """
@@ -70,8 +70,8 @@ class TokenizerStage:
         elif isinstance(self.module.quantize, VectorQuantizer):
             vq = 0 * self.module.quantize.embedding.weight.sum()
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
-            picture = self.module.decode(quantised)
-        return picture.float(), z, indices, vq
+            image = self.module.decode(quantised)
+        return image.float(), z, indices, vq
 
     def inputs(self, batch: Batch, progress: float) -> Inputs:
         """Pixels, and what the judge draws; see `Stage`."""
@@ -81,8 +81,8 @@ class TokenizerStage:
     def loss(self, inputs: Inputs) -> LossReport:
         """Loss of a batch; see `Stage`."""
         target = inputs["pixels"] * 2 - 1
-        picture, z, indices, vq = self.networks(target, rounded=self.config.quantised and self.keeper.seeded)
-        total, terms = self.judge(picture, target, self.module.decoder.conv_out.weight, inputs)
+        image, z, indices, vq = self.networks(target, rounded=self.config.quantised and self.keeper.seeded)
+        total, terms = self.judge(image, target, self.module.decoder.conv_out.weight, inputs)
         self.keeper.note([(z.flatten(0, -2), indices.flatten())])
         shown = {**terms, "vq": vq, "std": z.detach().std()}
         return LossReport(total + self.config.weights.vq * vq, shown)
@@ -109,11 +109,11 @@ class TokenizerStage:
         used: set[int] = set()
         for image in self.val:
             target = to_float([image]).to(self.module.post_quant_conv.weight.device) * 2 - 1
-            picture, _, indices, _ = self.reconstruct(target, rounded=self.config.quantised)
+            decoded, _, indices, _ = self.reconstruct(target, rounded=self.config.quantised)
             used.update(indices.flatten().tolist())
-            for key, value in pixel_terms(picture, target, self.config.weights, self.perceptual).items():
+            for key, value in pixel_terms(decoded, target, self.config.weights, self.perceptual).items():
                 sums[key] = sums.get(key, 0.0) + float(value) / len(self.val)
-            pairs.append((target, picture))
+            pairs.append((target, decoded))
         return Validation({**sums, "codes": float(len(used))}, rows_of_pairs(pairs[:6]))
 
     def after_validation(self, terms: Mapping[str, float]) -> None:

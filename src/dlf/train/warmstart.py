@@ -83,17 +83,17 @@ def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, spread: float
 def _crops(model: Dlf, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """The corner of each image that is large enough: (N, 3, 256, 256) in [0, 1]."""
     crops = [np.ascontiguousarray(image[:CROP, :CROP]) for image in images if min(image.shape[:2]) >= CROP]
-    check_pictures(model.config, images)
+    check_images(model.config, images)
     return to_float(crops).to(model.quantize.idle.device)
 
 
-def check_pictures(config: ModelConfig, images: Sequence[NDArray[np.uint8]]) -> None:
-    """Raise ValueError if too few pictures are large enough for a warm start of such a model."""
+def check_images(config: ModelConfig, images: Sequence[NDArray[np.uint8]]) -> None:
+    """Raise ValueError if too few images are large enough for a warm start of such a model."""
     # a cell for each component, a token for each code
     cells, large = (CROP // CELL) ** 2, sum(min(image.shape[:2]) >= CROP for image in images)
     needed = max(-(-config.quant.hidden // cells), -(-config.tokens.codes // config.tokens.count))
     if large < needed:
-        msg = f"the warm start needs {needed} pictures of {CROP}x{CROP} pixels or more; there are {large}"
+        msg = f"the warm start needs {needed} images of {CROP}x{CROP} pixels or more; there are {large}"
         raise ValueError(msg)
 
 
@@ -139,7 +139,7 @@ def _principal_details(model: Dlf, pixels: Tensor) -> None:
     _, values, axes = torch.linalg.svd(normed - centre, full_matrices=False)
     # the LayerNorm leaves at least one direction empty; blown up, it would be rounding errors only
     deviation = (values / values[0]).clamp(min=SMALLEST) * values[0] / len(normed) ** 0.5
-    # quantisation steps give a scalar latent its scale; a codebook's loss is to weigh as much as a picture's
+    # quantisation steps give a scalar latent its scale; a codebook's loss is to weigh as much as an image's
     largest = LARGEST if model.config.quant.kind == "scalar" else 1.0
     gain = largest * (deviation / deviation[0]) ** FLATTEN / deviation
     rotate = axes * gain[:, None]
@@ -188,11 +188,11 @@ def _signs(count: int) -> Tensor:
 
 def _cells(model: Dlf, pixels: Tensor) -> Tensor:
     """What `down` gives before its LayerNorm: (cells, hidden)."""
-    kept: list[Tensor] = []
-    hook = model.encoder.down.register_forward_hook(lambda _, __, out: kept.append(out))
+    outputs: list[Tensor] = []
+    hook = model.encoder.down.register_forward_hook(lambda _, __, out: outputs.append(out))
     model.encoder(pixels, model.grid(*pixels.shape[2:]))
     hook.remove()
-    return kept[0].permute(0, 2, 3, 1).flatten(0, 2)
+    return outputs[0].permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _fuse_by_distance(model: Dlf) -> None:
@@ -255,12 +255,12 @@ def _set_constants(bias: Tensor, used: int, power: Tensor) -> Tensor:
 def _spread_tokens(model: Dlf, pixels: Tensor) -> None:
     """Project the ViT's tokens on their principal components and seed the codebook with them."""
     encoder = model.encoder
-    kept: list[Tensor] = []
-    hook = encoder.path.ln_post.register_forward_hook(lambda _, __, out: kept.append(out))
+    outputs: list[Tensor] = []
+    hook = encoder.path.ln_post.register_forward_hook(lambda _, __, out: outputs.append(out))
     for batch in pixels.split(8):
         encoder(batch, model.grid(*batch.shape[2:]))
     hook.remove()
-    tokens = torch.cat(kept)
+    tokens = torch.cat(outputs)
     centred = (tokens - tokens.mean(0)).flatten(0, 1)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
     dim = model.config.tokens.code_dim
