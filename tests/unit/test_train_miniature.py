@@ -93,9 +93,9 @@ def assert_similar(before: Path, after: Path) -> None:
 
 @pytest.mark.slow
 def test_readme_trains_a_model_that_encodes_and_decodes(trained: Path) -> None:
-    names = ("tokenizer", "continuous", "joint")
+    names = ("tokenizer", "align", "joint")
     stages = [checkpoint.load(trained / "runs" / name / "last.pt") for name in names]
-    assert [state.config["stage"] for state in stages] == ["tokenizer", "tokenizer", "joint"]
+    assert [state.config["stage"] for state in stages] == ["tokenizer", "align", "joint"]
     assert all(state.step == state.config["steps"] for state in stages)
     assert_similar(trained / "photo.jpg", trained / "photo.png")
     assert (trained / "photo.dlf").stat().st_size < (trained / "photo.jpg").stat().st_size / 4
