@@ -166,6 +166,9 @@ def _from_array(array: NDArray[np.uint8], max_pixels: int) -> Image.Image:
 
 def _read(file: BinaryIO, max_pixels: int) -> tuple[UInt8, Metadata | None]:
     with _pillow_errors(), Image.open(file) as image:
+        if image.format == "DLF":  # which Pillow reads where its plugin is registered
+            msg = "this is a .dlf file already; decode it first to encode it anew"
+            raise ImageError(msg)
         return _convert(image, max_pixels)
 
 
