@@ -126,8 +126,8 @@ class Codec:
     def _load(self, model: int) -> _Loaded:
         """Return the model of an id, which is loaded when this process first asks for it.
 
-        The threads of ONNX Runtime do not survive a fork, so that a child that used its parent's networks
-        would wait for ever.
+        A forked child has none of the threads that its parent's networks run on: it would compute on one
+        thread at best, and wait for ever where the parent was computing at the fork.
         """
         key = os.getpid(), model
         if key not in self._loaded:

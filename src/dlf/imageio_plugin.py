@@ -34,7 +34,7 @@ class DlfPlugin(PillowPlugin):
         if writing:
             fits = request.extension == pillow_plugin.EXTENSION
         else:
-            fits = self._image.format == pillow_plugin.FORMAT
+            fits = isinstance(self._image, pillow_plugin.DlfImageFile)
         if not fits:
             msg = "this is not a .dlf file"
             raise InitializationError(msg)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from io import SEEK_END
 from typing import IO
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 import dlf
 from dlf.bitstream import metadata, varint
@@ -149,6 +149,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     source.info |= {key: options[key] for key in ("icc_profile", "exif", "xmp") if key in options}
     if isinstance(exif := source.info.get("exif"), Image.Exif):
         source.info["exif"] = exif.tobytes()
+    ImageOps.exif_transpose(source, in_place=True)
     try:
         upright = to_image(*load_rgb(source))
         data = dlf.encode(upright, metadata=True, **{key: options[key] for key in OPTIONS if key in options})
@@ -165,7 +166,7 @@ def register() -> None:
     `Image.save` takes, besides what it ignores as it does for every format:
 
     - quality: 0 (smallest) to 100 (best), as `dlf.encode`;
-    - exif: bytes or `Image.Exif`, stored; the pixels are turned as its orientation says, which becomes 1;
+    - exif: bytes or `Image.Exif`, stored; the pixels are turned as its orientation says, which goes then;
     - xmp: bytes or str, stored;
     - icc_profile: profile to convert the pixels to sRGB from, instead of the image's own; None for none.
     """

@@ -115,7 +115,7 @@ def test_the_model_is_loaded_once(picture: Picture, monkeypatch: pytest.MonkeyPa
 def test_a_forked_process_loads_networks_of_its_own(
     picture: Picture, monkeypatch: pytest.MonkeyPatch, backend: Backend
 ) -> None:
-    """Those of its parent wait for threads that only the parent has."""
+    """Those of its parent need threads that only the parent has."""
     loaded: list[int] = []
     monkeypatch.setattr(onnx_backend, "OnnxBackend", lambda *_: loaded.append(os.getpid()) or backend)
     data = dlf.encode(picture(20, 20))
