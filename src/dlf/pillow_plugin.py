@@ -19,7 +19,7 @@ from dlf.bitstream import metadata, varint
 from dlf.bitstream.header import Header
 from dlf.bitstream.spec import MAGIC, MAX_VARINT_BYTES
 from dlf.errors import DlfError, FormatError, LimitExceeded, UnsupportedVersion
-from dlf.imageio import load_rgb, to_image
+from dlf.imageio import load_rgb
 from dlf.limits import check_size
 
 FORMAT = "DLF"
@@ -143,21 +143,32 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         msg = f"cannot write empty image as {FORMAT}"
         raise ValueError(msg)
     options = im.encoderinfo
-    source = im.copy()
-    # what says how the pixels are meant, and the metadata that was asked for; no other turns or follows them
-    source.info = {key: im.info[key] for key in ("icc_profile", "transparency") if key in im.info}
-    source.info |= {key: options[key] for key in ("icc_profile", "exif", "xmp") if key in options}
-    if isinstance(exif := source.info.get("exif"), Image.Exif):
-        source.info["exif"] = exif.tobytes()
-    ImageOps.exif_transpose(source, in_place=True)
     try:
-        upright = to_image(*load_rgb(source))
-        data = dlf.encode(upright, metadata=True, **{key: options[key] for key in OPTIONS if key in options})
+        data = dlf.encode(
+            _meant(im), metadata=True, **{key: options[key] for key in OPTIONS if key in options}
+        )
     except (LimitExceeded, FormatError) as error:
         raise ValueError(str(error)) from error
     except DlfError as error:
         raise OSError(str(error)) from error
     fp.write(data)
+
+
+def _meant(im: Image.Image) -> Image.Image:
+    """Return what is to be encoded: upright sRGB, and the metadata that was asked for; raises DlfError."""
+    options = im.encoderinfo
+    source = im.copy()
+    source.info = {key: im.info[key] for key in ("icc_profile", "transparency") if key in im.info}
+    source.info |= {key: options[key] for key in ("icc_profile", "exif", "xmp") if key in options}
+    if isinstance(exif := source.info.get("exif"), Image.Exif):
+        source.info["exif"] = exif.tobytes()
+    if isinstance(xmp := source.info.get("xmp"), str):
+        source.info["xmp"] = xmp.encode()
+    ImageOps.exif_transpose(source, in_place=True)
+    rgb, _ = load_rgb(source)
+    upright = Image.fromarray(rgb)
+    upright.info = {key: source.info[key] for key in ("exif", "xmp") if source.info.get(key)}
+    return upright
 
 
 def register() -> None:
