@@ -212,3 +212,16 @@ def test_pictures_that_are_none_are_a_sentence(
     assert main(["train", str(config), "--data", str(tmp_path / "empty"), *words]) == 1
     assert "at least 32 pixels" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_the_process_are_as_they_were_afterwards() -> None:
+    """Whoever calls the trainer has their own threads, and their own idea of how exact a GPU may be."""
+    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+
+    def settings() -> tuple[object, ...]:
+        return cudnn.benchmark, cudnn.allow_tf32, cuda.matmul.allow_tf32, cuda.cudnn_sdp_enabled()
+
+    before = settings()
+    with compiling.fast_backends(torch.device("cuda")):
+        assert settings() == (True, False, False, False)
+    assert settings() == before
