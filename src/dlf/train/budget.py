@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal
 
 from dlf.errors import TrainingError
 from dlf.train.config import TrainConfig
@@ -21,77 +21,45 @@ SHARE = 10  # neither takes more than one part in so many of the time
 MARGIN = 1.25  # of what is kept for the end
 
 
-class Budget(Protocol):
-    """When a run does what, and when it is over."""
-
-    def place(self, step: int) -> float:
-        """How far the run is before this step, in steps of the configuration: 0 to `config.steps`."""
-        ...
-
-    def over(self, step: int) -> bool:
-        """Whether there is no time for another step."""
-        ...
-
-    def due(self, work: Work, step: int) -> bool:
-        """Whether to do that after so many steps."""
-        ...
-
-    def stepped(self, seconds: float, *, new: bool) -> None:
-        """A step took so long; new: of a shape that was not met before, which may be compiled first."""
-        ...
-
-    def worked(self, work: Work, seconds: float) -> None:
-        """Something beside the steps was done, and took so long."""
-        ...
-
-    def left(self, step: int, pace: float) -> float:
-        """Seconds to the end at so many seconds a step."""
-        ...
-
-    def state(self) -> dict[str, float]:
-        """What a resumed run must know."""
-        ...
-
-
-class StepBudget:
-    """`config.steps` steps; see `Budget`."""
+class Budget:
+    """When a run does what, and when it is over: after `config.steps` steps."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.saved = time.monotonic()
 
     def place(self, step: int) -> float:
-        """See `Budget`."""
+        """How far the run is before this step, in steps of the configuration: 0 to `config.steps`."""
         return step
 
     def over(self, step: int) -> bool:
-        """See `Budget`."""
+        """Whether there is no time for another step."""
         return step >= self.config.steps
 
     def due(self, work: Work, step: int) -> bool:
-        """Images by the step, a checkpoint by the clock."""
+        """Whether to do that after so many steps: images by the step, a checkpoint by the clock."""
         if work == "validation":
             return step % self.config.validate_every == 0
         return time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
 
     def stepped(self, seconds: float, *, new: bool) -> None:
-        """See `Budget`."""
+        """A step took so long; new: of a shape that was not met before, which may be compiled first."""
 
     def worked(self, work: Work, seconds: float) -> None:
-        """See `Budget`."""
+        """Something beside the steps was done, and took so long."""
         if work == "checkpoint":
             self.saved = time.monotonic()
 
     def left(self, step: int, pace: float) -> float:
-        """See `Budget`."""
+        """Seconds to the end at so many seconds a step."""
         return pace * (self.config.steps - step)
 
     def state(self) -> dict[str, float]:
-        """The step says it all."""
+        """What a resumed run must know beside its step."""
         return {}
 
 
-class TimeBudget:
+class TimeBudget(Budget):
     """`config.minutes` minutes from the start of the run, all of its parts together; see `Budget`.
 
     What comes before the first step has ended (reading images, compiling) takes time but is no progress;
@@ -102,7 +70,8 @@ class TimeBudget:
     """
 
     def __init__(self, config: TrainConfig, spent: Mapping[str, float], since: float | None = None) -> None:
-        self.steps, self.seconds = config.steps, 60 * config.minutes
+        super().__init__(config)
+        self.seconds = 60 * config.minutes
         self.begun = (time.monotonic() if since is None else since) - spent.get("seconds", 0.0)
         self.reached = self.share = spent.get("progress", 0.0)
         self.fresh = not spent
@@ -128,7 +97,7 @@ class TimeBudget:
             whole = max(self.seconds - self.reserve() - self.first, 1e-6)
             share = self.reached + (1 - self.reached) * (self.elapsed() - self.first) / whole
             self.share = min(1.0, max(self.share, share))  # a longer reserve does not turn time back
-        return self.share * self.steps
+        return self.share * self.config.steps
 
     def over(self, step: int) -> bool:
         """See `Budget`; TrainingError if a new run has no time for a step and its checkpoint."""
@@ -170,4 +139,4 @@ class TimeBudget:
 
 def budget(config: TrainConfig, spent: Mapping[str, float], since: float | None) -> Budget:
     """Return the kind that the configuration asks for; see `TimeBudget` for the arguments."""
-    return TimeBudget(config, spent, since) if config.minutes else StepBudget(config)
+    return TimeBudget(config, spent, since) if config.minutes else Budget(config)

@@ -50,10 +50,11 @@ class Profile:
 
 
 class _Watched:
-    """A sampler that counts pixels and seconds."""
+    """A sampler that counts pixels and seconds, and notes shapes."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.sampler, self.pixels, self.seconds = sampler, 0, 0.0
+        self.shapes: set[torch.Size] = set()
 
     @property
     def skipped(self) -> int:
@@ -66,6 +67,7 @@ class _Watched:
         batch = self.sampler(step, part)
         self.seconds += time.perf_counter() - began
         self.pixels += batch.pixels[:, 0].numel()
+        self.shapes.add(batch.pixels.shape)
         return batch
 
 
@@ -74,7 +76,10 @@ def profile(run: Run, steps: int, label: str) -> Profile:
     sampler = _Watched(run.sampler)
     run.sampler, run.place = sampler, 0.95 * run.config.steps
     began = time.perf_counter()
-    _warm_up(run)
+    start = run.step
+    while run.step < start + WARM_UP or len(sampler.shapes) < len(set(run.config.shapes)):
+        run.advance()
+    _wait(run.device)
     first = time.perf_counter() - began
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
@@ -107,30 +112,6 @@ def _halts(device: torch.device) -> Iterator[list[str]]:
     places += [f"{w.filename}:{w.lineno}" for w in said if "synchroniz" in str(w.message)]
     for place in sorted(set(places)):
         log.info("a step waits for the GPU at %s", place)
-
-
-def _warm_up(run: Run) -> None:
-    """Steps until every shape was met."""
-    shapes: set[tuple[int, ...]] = set()
-    inner = run.sampler
-
-    class Seen:
-        """Notes shapes."""
-
-        skipped = 0
-
-        def __call__(self, step: int, part: int = 0) -> Batch:
-            batch = inner(step, part)
-            shapes.add(tuple(batch.pixels.shape))
-            return batch
-
-    run.sampler = Seen()
-    taken = 0
-    while taken < WARM_UP or len(shapes) < len(set(run.config.shapes)):
-        run.advance()
-        taken += 1
-    run.sampler = inner
-    _wait(run.device)
 
 
 def _wait(device: torch.device) -> None:

@@ -33,6 +33,14 @@ from dlf.train.mixture import open_mixture
 
 log = logging.getLogger(__name__)
 
+# layers that end a residual branch
+RESIDUAL_OUTPUTS: dict[type[nn.Module], tuple[str, ...]] = {
+    SwinBlock: ("to_out", "mlp.c_proj"),
+    ConvNextBlock: ("mlp.c_proj",),
+    InteractBlock: ("detail_add.1",),
+    DepthConv: ("conv2",),
+    ConvFfn: ("conv_out",),
+}
 BRANCH = 0.05  # what is left of residual branches of the detail path
 LARGEST, FLATTEN = 6.0, 0.35  # deviation of the first component; spectrum raised to this power
 SMALLEST = 1e-3  # deviations below this share of the first's count as this share
@@ -99,20 +107,11 @@ def check_images(config: ModelConfig, images: Sequence[NDArray[np.uint8]]) -> No
 
 def _damp_branches(model: Dlf) -> None:
     for module in model.modules():
-        layers: list[nn.Module] = []
-        if isinstance(module, SwinBlock):
-            layers = [module.to_out, module.mlp.c_proj]
-        elif isinstance(module, ConvNextBlock):
-            layers = [module.mlp.c_proj]
-        elif isinstance(module, InteractBlock):
-            layers = [module.detail_add[1]]
-        elif isinstance(module, DepthConv) and not module.math.integer:
-            layers = [module.conv2]
-        elif isinstance(module, ConvFfn) and not module.math.integer:
-            layers = [module.conv_out]
-        for layer in layers:
-            layer.get_parameter("weight").mul_(BRANCH)
-            layer.get_parameter("bias").zero_()
+        if isinstance(module, (DepthConv, ConvFfn)) and module.math.integer:
+            continue  # the context network
+        for name in RESIDUAL_OUTPUTS.get(type(module), ()):
+            module.get_parameter(f"{name}.weight").mul_(BRANCH)
+            module.get_parameter(f"{name}.bias").zero_()
 
 
 def _open_detail_path(model: Dlf) -> None:
@@ -133,7 +132,7 @@ def _open_detail_path(model: Dlf) -> None:
 def _principal_details(model: Dlf, pixels: Tensor) -> None:
     """Set y to the first principal components of a cell's latents, flattened in spectrum; and back."""
     dim, encoder, details = model.config.vqgan.code_dim, model.encoder, model.details
-    raw = torch.cat([_cells(model, batch) for batch in pixels.split(8)])
+    raw = _encoder_outputs(model, encoder.down, pixels).permute(0, 2, 3, 1).flatten(0, 2)
     normed = F.layer_norm(raw, raw.shape[-1:])
     centre = normed.mean(0)
     _, values, axes = torch.linalg.svd(normed - centre, full_matrices=False)
@@ -186,13 +185,14 @@ def _signs(count: int) -> Tensor:
     return 1.0 - 2.0 * (torch.arange(count) % 2)
 
 
-def _cells(model: Dlf, pixels: Tensor) -> Tensor:
-    """What `down` gives before its LayerNorm: (cells, hidden)."""
+def _encoder_outputs(model: Dlf, layer: nn.Module, pixels: Tensor) -> Tensor:
+    """What a layer of the encoder makes of crops (N, 3, H, W), a few at a time."""
     outputs: list[Tensor] = []
-    hook = model.encoder.down.register_forward_hook(lambda _, __, out: outputs.append(out))
-    model.encoder(pixels, model.grid(*pixels.shape[2:]))
+    hook = layer.register_forward_hook(lambda _, __, out: outputs.append(out))
+    for batch in pixels.split(8):
+        model.encoder(batch, model.grid(*batch.shape[2:]))
     hook.remove()
-    return outputs[0].permute(0, 2, 3, 1).flatten(0, 2)
+    return torch.cat(outputs)
 
 
 def _fuse_by_distance(model: Dlf) -> None:
@@ -255,12 +255,7 @@ def _set_constants(bias: Tensor, used: int, power: Tensor) -> Tensor:
 def _spread_tokens(model: Dlf, pixels: Tensor) -> None:
     """Project the ViT's tokens on their principal components and seed the codebook with them."""
     encoder = model.encoder
-    outputs: list[Tensor] = []
-    hook = encoder.path.ln_post.register_forward_hook(lambda _, __, out: outputs.append(out))
-    for batch in pixels.split(8):
-        encoder(batch, model.grid(*batch.shape[2:]))
-    hook.remove()
-    tokens = torch.cat(outputs)
+    tokens = _encoder_outputs(model, encoder.path.ln_post, pixels)
     centred = (tokens - tokens.mean(0)).flatten(0, 1)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
     dim = model.config.tokens.code_dim
