@@ -366,8 +366,7 @@ def test_shipped_model(tmp_path: Path) -> None:
     assert np.sqrt((difference**2).mean()) < 50
 
 
-def test_default_quality_is_the_librarys() -> None:
-    from dlf.api import DEFAULT_QUALITY
+def test_default_quality_is_the_models() -> None:
     from dlf.cli.main import build_parser
 
-    assert build_parser().parse_args(["encode", "x"]).quality == DEFAULT_QUALITY
+    assert build_parser().parse_args(["encode", "x"]).quality is None

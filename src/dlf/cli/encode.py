@@ -18,9 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-q",
         "--quality",
         type=lambda text: jobs.bounded(text, 0, 100),
-        default=50,
         metavar="0..100",
-        help="higher is better and larger (default: %(default)s)",
+        help="higher is better and larger (default: the model's, 50 for those of the package)",
     )
     parser.add_argument(
         "--keep-metadata",
