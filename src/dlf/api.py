@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import operator
 import os
-import weakref
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -51,7 +49,7 @@ class _Loaded:
 
 
 class Codec:
-    """A codec whose model is loaded once.
+    """A codec whose model is loaded once, when first needed.
 
     model: folder, role ("base", "fast"), name or id of the model that encodes; None is the package's default.
         Decoding takes the model that the file names, if it is this one or installed.
@@ -59,8 +57,8 @@ class Codec:
     max_pixels: limit of width * height, both ways.
     engine: device and precision, for models that torch runs; None is the processor.
 
-    Several threads may use one codec.  It can be copied, pickled and carried through a fork; what is loaded
-    stays behind, and is loaded again when needed.
+    Several threads may use one codec.  It can be copied, pickled and carried through a fork; the copy loads
+    for itself.
 
     Raises UnknownModel if the model is not installed, BundleError if it cannot be used, TypeError or
     ValueError for arguments that are none.
@@ -84,21 +82,11 @@ class Codec:
         self._engine = options if threads is None else replace(options, threads=threads)
         self._bundle = bundle.find(model)
         self._max_pixels = max_pixels
-        self._forget()
-
-    def _forget(self) -> None:
-        """Start with nothing loaded."""
         self._loaded: dict[Path, _Loaded] = {}
-        self._loading = Lock()
-        _codecs.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what is loaded: networks can be neither copied nor sent."""
-        return {key: value for key, value in vars(self).items() if key not in ("_loaded", "_loading")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._forget()
+        return vars(self) | {"_loaded": {}}
 
     def encode(
         self,
@@ -216,26 +204,12 @@ class Codec:
 
     def _load(self, model: ModelBundle) -> _Loaded:
         """Return a model that is ready to run; it is loaded when first asked for."""
-        with self._loading:
-            if model.folder not in self._loaded:
-                tables = model.tables()
-                backend = make_backend(model, tables, self._engine)
-                codec = StreamCodec(model.manifest, tables, backend)
-                self._loaded[model.folder] = _Loaded(model, codec)
-            return self._loaded[model.folder]
-
-
-_codecs: weakref.WeakSet[Codec] = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    """After a fork, in the child: the threads of the networks are gone, and a lock may stay locked."""
-    for codec in list(_codecs):
-        codec._forget()
-
-
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_forget_all)
+        if model.folder not in self._loaded:
+            tables = model.tables()
+            backend = make_backend(model, tables, self._engine)
+            loaded = _Loaded(model, StreamCodec(model.manifest, tables, backend))
+            self._loaded.setdefault(model.folder, loaded)  # all threads take the one that came first
+        return self._loaded[model.folder]
 
 
 def _content(data: object) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
@@ -67,9 +68,14 @@ class OnnxBackend:
 
     def __init__(self, bundle: ModelBundle, tables: Tables, threads: int | None = None) -> None:
         self._bundle, self._tables, self._threads = bundle, tables, threads
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        self._opening = Lock()
         self.watch: Watch | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Begin with no graph built."""
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._building = Lock()
+        _backends.add(self)
 
     def analyse(self, rgb: UInt8, quality: int) -> Latents:
         """Pixels to latents; see `Backend`."""
@@ -164,7 +170,7 @@ class OnnxBackend:
         return results
 
     def _session(self, graph: str) -> onnxruntime.InferenceSession:
-        with self._opening:
+        with self._building:
             if graph not in self._sessions:
                 data = self._bundle.read(f"{graph}.onnx")
                 try:
@@ -173,6 +179,26 @@ class OnnxBackend:
                     msg = f"the model's {graph} network cannot be loaded ({error})"
                     raise BundleError(msg) from error
             return self._sessions[graph]
+
+
+_backends: weakref.WeakSet[OnnxBackend] = weakref.WeakSet()
+
+
+def _start_again() -> None:
+    """In the child of a fork: leave sessions alone, for their threads exist in the parent only.
+
+    Even to free one would wait for these threads for ever, at the latest when the process ends; the extra
+    reference keeps Python from it.
+    """
+    from ctypes import py_object, pythonapi
+
+    for backend in list(_backends):
+        pythonapi.Py_IncRef(py_object(backend._sessions))
+        backend._start()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_start_again)
 
 
 def open_session(data: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
