@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from math import prod
 
@@ -16,16 +17,16 @@ from dlf.errors import BundleError, EngineError
 from dlf.geometry import PATCH
 from dlf.nn.config import ModelConfig, from_dict
 from dlf.nn.context import ContextModel
-from dlf.nn.memory import activation_bytes, check, weight_bytes
 from dlf.nn.model import Dlf, Fused
-from dlf.nn.packed import linear_maker
-from dlf.nn.painter import lay_out, painting_type
-from dlf.nn.parts import load_part, stored_type, tensors_of
-from dlf.nn.processor import use_huge_pages
-from dlf.nn.progress import watch
-from dlf.nn.snapped import MEAN_UNIT, STEP_UNIT, SnappedContext
 from dlf.nn.windows import Grid, make_grid
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+from dlf.torch_engine.linear import linear_maker
+from dlf.torch_engine.loading import load_part, stored_type, tensors_of
+from dlf.torch_engine.memory import activation_bytes, check, weight_bytes
+from dlf.torch_engine.pixel_decoder import lay_out, painting_type
+from dlf.torch_engine.processor import use_huge_pages
+from dlf.torch_engine.progress import watch
+from dlf.torch_engine.snapped_context import MEAN_UNIT, STEP_UNIT, SnappedContext
 
 
 class TorchBackend:
@@ -149,6 +150,10 @@ class TorchBackend:
     def _quality(self, quality: int) -> Tensor:
         return torch.tensor([float(quality)], device=self._device)
 
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    # a child has none of its parent's threads, and OpenMP would wait for them for ever
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 _LABELS = {ANALYSIS: "analysis", SYNTHESIS: "painting"}
 _PARTS: dict[str, Callable[[Dlf], list[nn.Module]]] = {
