@@ -33,14 +33,14 @@ SIGNAL_PRIMARIES: dict[int, Chromaticities] = {
 """Of ITU-T H.273, table 2."""
 
 SRGB_LIKE_TRANSFERS = (1, 6, 13, 14, 15)
-"""sRGB's own curve and those of television, which every viewer of still pictures shows as if they were sRGB."""
+"""sRGB's own curve and those of television, which viewers of still pictures show as if they were sRGB."""
 SIGNAL_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 HDR_TRANSFERS = (16, 18)
 UNSPECIFIED = 2
 
 SRGB_GAMMA = 1 / 2.2
 NEAR = 0.005
-"""How far gAMA and cHRM may be from sRGB's and still mean sRGB: writers round, and gAMA cannot say the curve."""
+"""How far gAMA and cHRM may be from sRGB's and mean sRGB: writers round, and gAMA cannot say the curve."""
 
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 BAND_PIXELS = 2**18
@@ -70,7 +70,9 @@ def encoding_of_signal(signal: Signal) -> Encoding:
         ImageError: a signal of high dynamic range, or of an unknown kind.
     """
     if signal.transfer in HDR_TRANSFERS:
-        msg = "this is a picture of high dynamic range (PQ or HLG), which is not read; convert it to sRGB first"
+        msg = (
+            "this is a picture of high dynamic range (PQ or HLG), which is not read; convert it to sRGB first"
+        )
         raise ImageError(msg)
     known_transfer = signal.transfer in (*SRGB_LIKE_TRANSFERS, *SIGNAL_GAMMAS, UNSPECIFIED)
     if not known_transfer or signal.primaries not in (*SIGNAL_PRIMARIES, UNSPECIFIED):
@@ -102,7 +104,7 @@ def encoding_of_png(info: dict[str | tuple[int, int], object], problems: Problem
 
 
 def decode_curve(samples: NDArray[np.uint8] | NDArray[np.uint16], encoding: Encoding) -> UInt8:
-    """Convert samples (H, W) or (H, W, 3) over the whole range of their type to sRGB, uint8 of the same shape.
+    """Convert samples (H, W) or (H, W, 3) over the whole range of their type to sRGB, uint8 of that shape.
 
     Grey has no primaries; rows are converted in bands, so that memory stays bounded.
     """
@@ -168,7 +170,7 @@ def _to_srgb_matrix(primaries: Chromaticities) -> NDArray[np.float64]:
     source, target = _to_xyz(primaries), _to_xyz(SRGB)
     cones = (BRADFORD @ target.sum(axis=1)) / (BRADFORD @ source.sum(axis=1))
     adapt = np.linalg.inv(BRADFORD) @ np.diag(cones) @ BRADFORD
-    matrix = np.linalg.inv(target) @ adapt @ source
+    matrix: NDArray[np.float64] = np.linalg.inv(target) @ adapt @ source
     if not np.isfinite(matrix).all() or abs(np.linalg.det(source)) < 1e-6:
         msg = "the primaries lie on a line"
         raise np.linalg.LinAlgError(msg)

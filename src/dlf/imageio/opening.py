@@ -1,4 +1,4 @@
-"""Opening files with Pillow: which plugin, how large, whether complete; and no setting of Pillow is left changed."""
+"""Opening files with Pillow: which plugin, how large, whether complete; its settings stay as they are."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from dlf.records import UInt8
 HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
+FOREIGN = "Pillow hands them to another program, which is no place for untrusted files"
 REFUSED = {
-    "EPS": "EPS files are not read: Pillow hands them to another program, which is no place for untrusted files",
-    "WMF": "WMF files are not read: Pillow hands them to the system, which is no place for untrusted files",
+    "EPS": f"EPS files are not read: {FOREIGN}",
+    "WMF": f"WMF files are not read: {FOREIGN}",
     "PCD": "Photo CD files are not read: Pillow gives a small version of their picture",
     "MPEG": "films are not read",
     "BUFR": "BUFR files are not read",
@@ -65,7 +66,7 @@ class Opened:
 def pillow_limit_lifted() -> Iterator[None]:
     """Suspend Pillow's own limit of pixels, for a picture that has been held against the caller's.
 
-    The limit is one of the whole process: no two threads suspend it at a time, and it is back before this ends.
+    The limit is one of the whole process: one thread at a time suspends it, and it is back before this ends.
     """
     with _limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -193,7 +194,7 @@ def _construct(factory: object, file: BinaryIO, max_pixels: int) -> Image.Image:
 
 
 def _low_bytes(image: Image.Image) -> UInt8:
-    """Lower halves of the 16-bit RGB samples of a PNG file: what Pillow takes for the upper, if told the other order."""
+    """Lower halves of the 16-bit samples of a PNG file: Pillow's upper ones, if told the other order."""
     assert isinstance(image, ImageFile.ImageFile)
     image.tile = [image.tile[0]._replace(args="RGB;16L")]
     image.load()

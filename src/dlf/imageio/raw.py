@@ -57,7 +57,7 @@ def _directories(file: BinaryIO) -> list[tuple[bool, dict[int, int]]]:
     end = file.seek(0, io.SEEK_END)
     pending = [(False, struct.unpack(order + "I", head[4:8])[0])] if len(head) == 8 else []
     seen: set[int] = set()
-    directories = []
+    directories: list[tuple[bool, dict[int, int]]] = []
     while pending and len(directories) < MAX_DIRECTORIES:
         is_sub, offset = pending.pop(0)
         if offset in seen or not 8 <= offset < end:
@@ -82,7 +82,9 @@ def _directory(file: BinaryIO, order: str, offset: int) -> tuple[dict[int, int],
     for at in range(0, len(entries) - 11, 12):
         tag, kind, length = struct.unpack(order + "HHI", entries[at : at + 8])
         value = entries[at + 8 : at + 12]
-        tags[tag] = struct.unpack(order + "H", value[:2])[0] if kind == 3 else struct.unpack(order + "I", value)[0]
+        tags[tag] = (
+            struct.unpack(order + "H", value[:2])[0] if kind == 3 else struct.unpack(order + "I", value)[0]
+        )
         if tag == SUB_DIRECTORIES and length <= MAX_DIRECTORIES:
             if length > 1:
                 file.seek(tags[tag])

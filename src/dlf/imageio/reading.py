@@ -22,10 +22,9 @@ from dlf.imageio.sidecar import Sidecar, Signal
 from dlf.limits import MAX_PIXELS, check_size
 from dlf.records import Metadata, UInt8
 
-Source = (
-    Image.Image | NDArray[np.uint8] | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-)
+Source = Image.Image | NDArray[np.uint8] | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """A picture, its pixels, the path of its file, the bytes of its file, or an open binary file."""
+
 
 def load_rgb(
     source: Source, *, max_pixels: int = MAX_PIXELS, strict: bool = False
@@ -33,12 +32,13 @@ def load_rgb(
     """Read a picture as upright sRGB.
 
     Args:
-        source: see `Source`; an array is uint8 (H, W), (H, W, 3) or, with alpha, (H, W, 4).  A PIL image that
-            `Image.open` gave is its file, and turned as its EXIF says.  Any other PIL image was made in memory and
-            is taken as its pixels stand: who turned it need not have changed its EXIF.
-        max_pixels: limit of width * height, checked before any pixel is decoded; Pillow's own does not count.
-        strict: refuse a file with a flaw that can be passed over (no end marker, a broken colour profile or EXIF
-            block), instead of logging a warning.
+        source: see `Source`; an array is uint8 (H, W), (H, W, 3) or, with alpha, (H, W, 4).  A PIL image
+            that `Image.open` gave is its file, and turned as its EXIF says.  Any other PIL image was made in
+            memory and is taken as its pixels stand: who turned it need not have changed its EXIF.
+        max_pixels: limit of width * height, checked before any pixel is decoded; Pillow's own does not
+            count.
+        strict: refuse a file with a flaw that can be passed over (no end marker, a broken colour profile
+            or EXIF block), instead of logging a warning.
 
     Returns:
         uint8 (H, W, 3), possibly read-only; and the metadata that came along, or None.  Its EXIF and
@@ -64,7 +64,9 @@ def load_rgb(
     elif hasattr(source, "read"):
         pixels = _from_file(_seekable(source), max_pixels, problems)
     else:
-        msg = f"a picture is a PIL image, an array, a path, bytes or a binary file, not {type(source).__name__}"
+        msg = (
+            f"a picture is a PIL image, an array, a path, bytes or a binary file, not {type(source).__name__}"
+        )
         raise TypeError(msg)
     problems.warn()
     return pixels
@@ -91,11 +93,7 @@ def _seekable(file: BinaryIO) -> BinaryIO:
     try:
         file.seek(0)
     except (AttributeError, OSError):  # io.UnsupportedOperation is one
-        data = file.read()
-        if not isinstance(data, bytes):
-            msg = "the file of a picture must be opened in binary mode"
-            raise TypeError(msg) from None
-        return io.BytesIO(data)
+        return io.BytesIO(file.read())
     return file
 
 
@@ -117,9 +115,9 @@ def _convert(opened: Opened, problems: Problems) -> tuple[UInt8, Metadata | None
     image, sidecar = opened.image, opened.sidecar
     profile, encoding = _colours(image, sidecar, problems)
     rgb = flatten(image, Meaning(profile, encoding, opened.depth, opened.low_bytes), problems)
-    if not sidecar.turned:
-        rgb.info = {}  # of a source whose EXIF may be broken
-        rgb.getexif()[meta.ORIENTATION] = meta.orientation(image, problems)
+    if not sidecar.turned and (orientation := meta.orientation(image, problems)) != 1:
+        rgb.info = {}  # its own EXIF may be broken
+        rgb.getexif()[meta.ORIENTATION] = orientation
         rgb = ImageOps.exif_transpose(rgb)
     return np.asarray(rgb), meta.collect(image, sidecar, problems)
 

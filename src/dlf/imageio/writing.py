@@ -25,16 +25,18 @@ TIFF_XMP = 700
 OWN_RESOLUTION = frozenset(("png", "jpeg", "tiff"))
 """Formats with a place of their own for the resolution; the others have it in EXIF."""
 
-TIFF_STRUCTURE = frozenset((*range(254, 267), 273, 277, 278, 279, 284, 317, *range(320, 326), 330, 338, 339, 347))
+TIFF_STRUCTURE = frozenset(
+    (*range(254, 267), 273, 277, 278, 279, 284, 317, *range(320, 326), 330, 338, 339, 347)
+)
 TIFF_STRUCTURE |= frozenset((301, 318, 319, *range(512, 522), 529, 530, 531, 532, TIFF_XMP, 34675))
 """Tags of an EXIF block that would say something else in a TIFF file: how it is stored, and its colours."""
 
 
 def to_image(rgb: UInt8, metadata: Metadata | None = None) -> Image.Image:
-    """Turn uint8 (H, W, 3) in sRGB into a picture; metadata goes into its `info`, from where `to_bytes` takes it.
+    """Turn uint8 (H, W, 3) in sRGB into a picture; metadata goes into its `info`, where `to_bytes` looks.
 
-    The pixels are sRGB whatever the source was.  If the source had an ICC profile, the picture gets one that says so:
-    the source's own if that is sRGB, else a profile of sRGB.
+    The pixels are sRGB whatever the source was.  If the source had an ICC profile, the picture gets one that
+    says so: the source's own if that is sRGB, else a profile of sRGB.
     """
     image = Image.fromarray(rgb)
     if metadata is None:
@@ -111,6 +113,8 @@ def _quality(output: OutputFormat, quality: int | None) -> dict[str, object]:
     if not 1 <= quality <= 100:
         msg = f"a quality of {output.name} is 1 to 100, not {quality}"
         raise ValueError(msg)
+    if output.name == "jxl" and quality == 100:
+        return {"lossless": True}  # which its plugin does not take 100 for
     return {"quality": quality}
 
 
@@ -121,7 +125,7 @@ def _metadata_options(output: OutputFormat, image: Image.Image) -> dict[str, obj
     if output.name == "ppm":
         return {}
     options: dict[str, object] = {}
-    if icc and output.name != "jxl":  # a JPEG XL file says by itself that it is sRGB, and its plugin takes no profile
+    if icc and output.name != "jxl":  # the plugin takes none: the file says sRGB by itself
         options["icc_profile"] = icc
     if dpi and output.name in OWN_RESOLUTION:
         options["dpi"] = dpi
