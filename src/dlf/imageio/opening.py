@@ -26,6 +26,7 @@ AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
 FOREIGN = "Pillow hands them to another program, which is no place for untrusted files"
 REFUSED = {
+    "DLF": ".dlf files are not encoded again: decode them first",
     "EPS": f"EPS files are not read: {FOREIGN}",
     "WMF": f"WMF files are not read: {FOREIGN}",
     "PCD": "Photo CD files are not read: Pillow gives a small version of their picture",
