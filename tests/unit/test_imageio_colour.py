@@ -62,6 +62,22 @@ def test_linear_light() -> None:
     assert first(png(np.full((2, 2), 128, np.uint8), 0, SRGB_GAMA)) == [128] * 3
 
 
+def test_linear_light_in_memory() -> None:
+    image = Image.open(io.BytesIO(png(one([128, 0, 255]), 2, LINEAR)))
+    for source in (image, image.copy()):
+        assert load_rgb(source)[0][0, 0].tolist() == [188, 0, 255]
+
+
+def test_lab_with_its_profile() -> None:
+    lab = ImageCms.createProfile("LAB")
+    image = ImageCms.profileToProfile(
+        Image.new("RGB", (8, 8), (200, 100, 50)), ImageCms.createProfile("sRGB"), lab, outputMode="LAB"
+    )
+    assert image is not None
+    rgb = load_rgb(file_of(image, "TIFF"), strict=True)[0]
+    assert near(rgb[0, 0].tolist(), [200, 100, 50])
+
+
 def test_dark_linear_light_keeps_its_16_bits() -> None:
     samples = np.arange(256, dtype=np.uint16).reshape(16, 16)
     expected = np.rint(255 * 12.92 * samples / 65535)  # the straight part of sRGB's curve

@@ -180,8 +180,10 @@ def test_camera_raw_is_refused(first: dict[int, tuple[str, list[int]]], other: l
     page = tiff(bytes(192), bits=[8] * 3, photometric=2, extra=first | {330: ("I", [0])})
     at = len(page) + len(page) % 2
     page = tiff(bytes(192), bits=[8] * 3, photometric=2, extra=first | {330: ("I", [at if other else 0])})
-    with pytest.raises(ImageError, match="camera raw"):
-        load_rgb(page.ljust(at, b"\0") + directory(*other))
+    data = page.ljust(at, b"\0") + directory(*other)
+    for source in (data, Image.open(io.BytesIO(data))):
+        with pytest.raises(ImageError, match="camera raw"):
+            load_rgb(source)
 
 
 def test_smaller_versions_behind_a_picture_are_no_raw_file() -> None:

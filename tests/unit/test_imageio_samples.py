@@ -188,7 +188,7 @@ def test_grey_of_jpeg_2000() -> None:
     assert first(file_of(Image.new("I;16", (8, 8), 0x8012), "JPEG2000")) == [0x80] * 3
 
 
-@pytest.mark.parametrize("values", [(-5, 7), (0, 70000)])
+@pytest.mark.parametrize("values", [(-5, 7), (0, 70000), (0, 255)])
 def test_numbers_without_a_range_are_refused(values: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match="no defined black and white"):
         load_rgb(Image.fromarray(np.array([values], np.int32)))
@@ -220,6 +220,19 @@ def test_first_frame(kind: str) -> None:
 def test_cmyk_jpeg() -> None:
     cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     assert np.abs(np.array(first(file_of(cyan, "JPEG", quality=100))) - [0, 255, 255]).max() <= 3
+
+
+def test_fourth_channel_of_tga() -> None:
+    data = bytearray(file_of(Image.new("RGBA", (4, 4), (200, 100, 50, 0)), "TGA"))
+    assert first(bytes(data)) == [255] * 3
+    data[17] &= 0xF0  # no bits of transparency
+    assert first(bytes(data)) == [200, 100, 50]
+
+
+def test_palette_with_transparency_in_memory() -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([255, 0, 0, 51], "RGBA")
+    assert first(image) == [255, 204, 204]
 
 
 def test_what_only_looks_like_transparency_survives() -> None:

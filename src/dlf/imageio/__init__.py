@@ -16,7 +16,7 @@ A camera's raw file, of which Pillow would see a preview, is refused.
 
 from dlf.imageio.formats import FormatSupport, format_named, format_of, formats
 from dlf.imageio.reading import Source, load_rgb
-from dlf.imageio.writing import save, to_bytes, to_image
+from dlf.imageio.writing import info_of, save, to_bytes, to_image
 
 __all__ = [
     "FormatSupport",
@@ -24,6 +24,7 @@ __all__ = [
     "format_named",
     "format_of",
     "formats",
+    "info_of",
     "load_rgb",
     "save",
     "to_bytes",

@@ -82,8 +82,8 @@ def encoding_of_signal(signal: Signal) -> Encoding:
     return Encoding(SIGNAL_GAMMAS.get(signal.transfer), None if primaries == SRGB else primaries)
 
 
-def encoding_of_png(info: dict[str | tuple[int, int], object], problems: Problems) -> Encoding:
-    """Return what gAMA and cHRM of a PNG file say; sRGB where its sRGB chunk, or nothing, speaks."""
+def encoding_of_info(info: dict[str | tuple[int, int], object], problems: Problems) -> Encoding:
+    """Return what `info` holds of gAMA and cHRM of a PNG file; sRGB where that is said, or nothing."""
     if "srgb" in info:
         return Encoding()
     gamma, primaries = info.get("gamma"), info.get("chromaticity")
@@ -130,6 +130,8 @@ def by_profile(image: Image.Image, profile: bytes, problems: Problems) -> Image.
             image = image.convert("RGB")
         elif space == "GRAY" and image.mode == "1":
             image = image.convert("L")
+        elif space == "Lab" and image.mode == "LAB":
+            return None  # which is what Pillow converts from
         if image.mode == {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space):
             return ImageCms.profileToProfile(
                 image,

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, ImageOps
 from dlf.errors import ImageError
 from dlf.imageio import metadata as meta
 from dlf.imageio import opening
-from dlf.imageio.colour import Encoding, encoding_of_png, encoding_of_signal
+from dlf.imageio.colour import Encoding, encoding_of_info, encoding_of_signal
 from dlf.imageio.opening import Opened
 from dlf.imageio.problems import Problems
 from dlf.imageio.samples import Meaning, flatten
@@ -132,4 +132,4 @@ def _colours(image: Image.Image, sidecar: Sidecar, problems: Problems) -> tuple[
         profile = None  # cICP counts more there; elsewhere the profile does
     if signal is not None and not profile:
         return None, encoding_of_signal(signal)
-    return profile, encoding_of_png(image.info, problems) if image.format == "PNG" else Encoding()
+    return profile, encoding_of_info(image.info, problems)

@@ -45,7 +45,7 @@ def flatten(image: Image.Image, meaning: Meaning, problems: Problems) -> Image.I
     alpha = None if mask is None else Image.fromarray(np.where(mask, 0, 255).astype(np.uint8))
     if image.mode == "La":
         image = image.convert("LA")
-    elif image.mode in ("PA", "RGBa") or (image.mode == "P" and "transparency" in image.info):
+    elif image.mode in ("PA", "RGBa") or (image.mode == "P" and image.has_transparency_data):
         image = image.convert("RGBA")
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
@@ -126,7 +126,7 @@ def _grey16(image: Image.Image) -> NDArray[np.uint16]:
     values = np.asarray(image)
     if bits == 32:
         levels = (values.view(np.uint32) >> 16).astype(np.uint16)
-    elif values.min() < 0 or values.max() >= 1 << bits:
+    elif values.min() < 0 or values.max() >= 1 << bits or _is_narrow(image, int(values.max())):
         msg = f"grey levels from {values.min()} to {values.max()} have no defined black and white"
         raise ImageError(msg)
     else:
@@ -134,3 +134,8 @@ def _grey16(image: Image.Image) -> NDArray[np.uint16]:
         if bits < 16:  # the top bits again below, so that white becomes white
             levels = (levels << (16 - bits) | levels >> max(2 * bits - 16, 0)).astype(np.uint16)
     return ~levels if tiff.white_is_zero(image) else levels
+
+
+def _is_narrow(image: Image.Image, top: int) -> bool:
+    """Whether numbers made in memory would all be black, so that they cannot have been meant as 16 bits."""
+    return image.mode == "I" and image.format is None and 0 < top < 256

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import struct
+from typing import Any
 
 from PIL import Image, PngImagePlugin
 
@@ -39,8 +40,13 @@ def to_image(rgb: UInt8, metadata: Metadata | None = None) -> Image.Image:
     says so: the source's own if that is sRGB, else a profile of sRGB.
     """
     image = Image.fromarray(rgb)
-    if metadata is None:
-        return image
+    if metadata is not None:
+        image.info |= info_of(metadata)
+    return image
+
+
+def info_of(metadata: Metadata) -> dict[str | tuple[int, int], Any]:
+    """Return what a picture's `info` holds of its metadata, in the form that Pillow's own formats give."""
     exif = meta.bare(metadata.exif)
     dpi = metadata.dpi or (meta.exif_resolution(exif, Problems()) if exif else None)
     icc = metadata.icc
@@ -52,8 +58,7 @@ def to_image(rgb: UInt8, metadata: Metadata | None = None) -> Image.Image:
         "icc_profile": icc,
         "dpi": dpi,
     }
-    image.info |= {key: part for key, part in parts.items() if part is not None}
-    return image
+    return {key: part for key, part in parts.items() if part is not None}
 
 
 def to_bytes(image: Image.Image, format: str, quality: int | None = None) -> bytes:
