@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import click
 
-import dlf
-from dlf.cli import jobs
+from dlf.cli import jobs, streams
 from dlf.cli.display import Display
-from dlf.cli.jobs import Job, Report
+from dlf.cli.jobs import Report
+from dlf.cli.names import DLF, STDIO, Input, Job, Naming, expand, in_and_out, plan
 from dlf.cli.options import (
     Common,
     Engine,
@@ -19,8 +21,12 @@ from dlf.cli.options import (
     loudness_options,
     output_options,
 )
+from dlf.files import descriptor_of
 
-SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+"""Formats of `dlf.imageio`, which the parser does not import, with the endings that names get."""
+
+DEFAULT = "png"
 
 
 @click.command("decode")
@@ -29,27 +35,37 @@ SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(list(SUFFIX)),
-    help="Picture format.  [default: by the ending of OUT, else png]",
+    type=click.Choice(list(SUFFIXES), case_sensitive=False),
+    help="Picture format, whatever the ending of OUT.  [default: by the ending of OUT, else png]",
 )
 @engine_options
 @loudness_options
 def command(common: Common, outputs: Outputs, engine: Engine, kind: str | None, quiet: bool) -> int:
-    """Paint the pictures of .dlf files."""
-    from dlf.imageio import to_bytes
+    """Paint the pictures of .dlf files.
 
-    planned = jobs.plan(common, outputs.output, SUFFIX[kind or "png"])
-    kinds = {job: _kind(job, kind) for job in planned}
+    IN is a .dlf file, a folder of them, or - for standard input.  The output of NAME.dlf is NAME.png beside
+    it, or in the folder that -o names; below it the tree of an input folder is kept.  Beside the .dlf file
+    it is NAME.dlf.png where there is a NAME.png, which may be the original, and always where a whole folder
+    is decoded.  Of two names without -o the second is the output if it ends as a picture does, is a folder
+    (and the first is none) or is -.
+    """
+    from dlf.cli.engines import codec_to_decode  # brings numpy, which the parser does not need
+
+    naming = Naming(lambda each, folder: _name(each, folder, kind, outputs), _written_suffixes())
+    names, output = in_and_out(common.inputs, outputs, naming)
+    planned = plan(list(expand(names, lambda: (DLF,), recursive=common.recursive)), output, naming)
+    streams.check_stdout(planned, json=common.json)
+    kinds = {job: kind or _kind(job) for job in planned}
     display = Display(quiet=quiet)
-    codec = dlf.Codec(common.model, engine.threads, engine=engine.options(display.network))
+    codec = codec_to_decode(common, outputs, engine, display, planned)
 
-    def work(job: Job) -> Report:
-        jobs.check_target(job, overwrite=outputs.overwrite)
+    def make(job: Job) -> tuple[bytes, Report]:
+        from dlf.imageio import to_bytes
+
         start = time.perf_counter()
-        image = codec.decode(jobs.read(job.source))
+        image = codec.decode(streams.read(job.source))
         data = to_bytes(image, kinds[job])
         seconds = time.perf_counter() - start
-        jobs.write(job, data)
         text = f"{job.source} -> {job.target}: {image.width}x{image.height}, {seconds:.2f} s"
         fields: dict[str, object] = {
             "output": job.target,
@@ -59,24 +75,43 @@ def command(common: Common, outputs: Outputs, engine: Engine, kind: str | None, 
             "bytes": len(data),
             "seconds": round(seconds, 3),
         }
-        return Report(text, fields)
+        return data, Report(text, fields)
 
-    return jobs.run(display, common, planned, work)
+    return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)
 
 
-def _kind(job: Job, wanted: str | None) -> str:
-    """Picture format of one output; what cannot be written is a mistake of the command line."""
+def _written_suffixes() -> frozenset[str]:
+    from dlf.imageio import SUFFIXES as WRITTEN
+
+    return frozenset(WRITTEN)
+
+
+def _name(each: Input, folder: Path, kind: str | None, outputs: Outputs) -> str:
+    """Name of a picture whose name is ours: never one that an original may have."""
+    source = Path(each.path)
+    suffix = SUFFIXES[kind or DEFAULT]
+    name, other = source.stem + suffix, source.name + suffix
+    if each.folder is not None:
+        return other if _is_within(folder, each.folder) else name
+    is_taken = os.path.lexists(folder / name) and not outputs.skip_existing
+    return other if is_taken and _is_within(folder, source.parent) else name
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _kind(job: Job) -> str:
+    """Picture format by the ending of a name; what cannot be written is a mistake of the command line."""
     from dlf.errors import ImageError
     from dlf.imageio import format_of
 
     target = str(job.target)
-    if target == jobs.STDIO:
-        return wanted or "png"
+    if target == STDIO or descriptor_of(target) is not None:
+        return DEFAULT
+    if os.path.exists(target) and not os.path.isfile(target):
+        return DEFAULT  # a pipe or a device
     try:
-        kind = format_of(target)
+        return format_of(target)
     except ImageError as error:
         raise click.UsageError(str(error)) from error
-    if wanted not in (None, kind):
-        msg = f"--format {wanted} does not go with the name {target}"
-        raise click.UsageError(msg)
-    return kind

@@ -13,6 +13,7 @@ import click
 
 import dlf
 from dlf.cli.jobs import complain, explain
+from dlf.cli.streams import hold_standard_streams
 from dlf.errors import DlfError
 
 COMMANDS = ("encode", "decode", "info", "eval", "train", "plan", "pack", "export", "weights")
@@ -60,6 +61,7 @@ def dlf_command() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    hold_standard_streams()
     logging.basicConfig(format="dlf: %(message)s")
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
@@ -72,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return shell_complete(dlf_command, {}, "dlf", COMPLETION, os.environ[COMPLETION])
     try:
         code = _invoke(sys.argv[1:] if argv is None else list(argv))
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.UsageError as error:
         name = "dlf" if error.ctx is None else error.ctx.command_path
         # some messages of click list what there is, a line for each
@@ -86,8 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain("interrupted")
         return INTERRUPTED
     except OSError as error:
-        # Python flushes standard output once more at exit, which must not fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            # Python flushes standard output once more at exit, which must not fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return READER_GONE
         complain(f"cannot write to standard output: {error.strerror}")
