@@ -38,7 +38,7 @@ def _codec(
     common: Common, outputs: Outputs, engine: Engine, display: Display, bundles: Iterable[ModelBundle]
 ) -> dlf.Codec:
     options = engine.options(outputs.jobs, display.network)
-    if engine.torch_only() or outputs.jobs > 1:
+    if engine.torch_only() or outputs.jobs > 1 or log.isEnabledFor(logging.DEBUG):
         for bundle in bundles:
             _check(bundle, outputs, engine)
     codec = dlf.Codec(common.model, options.threads, engine=options)
