@@ -9,33 +9,21 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cli_run import MOCK, Done, runner
 from dlf.bitstream import container, varint
 from dlf.bitstream.container import Stream
 from dlf.bitstream.header import Header
 
-MOCK = [sys.executable, str(Path(__file__).parents[1] / "mock_cli.py")]
 REAL = [sys.executable, "-m", "dlf"]
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "src" / "dlf" / "assets" / "default" / "manifest.json"
 needs_model = pytest.mark.skipif(not SHIPPED.exists(), reason="the package has no model yet")
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: bytes
-    err: str
-
-    @property
-    def text(self) -> str:
-        return self.out.decode()
 
 
 def call(command: list[str], folder: Path, *args: object, stdin: bytes = b"") -> Done:
@@ -49,15 +37,14 @@ def call(command: list[str], folder: Path, *args: object, stdin: bytes = b"") ->
 
 
 @pytest.fixture
-def dlf(tmp_path: Path, write_bundle: Callable[[Path], Path]) -> Callable[..., Done]:
+def dlf(
+    tmp_path: Path,
+    write_bundle: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> Callable[..., Done]:
     """The command with a stand-in model, run in tmp_path."""
-    model = write_bundle(tmp_path / "model")
-
-    def run(*args: object, stdin: bytes = b"") -> Done:
-        extra = () if not args or str(args[0]).startswith("-") else ("--model", model)
-        return call(MOCK, tmp_path, *args, *extra, stdin=stdin)
-
-    return run
+    return runner(monkeypatch, capsysbinary, tmp_path, write_bundle(tmp_path / "model"))
 
 
 @pytest.fixture

@@ -6,30 +6,19 @@ import json
 import os
 import stat
 import subprocess
-import sys
 import threading
 import time
-import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from cli_run import MOCK, Done, runner
 from conftest import MockBackend
 from dlf.bitstream import container
-from dlf.cli.main import main
 
-MOCK = [sys.executable, str(Path(__file__).parents[1] / "mock_cli.py")]
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX files")
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -37,23 +26,11 @@ def dlf(
     tmp_path: Path,
     write_bundle: Callable[[Path], Path],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsysbinary: pytest.CaptureFixture[bytes],
 ) -> Callable[..., Done]:
-    """The command in this process, with a stand-in for the networks, in the folder tmp_path/here."""
-    model = write_bundle(tmp_path / "model")
-    stand_in = types.ModuleType("dlf.codec.onnx_backend")
-    stand_in.OnnxBackend = lambda *_: MockBackend()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "dlf.codec.onnx_backend", stand_in)
-    monkeypatch.setenv("DLF_MODELS", str(tmp_path / "no-models"))
+    """The command with a stand-in model, run in tmp_path/here."""
     (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def run(command: str, *args: object) -> Done:
-        code = main([command, "--model", str(model), *map(str, args)])
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
-    return run
+    return runner(monkeypatch, capsysbinary, tmp_path / "here", write_bundle(tmp_path / "model"))
 
 
 def draw(path: str | Path, colour: str = "teal") -> bytes:
@@ -86,7 +63,7 @@ class TestTwoNames:
         assert dlf("decode", "q.dlf", "seen.webp").code == 0
         assert tree() == ["a.png", "q.dlf", "seen.webp"]
         assert dlf("encode", "a.png", "q.dlf") == Done(
-            1, "", "dlf: a.png: q.dlf exists (--overwrite replaces it)\n"
+            1, b"", "dlf: a.png: q.dlf exists (--overwrite replaces it)\n"
         )
 
     def test_or_because_it_is_a_folder(self, dlf: Callable[..., Done]) -> None:
@@ -116,21 +93,21 @@ class TestFolders:
         done = dlf("encode", "-r", "d", "-o", "deep")
         assert (done.code, done.err) == (0, "")
         assert tree("deep") == ["a.dlf", "sub/a.dlf", "sub/b.dlf"]
-        assert [line.split()[0] for line in done.out.splitlines()] == [
+        assert [line.split()[0] for line in done.text.splitlines()] == [
             "d/a.png",
             "d/sub/a.png",
             "d/sub/b.JPG",
         ]
         assert dlf("decode", "-r", "deep", "-o", "seen", "--format", "jpeg").code == 0
         assert tree("seen") == ["a.jpg", "sub/a.jpg", "sub/b.jpg"]
-        assert dlf("info", "-r", "deep", "--json").out.count("\n") == 3
+        assert dlf("info", "-r", "deep", "--json").text.count("\n") == 3
 
     def test_an_empty_one_is_said(self, dlf: Callable[..., Done]) -> None:
         draw("d/sub/a.png")
         assert dlf("encode", "d") == Done(
-            1, "", "dlf: the folder d has no file to take (-r looks into the folders below as well)\n"
+            1, b"", "dlf: the folder d has no file to take (-r looks into the folders below as well)\n"
         )
-        assert dlf("decode", "-r", "d") == Done(1, "", "dlf: the folder d has no file to take\n")
+        assert dlf("decode", "-r", "d") == Done(1, b"", "dlf: the folder d has no file to take\n")
 
     @posix
     def test_links_to_folders_are_not_followed(self, dlf: Callable[..., Done]) -> None:
@@ -152,7 +129,7 @@ class TestFolders:
         ]
         for command in ("encode", "decode"):
             done = dlf(command, "-r", "d", "--skip-existing")
-            assert (done.code, done.err, done.out.count("skipped")) == (0, "", 3)
+            assert (done.code, done.err, done.text.count("skipped")) == (0, "", 3)
             assert dlf(command, "-r", "d", "--overwrite").code == 0
             assert dlf(command, "-r", "d").err.count(" exists (") == 3
         assert tree("d") == whole
@@ -193,7 +170,7 @@ class TestNames:
 
     def test_one_input_named_twice_is_one(self, dlf: Callable[..., Done]) -> None:
         draw("a.png")
-        assert dlf("encode", "a.png", "a.png").out.count("\n") == 1
+        assert dlf("encode", "a.png", "a.png").text.count("\n") == 1
 
     def test_decoding_never_aims_at_the_original(self, dlf: Callable[..., Done]) -> None:
         before = draw("keep.png")
@@ -206,12 +183,12 @@ class TestNames:
             *("other.dlf", "other.dlf.png", "other.jpg", "other.png"),
         ]
         done = dlf("decode", "keep.dlf")
-        assert (done.code, done.out) == (1, "")
+        assert (done.code, done.out) == (1, b"")
         assert "overwrite" not in done.err
         Path("coded").mkdir()
         Path("keep.dlf").rename("coded/keep.dlf")
         assert dlf("decode", "coded/keep.dlf", "-o", ".") == Done(
-            1, "", "dlf: coded/keep.dlf: keep.png exists (-o names another place)\n"
+            1, b"", "dlf: coded/keep.dlf: keep.png exists (-o names another place)\n"
         )
         assert Path("keep.png").read_bytes() == before
 
@@ -237,7 +214,7 @@ class TestWhatIsThere:
         draw("b.png")
         Path("a.dlf").write_bytes(b"mine")
         first, second = map(
-            json.loads, dlf("encode", "a.png", "b.png", "--skip-existing", "--json").out.splitlines()
+            json.loads, dlf("encode", "a.png", "b.png", "--skip-existing", "--json").text.splitlines()
         )
         assert first == {"input": "a.png", "output": "a.dlf", "skipped": True}
         assert second["bytes"] == Path("b.dlf").stat().st_size
@@ -274,7 +251,7 @@ class TestSeveralAtATime:
         one, three = dlf("encode", "d", "-o", "one"), dlf("encode", "d", "-o", "three", "--jobs", 3)
         assert (one.code, three.code) == (1, 1)
         assert one.err == three.err
-        lines = [[line.split(", ")[0].split()[0] for line in done.out.splitlines()] for done in (one, three)]
+        lines = [[line.split(", ")[0].split()[0] for line in done.text.splitlines()] for done in (one, three)]
         assert lines[0] == lines[1] == [f"d/{number}.png" for number in (0, 1, 2, 4, 5, 6)]
         for name in tree("one"):
             assert Path("one", name).read_bytes() == Path("three", name).read_bytes()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-
-import click
 
 from dlf.cli import streams
 from dlf.cli.display import Display
@@ -42,9 +41,9 @@ def run(display: Display, common: Common, jobs: Sequence[Job], work: Work, *, wo
                 complain(f"{job.source}: {result}")
             if common.json:
                 fields = {"error": result} if isinstance(result, str) else result.fields
-                click.echo(json.dumps({"input": job.source, **fields}))
+                tell(json.dumps({"input": job.source, **fields}))
             elif isinstance(result, Report) and not display.quiet and job.target != STDIO:
-                click.echo(result.text)
+                tell(result.text)
             advance()
     if len(jobs) > 1 and failed:
         complain(f"{len(failed)} of {len(jobs)} inputs failed: {', '.join(failed)}")
@@ -123,5 +122,15 @@ def explain(error: Exception) -> str:
 
 
 def complain(sentence: str) -> None:
-    """Print one line to standard error."""
-    click.echo(f"dlf: {sentence}", err=True)
+    """Print one line to standard error, unless that is closed."""
+    tell(f"dlf: {sentence}", error=True)
+
+
+def tell(text: str, *, error: bool = False) -> None:
+    """Print lines to standard output or error, unless that is closed.
+
+    Not by `click.echo`: it writes past the streams by which rich keeps lines and bars apart.
+    """
+    stream = sys.stderr if error else sys.stdout
+    if stream is not None:
+        print(text, file=stream, flush=True)

@@ -26,6 +26,14 @@ INTERRUPTED = 130
 READER_GONE = 141
 
 
+class LogLines(logging.Handler):
+    """Shows log records where complaints go, whatever standard error is at the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        complain(self.format(record))
+
+
 class LazyGroup(click.Group):
     """A group of commands, each imported when it is asked for."""
 
@@ -62,7 +70,7 @@ def dlf_command() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     hold_standard_streams()
-    logging.basicConfig(format="dlf: %(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[LogLines()])
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
