@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from PIL import Image
 from cli_run import MOCK, Done, runner
 from conftest import MockBackend
 from dlf.bitstream import container
+from dlf.imageio import plugins
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX files")
 
@@ -31,6 +33,13 @@ def dlf(
     """The command with a stand-in model, run in tmp_path/here."""
     (tmp_path / "here").mkdir()
     return runner(monkeypatch, capsysbinary, tmp_path / "here", write_bundle(tmp_path / "model"))
+
+
+def run_plain(*arguments: str) -> str:
+    """Standard output of a command that takes no model."""
+    done = subprocess.run([*MOCK, *arguments], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def draw(path: str | Path, colour: str = "teal") -> bytes:
@@ -361,6 +370,73 @@ class TestFormat:
                 assert image.format == "WEBP"
         assert dlf("decode", "a.dlf", "-o", "picture.dat").code == 2
 
+    def test_every_one_that_is_written(self, dlf: Callable[..., Done]) -> None:
+        """By its name and, where no other says it, by the ending of OUT; names that are ours end in it."""
+        from dlf.cli.decode import FORMATS
+        from dlf.imageio import formats
+
+        assert [each.name for each in formats() if each.writable or each.missing] == list(FORMATS)
+        draw("a.png")
+        assert dlf("encode", "a.png").code == 0
+        for each in formats():
+            if each.writable:
+                assert dlf("decode", "a.dlf", "-o", "out/", "--format", each.name.upper()).code == 0
+                for suffix in each.suffixes:
+                    assert dlf("decode", "a.dlf", f"by-ending{suffix}").code == 0
+                assert (
+                    Path("out/a" + each.suffixes[0]).read_bytes() == Path(f"by-ending{suffix}").read_bytes()
+                )
+                assert dlf("encode", "out/a" + each.suffixes[0], "again.dlf", "--overwrite").code == 0
+        refused = dlf("decode", "a.dlf", "--format", "gif")
+        assert refused.code == 2
+        assert "there is no output format 'gif': it must be one of png, jpeg, webp" in refused.err
+
+    def test_list_of_them(self) -> None:
+        rows = [line.split() for line in run_plain("formats").splitlines()[1:]]
+        assert ["png", "yes", "yes", ".png"] in rows
+        assert ["gif", "yes", "no", ".gif"] in rows
+        lines = [json.loads(line) for line in run_plain("formats", "--json").splitlines()]
+        assert [line["name"] for line in lines] == [row[0] for row in rows]
+        assert lines[0] == {
+            "name": "png",
+            "suffixes": [".png"],
+            "readable": True,
+            "writable": True,
+            "missing": None,
+        }
+
+    def test_its_quality(self, dlf: Callable[..., Done]) -> None:
+        draw("a.png")
+        assert dlf("encode", "a.png").code == 0
+        sizes = {}
+        for kind in ("jpeg", "webp", "avif"):
+            for quality in (5, 95):
+                name = f"{quality}.{kind}"
+                line = ("decode", "a.dlf", "-o", name, "--format", kind, "--output-quality", quality)
+                assert dlf(*line).code == 0
+                sizes[kind, quality] = Path(name).stat().st_size
+            assert sizes[kind, 5] < sizes[kind, 95]
+        assert dlf("decode", "a.dlf", "x.png", "--output-quality", 5) == Done(
+            2,
+            b"",
+            "dlf decode: --output-quality does not apply to png, which is lossless (see dlf decode --help)\n",
+        )
+        assert dlf("decode", "a.dlf", "x.jpg", "--output-quality", 101).code == 2
+        assert not Path("x.png").exists()
+
+    def test_one_whose_plugin_is_missing(
+        self, dlf: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Said before the first file is decoded, with the line to type."""
+        draw("a.png")
+        assert dlf("encode", "a.png").code == 0
+        plugins.need_jxl.cache_clear()
+        monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+        done = dlf("decode", "a.dlf", "x.jxl")
+        assert done.code == 1
+        assert "pip install" in done.err
+        assert done.err.count("\n") == 1
+
     @posix
     def test_of_a_pipe_is_png(self, dlf: Callable[..., Done], tmp_path: Path) -> None:
         draw("a.png")
@@ -395,7 +471,7 @@ def test_verbose_says_what_happens(tmp_path: Path, dlf: Callable[..., Done]) -> 
     said = done.stderr.decode()
     assert "model mock, number 1, in " in said
     assert "left out d/b.dlf.png, the name of a decoded picture" in said
-    assert f"d/a.dlf: wrote {Path('d/a.dlf').stat().st_size} bytes" in said
+    assert f"dlf: d/a.png: wrote {Path('d/a.dlf').stat().st_size} bytes to d/a.dlf\n" in said
 
 
 def test_completion(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -23,10 +24,21 @@ from dlf.cli.options import (
 )
 from dlf.files import descriptor_of
 
-SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-"""Formats of `dlf.imageio`, which the parser does not import, with the endings that names get."""
+FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "ppm", "heic", "jxl")
+"""Names of the output formats of `dlf.imageio`, which the parser does not import."""
 
 DEFAULT = "png"
+
+
+def output_format(text: str) -> str:
+    """Argument type: the name of an output format, or one of its endings."""
+    from dlf.errors import ImageError
+    from dlf.imageio import format_named
+
+    try:
+        return format_named(text)
+    except ImageError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command("decode")
@@ -35,12 +47,28 @@ DEFAULT = "png"
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(list(SUFFIXES), case_sensitive=False),
-    help="Picture format, whatever the ending of OUT.  [default: by the ending of OUT, else png]",
+    type=output_format,
+    metavar="NAME",
+    shell_complete=lambda _context, _option, begun: [name for name in FORMATS if name.startswith(begun)],
+    help=f"Picture format, whatever the ending of OUT: {', '.join(FORMATS)}.  "
+    "[default: by the ending of OUT, else png]",
+)
+@click.option(
+    "--output-quality",
+    type=click.IntRange(1, 100),
+    metavar="1..100",
+    help="Of lossy formats: higher is better and larger.  [default: 95 for jpeg, else 90]",
 )
 @engine_options
 @loudness_options
-def command(common: Common, outputs: Outputs, engine: Engine, kind: str | None, quiet: bool) -> int:
+def command(
+    common: Common,
+    outputs: Outputs,
+    engine: Engine,
+    kind: str | None,
+    output_quality: int | None,
+    quiet: bool,
+) -> int:
     """Paint the pictures of .dlf files.
 
     IN is a .dlf file, a folder of them, or - for standard input.  The output of NAME.dlf is NAME.png beside
@@ -56,6 +84,7 @@ def command(common: Common, outputs: Outputs, engine: Engine, kind: str | None, 
     planned = plan(list(expand(names, lambda: (DLF,), recursive=common.recursive)), output, naming)
     streams.check_stdout(planned, json=common.json)
     kinds = {job: kind or _kind(job) for job in planned}
+    _check_formats(kinds.values(), output_quality)
     display = Display(quiet=quiet)
     codec = codec_to_decode(common, outputs, engine, display, planned)
 
@@ -64,7 +93,7 @@ def command(common: Common, outputs: Outputs, engine: Engine, kind: str | None, 
 
         start = time.perf_counter()
         image = codec.decode(streams.read(job.source))
-        data = to_bytes(image, kinds[job])
+        data = to_bytes(image, kinds[job], output_quality)
         seconds = time.perf_counter() - start
         text = f"{job.source} -> {job.target}: {image.width}x{image.height}, {seconds:.2f} s"
         fields: dict[str, object] = {
@@ -81,15 +110,33 @@ def command(common: Common, outputs: Outputs, engine: Engine, kind: str | None, 
 
 
 def _written_suffixes() -> frozenset[str]:
-    from dlf.imageio import SUFFIXES as WRITTEN
+    from dlf.imageio.formats import SUFFIXES
 
-    return frozenset(WRITTEN)
+    return frozenset(SUFFIXES)
+
+
+def _check_formats(kinds: Iterable[str], quality: int | None) -> None:
+    """Refuse before the work what cannot be written.
+
+    Raises:
+        click.UsageError: a quality for a format that is lossless.
+        MissingExtra: the plugin of a format is not installed.
+    """
+    from dlf.imageio.formats import OUTPUTS
+
+    for output in [OUTPUTS[kind] for kind in dict.fromkeys(kinds)]:
+        if quality is not None and output.quality is None:
+            msg = f"--output-quality does not apply to {output.name}, which is lossless"
+            raise click.UsageError(msg)
+        output.need()
 
 
 def _name(each: Input, folder: Path, kind: str | None, outputs: Outputs) -> str:
     """Name of a picture whose name is ours: never one that an original may have."""
+    from dlf.imageio.formats import OUTPUTS
+
     source = Path(each.path)
-    suffix = SUFFIXES[kind or DEFAULT]
+    suffix = OUTPUTS[kind or DEFAULT].suffixes[0]
     name, other = source.stem + suffix, source.name + suffix
     if each.folder is not None:
         return other if _is_within(folder, each.folder) else name

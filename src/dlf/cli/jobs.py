@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from dlf.cli import streams
@@ -18,6 +19,9 @@ from dlf.cli.options import Common, Outputs
 from dlf.errors import DlfError
 
 log = logging.getLogger(__name__)
+
+_source: ContextVar[str | None] = ContextVar("source", default=None)
+"""The input that is being worked on, in each thread."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,26 @@ def _results(jobs: Sequence[Job], work: Work, workers: int) -> Generator[tuple[J
 
 def _attempt(job: Job, work: Work) -> Report | str:
     """Do one job; whatever happens to it, the next gets its turn.  Returns what went wrong, if text."""
+    token = _source.set(job.source)
     try:
         return work(job)
     except BrokenPipeError:
         raise
     except Exception as error:
         if not isinstance(error, (DlfError, OSError, MemoryError)):
-            log.debug("%s", job.source, exc_info=True)
+            log.debug("this went wrong:", exc_info=True)
         return explain(error)
+    finally:
+        _source.reset(token)
+
+
+class LogLines(logging.Handler):
+    """Shows log records where complaints go, with the input that each is about."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        source = _source.get()
+        complain(self.format(record) if source is None else f"{source}: {self.format(record)}")
 
 
 def writing(outputs: Outputs, make: Callable[[Job], tuple[bytes, Report]]) -> Work:
@@ -95,7 +111,7 @@ def writing(outputs: Outputs, make: Callable[[Job], tuple[bytes, Report]]) -> Wo
             raise JobError(msg)
         data, report = make(job)
         streams.write(job, data)
-        log.debug("%s: wrote %d bytes%s", target, len(data), ", replacing a file" if is_there else "")
+        log.debug("wrote %d bytes to %s%s", len(data), target, ", replacing a file" if is_there else "")
         return report
 
     return work

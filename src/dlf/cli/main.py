@@ -12,11 +12,11 @@ from importlib import import_module
 import click
 
 import dlf
-from dlf.cli.jobs import complain, explain
+from dlf.cli.jobs import LogLines, complain, explain
 from dlf.cli.streams import hold_standard_streams
 from dlf.errors import DlfError
 
-COMMANDS = ("encode", "decode", "info", "eval", "train", "plan", "pack", "export", "weights")
+COMMANDS = ("encode", "decode", "info", "formats", "eval", "train", "plan", "pack", "export", "weights")
 """Each is the click command `command` of the module `dlf.cli` of that name."""
 
 COMPLETION = "_DLF_COMPLETE"
@@ -24,14 +24,6 @@ COMPLETION = "_DLF_COMPLETE"
 
 INTERRUPTED = 130
 READER_GONE = 141
-
-
-class LogLines(logging.Handler):
-    """Shows log records where complaints go, whatever standard error is at the moment."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record."""
-        complain(self.format(record))
 
 
 class LazyGroup(click.Group):

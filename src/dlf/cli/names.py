@@ -180,11 +180,15 @@ def expand(
 
 
 def readable_suffixes() -> frozenset[str]:
-    """Return the endings of pictures that can be read here, in small letters."""
-    from PIL import Image
+    """Return the endings of pictures, in small letters; also of those whose plugin is not installed.
 
-    Image.init()
-    return frozenset(suffix for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN)
+    To pass over the latter in silence would be worse than to say for each what is missing.
+    """
+    from dlf.imageio import formats
+
+    return frozenset(
+        suffix for each in formats() if each.readable or each.missing for suffix in each.suffixes
+    )
 
 
 def is_decoded(path: Path) -> bool:
