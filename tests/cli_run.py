@@ -52,7 +52,7 @@ def runner(
         line = list(map(str, arguments))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-            code = main(line if line[:1] == ["--version"] else [*line, "--model", str(model)])
+            code = main([*line[:1], "--model", str(model), *line[1:]])
         out, err = captured.readouterr()
         assert b"Traceback" not in err
         return Done(code, out, err.decode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -9,6 +10,8 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _DESCRIPTORS = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -78,7 +81,7 @@ def find_files(folder: Path, suffixes: Collection[str], *, recursive: bool) -> I
         recursive: whether to look into the folders below as well.
 
     Raises:
-        OSError: the folder itself cannot be read; one below it is left out.
+        OSError: the folder itself cannot be read; one below it is left out, with a line in the log.
     """
     names = sorted(os.listdir(folder))
     for name in names:
@@ -87,7 +90,9 @@ def find_files(folder: Path, suffixes: Collection[str], *, recursive: bool) -> I
             continue
         if path.is_dir():
             if recursive and not path.is_symlink():
-                with suppress(PermissionError):
+                try:
                     yield from find_files(path, suffixes, recursive=True)
+                except OSError as error:
+                    log.warning("left out the folder %s: %s", path, error.strerror or error)
         elif path.suffix.lower() in suffixes and path.is_file():
             yield path

@@ -181,6 +181,22 @@ class TestNames:
         draw("a.png")
         assert dlf("encode", "a.png", "a.png").text.count("\n") == 1
 
+    def test_a_coded_file_is_not_coded(self, dlf: Callable[..., Done]) -> None:
+        draw("a.png")
+        assert dlf("encode", "a.png").code == 0
+        done = dlf("encode", "a.dlf")
+        assert done.code == 2
+        assert "a.dlf is a .dlf file already: dlf decode makes a picture of it" in done.err
+
+    @posix
+    def test_names_that_are_no_text_or_look_like_options(self, dlf: Callable[..., Done]) -> None:
+        strange = os.fsdecode(b"\xff\n .")
+        for name in (f"{strange}png", "-q.png"):
+            draw(name)
+        done = dlf("encode", "--json", "--", f"{strange}png", "-q.png")
+        assert [json.loads(line)["output"] for line in done.text.splitlines()] == [f"{strange}dlf", "-q.dlf"]
+        assert b"\\udcff\n .dlf: " in dlf("decode", f"{strange}dlf").out.replace(b" -> ", b": ")
+
     def test_decoding_never_aims_at_the_original(self, dlf: Callable[..., Done]) -> None:
         before = draw("keep.png")
         draw("other.jpg")

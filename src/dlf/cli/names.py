@@ -118,6 +118,8 @@ def _check_apart(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.source != STDIO and os.path.realpath(job.source) in taken:
             msg = f"{job.source} cannot be both an input and an output"
+            if job.derived and job.source == job.target:
+                msg = f"{job.source} is a .dlf file already: dlf decode makes a picture of it"
             raise click.UsageError(msg)
 
 
