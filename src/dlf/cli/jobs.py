@@ -102,7 +102,7 @@ def writing(outputs: Outputs, make: Callable[[Job], tuple[bytes, Report]]) -> Wo
 
     def work(job: Job) -> Report:
         target = str(job.target)
-        is_there = streams.exists(target)  # asked before the work, so that nobody waits for a refusal
+        is_there = streams.exists(job)  # asked before the work, so that nobody waits for a refusal
         if is_there and outputs.skip_existing:
             text = f"{job.source} -> {target}: skipped, {target} exists"
             return Report(text, {"output": target, "skipped": True})

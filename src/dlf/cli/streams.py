@@ -75,19 +75,22 @@ def picture_source(source: str) -> str | bytes:
     return read(source)
 
 
-def exists(target: str) -> bool:
+def exists(job: Job) -> bool:
     """Whether a result would take the place of a file, or of a link to nowhere.
 
     Raises:
         JobError: nothing can be written under this name, which is worth knowing before the work.
     """
+    target = str(job.target)
     if target == STDIO or descriptor_of(target) is not None:
         return False
     try:
         mode = os.lstat(target).st_mode
         return stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and not _is_special(target))
-    except (FileNotFoundError, NotADirectoryError):
-        return False  # the folder may have to be made; if it cannot be, writing says so
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not job.make_folder and not os.path.isdir(os.path.dirname(target) or "."):
+            raise _unwritable(target, error) from error
+        return False
     except OSError as error:
         raise _unwritable(target, error) from error
 
