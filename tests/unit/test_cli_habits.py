@@ -490,6 +490,29 @@ def test_verbose_says_what_happens(tmp_path: Path, dlf: Callable[..., Done]) -> 
     assert f"dlf: d/a.png: wrote {Path('d/a.dlf').stat().st_size} bytes to d/a.dlf\n" in said
 
 
+def test_a_flaw_is_a_warning_and_strictly_a_reason_to_refuse(dlf: Callable[..., Done]) -> None:
+    whole = draw("whole.jpg")
+    Path("cut.jpg").write_bytes(whole[:-2])
+    assert dlf("encode", "whole.jpg", "--strict").err == ""
+    refused = dlf("encode", "cut.jpg", "whole.jpg", "--strict", "--overwrite")
+    assert refused.code == 1
+    assert not Path("cut.dlf").exists()
+    read = dlf("encode", "cut.jpg")
+    assert (read.code, read.err.count("\n")) == (0, 1)
+    assert read.err.startswith("dlf: cut.jpg: ")
+    assert read.err.splitlines()[0] in refused.err
+    assert Path("cut.dlf").read_bytes() == Path("whole.dlf").read_bytes()
+    assert dlf("encode", "cut.jpg", "--overwrite", "--quiet").err == ""
+
+
+def test_list_of_models() -> None:
+    rows = [line.split() for line in run_plain("models").splitlines()]
+    lines = [json.loads(line) for line in run_plain("models", "--json").splitlines()]
+    assert rows[0] == ["model", "number", "roles", "engine", "MB", "folder"]
+    assert [row[:2] for row in rows[1:]] == [[line["name"], str(line["id"])] for line in lines]
+    assert all(Path(line["folder"], "manifest.json").is_file() for line in lines)
+
+
 def test_completion(tmp_path: Path) -> None:
     """What the line in the help makes the shell ask."""
     env = os.environ | {

@@ -29,15 +29,18 @@ from dlf.cli.options import (
     "-q",
     "--quality",
     type=click.IntRange(0, 100),
-    default=50,
-    show_default=True,
     metavar="0..100",
-    help="Higher is better and larger.",
+    help="Higher is better and larger.  [default: the model's, 50 for those of the package]",
 )
 @click.option(
     "--keep-metadata",
     is_flag=True,
     help="Store ICC, EXIF and XMP as well; they can be larger than the picture.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse files with a flaw that can be passed over, such as a JPEG without its end.",
 )
 @click.option("--keep-suffix", is_flag=True, help="Call the output of a.png a.png.dlf instead of a.dlf.")
 @engine_options
@@ -46,8 +49,9 @@ def command(
     common: Common,
     outputs: Outputs,
     engine: Engine,
-    quality: int,
+    quality: int | None,
     keep_metadata: bool,
+    strict: bool,
     keep_suffix: bool,
     quiet: bool,
 ) -> int:
@@ -72,7 +76,8 @@ def command(
 
     def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
-        data = codec.encode(streams.picture_source(job.source), quality, metadata=keep_metadata)
+        source = streams.picture_source(job.source)
+        data = codec.encode(source, quality, metadata=keep_metadata, strict=strict)
         return data, _report(job, data, time.perf_counter() - start)
 
     return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)

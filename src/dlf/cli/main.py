@@ -16,7 +16,19 @@ from dlf.cli.jobs import LogLines, complain, explain
 from dlf.cli.streams import hold_standard_streams
 from dlf.errors import DlfError
 
-COMMANDS = ("encode", "decode", "info", "formats", "eval", "train", "plan", "pack", "export", "weights")
+COMMANDS = (
+    "encode",
+    "decode",
+    "info",
+    "formats",
+    "models",
+    "eval",
+    "train",
+    "plan",
+    "pack",
+    "export",
+    "weights",
+)
 """Each is the click command `command` of the module `dlf.cli` of that name."""
 
 COMPLETION = "_DLF_COMPLETE"

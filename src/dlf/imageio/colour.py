@@ -70,7 +70,9 @@ def encoding_of_signal(signal: Signal) -> Encoding:
         ImageError: a signal of high dynamic range, or of an unknown kind.
     """
     if signal.transfer in HDR_TRANSFERS:
-        msg = "this is a picture of high dynamic range (PQ or HLG), which is not read; convert it to sRGB first"
+        msg = (
+            "this is a picture of high dynamic range (PQ or HLG), which is not read; convert it to sRGB first"
+        )
         raise ImageError(msg)
     known_transfer = signal.transfer in (*SRGB_LIKE_TRANSFERS, *SIGNAL_GAMMAS, UNSPECIFIED)
     if not known_transfer or signal.primaries not in (*SIGNAL_PRIMARIES, UNSPECIFIED):

@@ -24,7 +24,20 @@ MAX_CHUNK = 2**24
 """Limit of one chunk of metadata, as stored and unfolded: 16 MiB."""
 
 FOR_PILLOW = frozenset(
-    (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"sBIT", b"bKGD", b"hIST")
+    (
+        b"IHDR",
+        b"PLTE",
+        b"IDAT",
+        b"IEND",
+        b"tRNS",
+        b"gAMA",
+        b"cHRM",
+        b"sRGB",
+        b"pHYs",
+        b"sBIT",
+        b"bKGD",
+        b"hIST",
+    )
 )
 TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
 XMP_KEY = b"XML:com.adobe.xmp"

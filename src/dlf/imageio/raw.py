@@ -82,7 +82,9 @@ def _directory(file: BinaryIO, order: str, offset: int) -> tuple[dict[int, int],
     for at in range(0, len(entries) - 11, 12):
         tag, kind, length = struct.unpack(order + "HHI", entries[at : at + 8])
         value = entries[at + 8 : at + 12]
-        tags[tag] = struct.unpack(order + "H", value[:2])[0] if kind == 3 else struct.unpack(order + "I", value)[0]
+        tags[tag] = (
+            struct.unpack(order + "H", value[:2])[0] if kind == 3 else struct.unpack(order + "I", value)[0]
+        )
         if tag == SUB_DIRECTORIES and length <= MAX_DIRECTORIES:
             if length > 1:
                 file.seek(tags[tag])

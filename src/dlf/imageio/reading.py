@@ -22,10 +22,9 @@ from dlf.imageio.sidecar import Sidecar, Signal
 from dlf.limits import MAX_PIXELS, check_size
 from dlf.records import Metadata, UInt8
 
-Source = (
-    Image.Image | NDArray[np.uint8] | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-)
+Source = Image.Image | NDArray[np.uint8] | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """A picture, its pixels, the path of its file, the bytes of its file, or an open binary file."""
+
 
 def load_rgb(
     source: Source, *, max_pixels: int = MAX_PIXELS, strict: bool = False
@@ -64,7 +63,9 @@ def load_rgb(
     elif hasattr(source, "read"):
         pixels = _from_file(_seekable(source), max_pixels, problems)
     else:
-        msg = f"a picture is a PIL image, an array, a path, bytes or a binary file, not {type(source).__name__}"
+        msg = (
+            f"a picture is a PIL image, an array, a path, bytes or a binary file, not {type(source).__name__}"
+        )
         raise TypeError(msg)
     problems.warn()
     return pixels

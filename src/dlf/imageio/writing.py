@@ -25,7 +25,9 @@ TIFF_XMP = 700
 OWN_RESOLUTION = frozenset(("png", "jpeg", "tiff"))
 """Formats with a place of their own for the resolution; the others have it in EXIF."""
 
-TIFF_STRUCTURE = frozenset((*range(254, 267), 273, 277, 278, 279, 284, 317, *range(320, 326), 330, 338, 339, 347))
+TIFF_STRUCTURE = frozenset(
+    (*range(254, 267), 273, 277, 278, 279, 284, 317, *range(320, 326), 330, 338, 339, 347)
+)
 TIFF_STRUCTURE |= frozenset((301, 318, 319, *range(512, 522), 529, 530, 531, 532, TIFF_XMP, 34675))
 """Tags of an EXIF block that would say something else in a TIFF file: how it is stored, and its colours."""
 
@@ -121,7 +123,9 @@ def _metadata_options(output: OutputFormat, image: Image.Image) -> dict[str, obj
     if output.name == "ppm":
         return {}
     options: dict[str, object] = {}
-    if icc and output.name != "jxl":  # a JPEG XL file says by itself that it is sRGB, and its plugin takes no profile
+    if (
+        icc and output.name != "jxl"
+    ):  # a JPEG XL file says by itself that it is sRGB, and its plugin takes no profile
         options["icc_profile"] = icc
     if dpi and output.name in OWN_RESOLUTION:
         options["dpi"] = dpi
