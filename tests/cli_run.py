@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import types
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def runner(
     def dlf(*arguments: object, stdin: bytes = b"") -> Done:
         line = list(map(str, arguments))
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(logging.getLogger(), "handlers", [])  # the command's own instead of pytest's
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
             code = main([*line[:1], "--model", str(model), *line[1:]])
         out, err = captured.readouterr()

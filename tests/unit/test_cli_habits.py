@@ -500,7 +500,7 @@ def test_a_flaw_is_a_warning_and_strictly_a_reason_to_refuse(dlf: Callable[..., 
     read = dlf("encode", "cut.jpg")
     assert (read.code, read.err.count("\n")) == (0, 1)
     assert read.err.startswith("dlf: cut.jpg: ")
-    assert read.err.splitlines()[0] in refused.err
+    assert read.err in refused.err
     assert Path("cut.dlf").read_bytes() == Path("whole.dlf").read_bytes()
     assert dlf("encode", "cut.jpg", "--overwrite", "--quiet").err == ""
 

@@ -16,8 +16,8 @@ from dlf.cli.jobs import tell
 def command(as_json: bool) -> int:
     """List the models that are installed: the package's, then the user's.
 
-    `--model` takes a name or a role of this list, or a folder.  A .dlf file holds the number.  The user's models
-    are the folders in $DLF_MODELS, or else in the user's data folder.
+    `--model` takes a name or a role of this list, or a folder.  A .dlf file holds the number.  The user's
+    models are the folders in $DLF_MODELS, or else in the user's data folder.
     """
     installed = dlf.models()
     if as_json:
