@@ -469,7 +469,7 @@ class TestOptionsThatCannotWork:
         for command, name in (("encode", "a.png"), ("decode", "a.dlf")):
             done = dlf(command, name, *option, "-o", "x.png")
             assert done.code == 2
-            assert f"{option[0]} does not go with the model mock" in done.err
+            assert f"{option[0]}: the model 'mock' runs on the processor in its own precision" in done.err
         assert tree() == ["a.dlf", "a.png"]
 
     def test_precisions_are_those_of_the_engine(self) -> None:

@@ -14,7 +14,8 @@ from dlf.cli.display import Display
 from dlf.cli.names import Job
 from dlf.cli.options import Common, Engine, Outputs
 from dlf.codec.bundle import ModelBundle, find
-from dlf.errors import DlfError
+from dlf.codec.engine import EngineOptions, check_options
+from dlf.errors import DlfError, EngineError
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +41,24 @@ def _codec(
     options = engine.options(outputs.jobs, display.network)
     if engine.torch_only() or outputs.jobs > 1 or log.isEnabledFor(logging.DEBUG):
         for bundle in bundles:
-            _check(bundle, outputs, engine)
-    codec = dlf.Codec(common.model, options.threads, engine=options)
+            _check(bundle, outputs, engine.torch_only(), options)
     log.debug("threads %s, device %s", options.threads or "all", options.device)
-    return codec
+    return dlf.Codec(common.model, engine=options)
 
 
-def _check(bundle: ModelBundle, outputs: Outputs, engine: Engine) -> None:
+def _check(bundle: ModelBundle, outputs: Outputs, given: list[str], options: EngineOptions) -> None:
     """Raise click.UsageError for options that the engine of a model cannot follow."""
     name = bundle.manifest.name
     log.debug("model %s, number %d, in %s", name, bundle.manifest.id, bundle.folder)
-    if bundle.manifest.engine == "torch":
-        if outputs.jobs > 1:
-            msg = f"--jobs does not go with the model {name}: torch runs it with all that there is"
-            raise click.UsageError(msg)
-    elif given := engine.torch_only():
-        msg = (
-            f"{', '.join(given)} does not go with the model {name}, "
-            "which runs on the processor in its own precision only"
-        )
+    if bundle.manifest.engine == "torch" and outputs.jobs > 1:
+        msg = f"--jobs does not go with the model '{name}': torch runs it with all that there is"
         raise click.UsageError(msg)
+    if given:
+        try:
+            check_options(bundle, options)
+        except EngineError as error:
+            msg = f"{', '.join(given)}: {error}"
+            raise click.UsageError(msg) from error
 
 
 def _models_of(jobs: Iterable[Job]) -> Iterator[ModelBundle]:
