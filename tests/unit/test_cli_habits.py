@@ -186,7 +186,7 @@ class TestNames:
         assert dlf("encode", "a.png").code == 0
         done = dlf("encode", "a.dlf")
         assert done.code == 2
-        assert "a.dlf is a .dlf file already: dlf decode makes a picture of it" in done.err
+        assert "a.dlf is a .dlf file already: dlf decode makes an image of it" in done.err
 
     @posix
     def test_names_that_are_no_text_or_look_like_options(self, dlf: Callable[..., Done]) -> None:
@@ -486,7 +486,7 @@ def test_verbose_says_what_happens(tmp_path: Path, dlf: Callable[..., Done]) -> 
     assert done.returncode == 0
     said = done.stderr.decode()
     assert "model mock, number 1, in " in said
-    assert "left out d/b.dlf.png, the name of a decoded picture" in said
+    assert "left out d/b.dlf.png, the name of a decoded image" in said
     assert f"dlf: d/a.png: wrote {Path('d/a.dlf').stat().st_size} bytes to d/a.dlf\n" in said
 
 

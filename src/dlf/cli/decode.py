@@ -1,4 +1,4 @@
-"""Paint the pictures of .dlf files."""
+"""Decode .dlf files to images."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def output_format(text: str) -> str:
     type=output_format,
     metavar="NAME",
     shell_complete=lambda _context, _option, begun: [name for name in FORMATS if name.startswith(begun)],
-    help=f"Picture format, whatever the ending of OUT: {', '.join(FORMATS)}.  "
+    help=f"Image format, whatever the ending of OUT: {', '.join(FORMATS)}.  "
     "[default: by the ending of OUT, else png]",
 )
 @click.option(
@@ -69,12 +69,12 @@ def command(
     output_quality: int | None,
     quiet: bool,
 ) -> int:
-    """Paint the pictures of .dlf files.
+    """Decode .dlf files to images.
 
     IN is a .dlf file, a folder of them, or - for standard input.  The output of NAME.dlf is NAME.png beside
     it, or in the folder that -o names; below it the tree of an input folder is kept.  Beside the .dlf file
     it is NAME.dlf.png where there is a NAME.png, which may be the original, and always where a whole folder
-    is decoded.  Of two names without -o the second is the output if it ends as a picture does, is a folder
+    is decoded.  Of two names without -o the second is the output if it ends as an image does, is a folder
     (and the first is none) or is -.
     """
     from dlf.cli.engines import codec_to_decode  # brings numpy, which the parser does not need
@@ -132,7 +132,7 @@ def _check_formats(kinds: Iterable[str], quality: int | None) -> None:
 
 
 def _name(each: Input, folder: Path, kind: str | None, outputs: Outputs) -> str:
-    """Name of a picture whose name is ours: never one that an original may have."""
+    """Name of an image whose name is ours: never one that an original may have."""
     from dlf.imageio.formats import OUTPUTS
 
     source = Path(each.path)
@@ -149,7 +149,7 @@ def _is_within(path: Path, folder: Path) -> bool:
 
 
 def _kind(job: Job) -> str:
-    """Picture format by the ending of a name; what cannot be written is a mistake of the command line."""
+    """Image format by the ending of a name; what cannot be written is a mistake of the command line."""
     from dlf.errors import ImageError
     from dlf.imageio import format_of
 

@@ -1,4 +1,4 @@
-"""Compress pictures to .dlf files."""
+"""Compress images to .dlf files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from dlf.cli.options import (
 @click.option(
     "--keep-metadata",
     is_flag=True,
-    help="Store ICC, EXIF and XMP as well; they can be larger than the picture.",
+    help="Store ICC, EXIF and XMP as well; they can be larger than the image.",
 )
 @click.option(
     "--strict",
@@ -55,11 +55,11 @@ def command(
     keep_suffix: bool,
     quiet: bool,
 ) -> int:
-    """Compress pictures to .dlf files.
+    """Compress images to .dlf files.
 
-    IN is a picture, a folder of pictures, or - for standard input.  The output of NAME.png is NAME.dlf beside
+    IN is an image, a folder of images, or - for standard input.  The output of NAME.png is NAME.dlf beside
     it, or in the folder that -o names; below it the tree of an input folder is kept.  Of two names without -o
-    the second is the output if it ends in .dlf, is a folder (and the first is none) or is -.  Pictures in a
+    the second is the output if it ends in .dlf, is a folder (and the first is none) or is -.  Images in a
     folder that are called like decoded ones, such as NAME.dlf.png, are left out.
     """
     from dlf.cli.engines import codec_to_encode  # brings numpy, which the parser does not need
@@ -76,7 +76,7 @@ def command(
 
     def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
-        source = streams.picture_source(job.source)
+        source = streams.image_source(job.source)
         data = codec.encode(source, quality, metadata=keep_metadata, strict=strict)
         return data, _report(job, data, time.perf_counter() - start)
 

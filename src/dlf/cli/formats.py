@@ -1,4 +1,4 @@
-"""List the formats of pictures that can be read and written here."""
+"""List the formats of images that can be read and written here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dlf.cli.jobs import tell
 @click.command("formats")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(as_json: bool) -> int:
-    """List the formats of pictures that can be read and written here.
+    """List the formats of images that can be read and written here.
 
     The first column holds the names that `dlf decode --format` knows, as far as a format is written.
     """

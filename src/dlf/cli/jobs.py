@@ -57,7 +57,7 @@ def run(display: Display, common: Common, jobs: Sequence[Job], work: Work, *, wo
 def _results(jobs: Sequence[Job], work: Work, workers: int) -> Generator[tuple[Job, Report | str]]:
     """Yield every job with its report, or with what went wrong.
 
-    Threads suffice, for networks run outside of the interpreter's lock.  They hold a picture each; where
+    Threads suffice, for networks run outside of the interpreter's lock.  They hold an image each; where
     the generator is closed early they finish it, so that nothing is left half-written.
     """
     if workers == 1:
@@ -120,7 +120,7 @@ def writing(outputs: Outputs, make: Callable[[Job], tuple[bytes, Report]]) -> Wo
 def _remedy(job: Job) -> str:
     """What to do about an output that exists.
 
-    A picture whose name is ours may be the original, which nobody is to be talked into replacing.
+    An image whose name is ours may be the original, which nobody is to be talked into replacing.
     """
     is_stream = os.path.splitext(str(job.target))[1].lower() == ".dlf"
     return "--overwrite replaces it" if is_stream or not job.derived else "-o names another place"

@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""
-    Models of the package go by what they are for: --model base (the best pictures) or --model fast (the
+    Models of the package go by what they are for: --model base (the best images) or --model fast (the
     smallest and quickest), as far as this version has one of its own; --model default is what is taken when
     none is named.  A .dlf file says which model reads it.
 

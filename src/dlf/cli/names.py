@@ -119,7 +119,7 @@ def _check_apart(jobs: Sequence[Job]) -> None:
         if job.source != STDIO and os.path.realpath(job.source) in taken:
             msg = f"{job.source} cannot be both an input and an output"
             if job.derived and job.source == job.target:
-                msg = f"{job.source} is a .dlf file already: dlf decode makes a picture of it"
+                msg = f"{job.source} is a .dlf file already: dlf decode makes an image of it"
             raise click.UsageError(msg)
 
 
@@ -153,7 +153,7 @@ def expand(
 ) -> Iterator[Input]:
     """Yield the inputs, with files in the place of folders.
 
-    suffixes: gives the endings of the files to take from folders; only asked where there is one.  Pictures
+    suffixes: gives the endings of the files to take from folders; only asked where there is one.  Images
         that are called like decoded ones (NAME.dlf.png) are left out, for they would be coded twice.
 
     Raises:
@@ -167,7 +167,7 @@ def expand(
         try:
             for path in find_files(Path(name), suffixes(), recursive=recursive):
                 if is_decoded(path):
-                    log.debug("left out %s, the name of a decoded picture", path)
+                    log.debug("left out %s, the name of a decoded image", path)
                 else:
                     paths.append(path)
         except OSError as error:
@@ -182,7 +182,7 @@ def expand(
 
 
 def readable_suffixes() -> frozenset[str]:
-    """Return the endings of pictures, in small letters; also of those whose plugin is not installed.
+    """Return the endings of images, in small letters; also of those whose plugin is not installed.
 
     To pass over the latter in silence would be worse than to say for each what is missing.
     """
@@ -194,5 +194,5 @@ def readable_suffixes() -> frozenset[str]:
 
 
 def is_decoded(path: Path) -> bool:
-    """Whether a picture has a name such as NAME.dlf.png, which only decoding gives."""
+    """Whether an image has a name such as NAME.dlf.png, which only decoding gives."""
     return path.suffix.lower() != DLF and Path(path.stem).suffix.lower() == DLF

@@ -78,7 +78,7 @@ def stacked(*options: Decorator) -> Decorator:
 
 @dataclass(frozen=True)
 class Common:
-    """What every command on pictures or .dlf files is told.
+    """What every command on images or .dlf files is told.
 
     inputs: paths, or "-".  model: folder, name or role; None is the package's default.
     recursive: look into the folders of an input folder.  json: report as JSON lines.

@@ -68,8 +68,8 @@ def read(source: str) -> bytes:
     return data
 
 
-def picture_source(source: str) -> str | bytes:
-    """Return a path that a picture can be read from, or the bytes of what can be read only once."""
+def image_source(source: str) -> str | bytes:
+    """Return a path that an image can be read from, or the bytes of what can be read only once."""
     if source != STDIO and stat.S_ISREG(os.stat(source).st_mode) and descriptor_of(source) is None:
         return source
     return read(source)
