@@ -76,7 +76,8 @@ def test_every_kind_of_source(pixels: UInt8, tmp_path: Path) -> None:
         ("HSV", (0, 0, 200), (200, 200, 200)),
         ("I;16", 0x8123, (0x81, 0x81, 0x81)),
         ("I;16B", 0xFFFF, (255, 255, 255)),
-        ("I", 0x00FF, (0, 0, 0)),
+        ("I", 0x81FF, (0x81, 0x81, 0x81)),
+        ("I", 0, (0, 0, 0)),
     ],
 )
 def test_modes(mode: str, value: object, expected: tuple[int, int, int]) -> None:

@@ -33,14 +33,14 @@ SIGNAL_PRIMARIES: dict[int, Chromaticities] = {
 """Of ITU-T H.273, table 2."""
 
 SRGB_LIKE_TRANSFERS = (1, 6, 13, 14, 15)
-"""sRGB's own curve and those of television, which every viewer of still pictures shows as if they were sRGB."""
+"""sRGB's own curve and those of television, which viewers of still pictures show as if they were sRGB."""
 SIGNAL_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 HDR_TRANSFERS = (16, 18)
 UNSPECIFIED = 2
 
 SRGB_GAMMA = 1 / 2.2
 NEAR = 0.005
-"""How far gAMA and cHRM may be from sRGB's and still mean sRGB: writers round, and gAMA cannot say the curve."""
+"""How far gAMA and cHRM may be from sRGB's and mean sRGB: writers round, and gAMA cannot say the curve."""
 
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 BAND_PIXELS = 2**18
@@ -82,8 +82,8 @@ def encoding_of_signal(signal: Signal) -> Encoding:
     return Encoding(SIGNAL_GAMMAS.get(signal.transfer), None if primaries == SRGB else primaries)
 
 
-def encoding_of_png(info: dict[str | tuple[int, int], object], problems: Problems) -> Encoding:
-    """Return what gAMA and cHRM of a PNG file say; sRGB where its sRGB chunk, or nothing, speaks."""
+def encoding_of_info(info: dict[str | tuple[int, int], object], problems: Problems) -> Encoding:
+    """Return what `info` holds of gAMA and cHRM of a PNG file; sRGB where that is said, or nothing."""
     if "srgb" in info:
         return Encoding()
     gamma, primaries = info.get("gamma"), info.get("chromaticity")
@@ -104,7 +104,7 @@ def encoding_of_png(info: dict[str | tuple[int, int], object], problems: Problem
 
 
 def decode_curve(samples: NDArray[np.uint8] | NDArray[np.uint16], encoding: Encoding) -> UInt8:
-    """Convert samples (H, W) or (H, W, 3) over the whole range of their type to sRGB, uint8 of the same shape.
+    """Convert samples (H, W) or (H, W, 3) over the whole range of their type to sRGB, uint8 of that shape.
 
     Grey has no primaries; rows are converted in bands, so that memory stays bounded.
     """
@@ -130,6 +130,8 @@ def by_profile(image: Image.Image, profile: bytes, problems: Problems) -> Image.
             image = image.convert("RGB")
         elif space == "GRAY" and image.mode == "1":
             image = image.convert("L")
+        elif space == "Lab" and image.mode == "LAB":
+            return None  # which is what Pillow converts from
         if image.mode == {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space):
             return ImageCms.profileToProfile(
                 image,
@@ -170,7 +172,7 @@ def _to_srgb_matrix(primaries: Chromaticities) -> NDArray[np.float64]:
     source, target = _to_xyz(primaries), _to_xyz(SRGB)
     cones = (BRADFORD @ target.sum(axis=1)) / (BRADFORD @ source.sum(axis=1))
     adapt = np.linalg.inv(BRADFORD) @ np.diag(cones) @ BRADFORD
-    matrix = np.linalg.inv(target) @ adapt @ source
+    matrix: NDArray[np.float64] = np.linalg.inv(target) @ adapt @ source
     if not np.isfinite(matrix).all() or abs(np.linalg.det(source)) < 1e-6:
         msg = "the primaries lie on a line"
         raise np.linalg.LinAlgError(msg)

@@ -1,4 +1,4 @@
-"""EXIF, XMP, ICC profile and resolution: collected from any container, made to fit the picture that dlf gives."""
+"""EXIF, XMP, ICC profile and resolution: collected from any container, made to fit upright pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PSD_RESOURCES = {1058: "exif", 1060: "xmp"}
 
 
 def collect(image: Image.Image, sidecar: Sidecar, problems: Problems) -> Metadata | None:
-    """Gather what came along with a loaded picture, made to say that the picture is upright; None if nothing did."""
+    """Gather what came along with a loaded picture, made to say that it is upright; None if nothing did."""
     info = image.info
     icc = sidecar.icc or _as_bytes(info.get("icc_profile"))
     exif = bare(sidecar.exif or _as_bytes(info.get("exif")))
@@ -89,7 +89,8 @@ def _resolution(dpi: object) -> tuple[float, float] | None:
         x, y = float(dpi[0]), float(dpi[1])
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return (x, y) if all(math.isfinite(value) and 1 <= value <= 1e6 for value in (x, y)) else None
+    # Pillow says 1 for a TIFF file that says nothing
+    return (x, y) if all(math.isfinite(value) and 1 < value <= 1e6 for value in (x, y)) else None
 
 
 def _agree(one: tuple[float, float], other: tuple[float, float] | None) -> bool:

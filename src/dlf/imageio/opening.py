@@ -1,4 +1,4 @@
-"""Opening files with Pillow: which plugin, how large, whether complete; and no setting of Pillow is left changed."""
+"""Opening files with Pillow: which plugin, how large, whether complete; its settings stay as they are."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from dlf.records import UInt8
 HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
+FOREIGN = "Pillow hands them to another program, which is no place for untrusted files"
 REFUSED = {
     "DLF": ".dlf files are not encoded again: decode them first",
-    "EPS": "EPS files are not read: Pillow hands them to another program, which is no place for untrusted files",
-    "WMF": "WMF files are not read: Pillow hands them to the system, which is no place for untrusted files",
+    "EPS": f"EPS files are not read: {FOREIGN}",
+    "WMF": f"WMF files are not read: {FOREIGN}",
     "PCD": "Photo CD files are not read: Pillow gives a small version of their picture",
     "MPEG": "films are not read",
     "BUFR": "BUFR files are not read",
@@ -66,7 +67,7 @@ class Opened:
 def pillow_limit_lifted() -> Iterator[None]:
     """Suspend Pillow's own limit of pixels, for a picture that has been held against the caller's.
 
-    The limit is one of the whole process: no two threads suspend it at a time, and it is back before this ends.
+    The limit is one of the whole process: one thread at a time suspends it, and it is back before this ends.
     """
     with _limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -100,6 +101,8 @@ def open_file(file: BinaryIO, max_pixels: int, problems: Problems) -> Opened:
             raise
         problems.add(f"the {image.format} file ends without its end mark")
         return Opened(mended, sidecar)
+    if image.format == "TGA" and image.mode == "RGBA" and not _has_attributes(file):
+        return replace(opened, image=image.convert("RGB"))
     # where Pillow would have put them
     image.info |= {name: part for name in ("exif", "xmp") if (part := getattr(sidecar, name)) is not None}
     if opened.depth != 16:
@@ -117,6 +120,9 @@ def load(image: Image.Image, max_pixels: int, sidecar: Sidecar, problems: Proble
     tile = image.tile[0] if isinstance(image, ImageFile.ImageFile) and image.tile else None
     depth = DEPTHS.get(str(tile[3]), 8) if tile and image.format == "PNG" else 8
     if isinstance(image, TiffImageFile):
+        if image.tile and image.fp is not None:
+            image.fp.seek(0)
+            refuse_camera_raw(image.fp, image.fp.read(64))
         try:
             sidecar = replace(sidecar, exif=tiff.exif_of(image))
         except Exception as error:  # broken tags raise nearly anything, and the pixels are good
@@ -163,15 +169,16 @@ def identify(file: BinaryIO, max_pixels: int) -> Image.Image:
         for name in [name for name in Image.ID if name not in tried]:
             tried.add(name)
             factory, accept = Image.OPEN[name]
-            verdict = accept is None or accept(head)
+            verdict: bool | str = False
+            try:
+                verdict = accept is None or accept(head)
+                if verdict is True:
+                    return _construct(factory, file, max_pixels)
+            except (SyntaxError, IndexError, TypeError, struct.error) as error:
+                if verdict and accept is not None:
+                    reason = reason or f"{name}: {error}"
             if isinstance(verdict, str):
                 reason = reason or f"{name}: {verdict}"
-            elif verdict:
-                try:
-                    return _construct(factory, file, max_pixels)
-                except (SyntaxError, IndexError, TypeError, struct.error) as error:
-                    if accept is not None:
-                        reason = reason or f"{name}: {error}"
     if reason:
         msg = f"the image is damaged, or of a kind that is not read ({reason})"
         raise ImageError(msg)
@@ -194,7 +201,7 @@ def _construct(factory: object, file: BinaryIO, max_pixels: int) -> Image.Image:
 
 
 def _low_bytes(image: Image.Image) -> UInt8:
-    """Lower halves of the 16-bit RGB samples of a PNG file: what Pillow takes for the upper, if told the other order."""
+    """Lower halves of the 16-bit samples of a PNG file: Pillow's upper ones, if told the other order."""
     assert isinstance(image, ImageFile.ImageFile)
     image.tile = [image.tile[0]._replace(args="RGB;16L")]
     image.load()
@@ -231,6 +238,12 @@ def _ends_with(file: BinaryIO, end: bytes) -> bool:
     size = file.seek(0, 2)
     file.seek(max(size - 512, 0))
     return file.read().rstrip(b"\0").endswith(end)
+
+
+def _has_attributes(file: BinaryIO) -> bool:
+    """Whether a TGA file says that its fourth channel is transparency, and not nothing at all."""
+    file.seek(17)
+    return bool(file.read(1)[0] & 0x0F)
 
 
 def _lacks_composite(image: Image.Image) -> bool:

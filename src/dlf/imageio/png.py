@@ -1,8 +1,8 @@
 """Chunks of a PNG file, read beside Pillow.
 
-Pillow unfolds every text while it opens a file, gives up on those above 1 MiB (a limit of the whole process), and
-knows no cICP.  It therefore gets to see the pixels and their meaning alone, while texts that nobody asked for are not
-even read.
+Pillow unfolds every text while it opens a file, gives up on those above 1 MiB (a limit of the whole
+process), and knows no cICP.  It therefore gets to see the pixels and their meaning alone, while texts that
+nobody asked for are not even read.
 """
 
 from __future__ import annotations
@@ -68,13 +68,11 @@ def examine(file: BinaryIO) -> tuple[BinaryIO, Sidecar]:
     reader = _Reader(file, problems)
     for chunk in chunks:
         reader.take(chunk)
-    parts = [(0, len(MAGIC))]
-    parts += [(chunk.start, chunk.length + 12) for chunk in chunks if chunk.name in FOR_PILLOW]
-    view = io.BufferedReader(Excerpt(file, parts))
+    view = io.BufferedReader(Excerpt(file, _parts(chunks)), buffer_size=2**16)
     return view, Sidecar(
-        reader.found.get("icc"),
-        reader.found.get("exif"),
-        reader.found.get("xmp"),
+        reader.parts.get("icc"),
+        reader.parts.get("exif"),
+        reader.parts.get("xmp"),
         reader.signal,
         problems=tuple(problems),
     )
@@ -99,23 +97,36 @@ def _chunks(file: BinaryIO) -> tuple[list[_Chunk], list[str]]:
     return chunks, ["the PNG file ends without its end chunk"]
 
 
+def _parts(chunks: list[_Chunk]) -> list[tuple[int, int]]:
+    """Offsets and lengths of what Pillow may see, as few as possible."""
+    parts = [(0, len(MAGIC))]
+    for chunk in chunks:
+        if chunk.name in FOR_PILLOW:
+            start, length = parts[-1]
+            if start + length == chunk.start:
+                parts[-1] = (start, length + chunk.length + 12)
+            else:
+                parts.append((chunk.start, chunk.length + 12))
+    return parts
+
+
 class _Reader:
     """Collects metadata; what is broken is left out and said in `problems`, for the pixels are good."""
 
     def __init__(self, file: BinaryIO, problems: list[str]) -> None:
-        self.found: dict[str, bytes] = {}
+        self.parts: dict[str, bytes] = {}
         self.signal: Signal | None = None
         self._file = file
         self._problems = problems
 
     def take(self, chunk: _Chunk) -> None:
         """Look at one chunk."""
-        wanted: dict[bytes, Callable[[bytes], None]] = {
+        handlers: dict[bytes, Callable[[bytes], None]] = {
             b"iCCP": self._icc,
             b"eXIf": lambda data: self._keep("exif", data),
             b"cICP": self._cicp,
         }
-        handle = wanted.get(chunk.name) or (self._text if chunk.name in TEXTS else None)
+        handle = handlers.get(chunk.name) or (self._text if chunk.name in TEXTS else None)
         if handle is None or not (data := self._data(chunk)):
             return
         try:
@@ -147,7 +158,7 @@ class _Reader:
         self._problems.append(f"ignored a {name.decode()} chunk of more than {MAX_CHUNK:,} bytes")
 
     def _keep(self, kind: str, data: bytes) -> None:
-        self.found.setdefault(kind, data)
+        self.parts.setdefault(kind, data)
 
     def _icc(self, data: bytes) -> None:
         packed = data.partition(b"\0")[2][1:]
@@ -155,7 +166,7 @@ class _Reader:
         if profile is None:
             self._too_large(b"iCCP")
         elif profile:
-            self.found["icc"] = profile  # the chunk counts more than a text
+            self.parts["icc"] = profile  # the chunk counts more than a text
 
     def _cicp(self, data: bytes) -> None:
         primaries, transfer, matrix, full_range = data[:4]

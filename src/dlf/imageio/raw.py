@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import BinaryIO
+from typing import IO
 
 from dlf.errors import ImageError
 
@@ -18,7 +18,7 @@ SENSOR_PHOTOMETRICS = (32803, 34892)  # colour filter array, linear raw
 SENSOR_COMPRESSIONS = (32767, 32769, 32770, 34713, 65000, 65535)  # Sony, Epson, Samsung, Nikon, Kodak, Pentax
 
 
-def refuse_camera_raw(file: BinaryIO, head: bytes) -> None:
+def refuse_camera_raw(file: IO[bytes], head: bytes) -> None:
     """Refuse a TIFF file whose first picture is not the picture.
 
     Raises:
@@ -49,7 +49,7 @@ def _is_raw(directories: list[tuple[bool, dict[int, int]]]) -> bool:
     return False
 
 
-def _directories(file: BinaryIO) -> list[tuple[bool, dict[int, int]]]:
+def _directories(file: IO[bytes]) -> list[tuple[bool, dict[int, int]]]:
     """Directories of a TIFF file; of every tag its first number, where that is a short or a long."""
     file.seek(0)
     head = file.read(8)
@@ -57,7 +57,7 @@ def _directories(file: BinaryIO) -> list[tuple[bool, dict[int, int]]]:
     end = file.seek(0, io.SEEK_END)
     pending = [(False, struct.unpack(order + "I", head[4:8])[0])] if len(head) == 8 else []
     seen: set[int] = set()
-    directories = []
+    directories: list[tuple[bool, dict[int, int]]] = []
     while pending and len(directories) < MAX_DIRECTORIES:
         is_sub, offset = pending.pop(0)
         if offset in seen or not 8 <= offset < end:
@@ -71,7 +71,7 @@ def _directories(file: BinaryIO) -> list[tuple[bool, dict[int, int]]]:
     return directories
 
 
-def _directory(file: BinaryIO, order: str, offset: int) -> tuple[dict[int, int], list[int], int]:
+def _directory(file: IO[bytes], order: str, offset: int) -> tuple[dict[int, int], list[int], int]:
     """Tags, offsets of sub-directories and of the next directory."""
     file.seek(offset)
     (count,) = struct.unpack(order + "H", file.read(2).ljust(2, b"\0"))

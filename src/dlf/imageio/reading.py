@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, ImageOps
 from dlf.errors import ImageError
 from dlf.imageio import metadata as meta
 from dlf.imageio import opening
-from dlf.imageio.colour import Encoding, encoding_of_png, encoding_of_signal
+from dlf.imageio.colour import Encoding, encoding_of_info, encoding_of_signal
 from dlf.imageio.opening import Opened
 from dlf.imageio.problems import Problems
 from dlf.imageio.samples import Meaning, flatten
@@ -32,12 +32,13 @@ def load_rgb(
     """Read a picture as upright sRGB.
 
     Args:
-        source: see `Source`; an array is uint8 (H, W), (H, W, 3) or, with alpha, (H, W, 4).  A PIL image that
-            `Image.open` gave is its file, and turned as its EXIF says.  Any other PIL image was made in memory and
-            is taken as its pixels stand: who turned it need not have changed its EXIF.
-        max_pixels: limit of width * height, checked before any pixel is decoded; Pillow's own does not count.
-        strict: refuse a file with a flaw that can be passed over (no end marker, a broken colour profile or EXIF
-            block), instead of logging a warning.
+        source: see `Source`; an array is uint8 (H, W), (H, W, 3) or, with alpha, (H, W, 4).  A PIL image
+            that `Image.open` gave is its file, and turned as its EXIF says.  Any other PIL image was made in
+            memory and is taken as its pixels stand: who turned it need not have changed its EXIF.
+        max_pixels: limit of width * height, checked before any pixel is decoded; Pillow's own does not
+            count.
+        strict: refuse a file with a flaw that can be passed over (no end marker, a broken colour profile
+            or EXIF block), instead of logging a warning.
 
     Returns:
         uint8 (H, W, 3), possibly read-only; and the metadata that came along, or None.  Its EXIF and
@@ -92,11 +93,7 @@ def _seekable(file: BinaryIO) -> BinaryIO:
     try:
         file.seek(0)
     except (AttributeError, OSError):  # io.UnsupportedOperation is one
-        data = file.read()
-        if not isinstance(data, bytes):
-            msg = "the file of a picture must be opened in binary mode"
-            raise TypeError(msg) from None
-        return io.BytesIO(data)
+        return io.BytesIO(file.read())
     return file
 
 
@@ -118,9 +115,9 @@ def _convert(opened: Opened, problems: Problems) -> tuple[UInt8, Metadata | None
     image, sidecar = opened.image, opened.sidecar
     profile, encoding = _colours(image, sidecar, problems)
     rgb = flatten(image, Meaning(profile, encoding, opened.depth, opened.low_bytes), problems)
-    if not sidecar.turned:
-        rgb.info = {}  # of a source whose EXIF may be broken
-        rgb.getexif()[meta.ORIENTATION] = meta.orientation(image, problems)
+    if not sidecar.turned and (orientation := meta.orientation(image, problems)) != 1:
+        rgb.info = {}  # its own EXIF may be broken
+        rgb.getexif()[meta.ORIENTATION] = orientation
         rgb = ImageOps.exif_transpose(rgb)
     return np.asarray(rgb), meta.collect(image, sidecar, problems)
 
@@ -135,4 +132,4 @@ def _colours(image: Image.Image, sidecar: Sidecar, problems: Problems) -> tuple[
         profile = None  # cICP counts more there; elsewhere the profile does
     if signal is not None and not profile:
         return None, encoding_of_signal(signal)
-    return profile, encoding_of_png(image.info, problems) if image.format == "PNG" else Encoding()
+    return profile, encoding_of_info(image.info, problems)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class Meaning:
     """
 
     profile: bytes | None = None
-    encoding: Encoding = Encoding()
+    encoding: Encoding = field(default_factory=Encoding)
     depth: int = 8
     low_bytes: Callable[[], UInt8] | None = None
 
@@ -45,7 +45,7 @@ def flatten(image: Image.Image, meaning: Meaning, problems: Problems) -> Image.I
     alpha = None if mask is None else Image.fromarray(np.where(mask, 0, 255).astype(np.uint8))
     if image.mode == "La":
         image = image.convert("LA")
-    elif image.mode in ("PA", "RGBa") or (image.mode == "P" and "transparency" in image.info):
+    elif image.mode in ("PA", "RGBa") or (image.mode == "P" and image.has_transparency_data):
         image = image.convert("RGBA")
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
@@ -70,25 +70,24 @@ def _check_range(image: Image.Image) -> None:
 def _keyed_out(image: Image.Image, meaning: Meaning, problems: Problems) -> NDArray[np.bool_] | None:
     """Where a grey level or an RGB colour stands for "transparent"; a palette's is Pillow's affair."""
     key = image.info.get("transparency")
-    if key is None or image.mode == "P":
+    mask: NDArray[np.bool_]
+    if key is None or image.mode in ("P", "LA", "RGBA", "PA"):
         return None
-    if isinstance(key, int) and (image.mode in ("1", "L") or image.mode.startswith("I")):
-        if image.mode.startswith("I"):
-            return np.asarray(image) == key
-        level = key if image.mode == "1" else (key % (1 << meaning.depth)) * 255 // ((1 << meaning.depth) - 1)
-        return np.asarray(image.convert("L")) == level
-    if isinstance(key, tuple) and len(key) == 3 and image.mode == "RGB":
+    if isinstance(key, int) and image.mode.startswith("I"):
+        mask = np.asarray(image) == key
+    elif isinstance(key, int) and image.mode in ("1", "L"):
+        top = (1 << meaning.depth) - 1
+        mask = np.asarray(image.convert("L")) == (key if image.mode == "1" else (key & top) * 255 // top)
+    elif isinstance(key, tuple) and len(key) == 3 and image.mode == "RGB":
         colour = np.array(key)
-        if meaning.depth != 16:
-            found: NDArray[np.bool_] = (np.asarray(image) == colour % 256).all(axis=2)
-            return found
-        found = (np.asarray(image) == colour >> 8).all(axis=2)
-        if meaning.low_bytes is not None:
-            found &= (meaning.low_bytes() == colour % 256).all(axis=2)
-        return found
-    if image.mode not in ("LA", "RGBA", "PA"):
+        is_wide = meaning.depth == 16
+        mask = (np.asarray(image) == (colour >> 8 if is_wide else colour & 255)).all(axis=2)
+        if is_wide and meaning.low_bytes is not None:
+            mask &= (meaning.low_bytes() == colour & 255).all(axis=2)
+    else:
         problems.add(f"ignored a transparent colour in a picture of mode {image.mode}")
-    return None
+        return None
+    return mask
 
 
 def _to_srgb(image: Image.Image, meaning: Meaning, problems: Problems) -> Image.Image:
@@ -109,7 +108,7 @@ def _to_srgb(image: Image.Image, meaning: Meaning, problems: Problems) -> Image.
     else:
         samples = np.asarray(image.convert("RGB"))
         if meaning.low_bytes is not None:
-            samples = samples.astype(np.uint16) << 8 | meaning.low_bytes()
+            samples = (samples.astype(np.uint16) << 8 | meaning.low_bytes()).astype(np.uint16)
     return Image.fromarray(decode_curve(samples, meaning.encoding)).convert("RGB")
 
 
@@ -127,11 +126,16 @@ def _grey16(image: Image.Image) -> NDArray[np.uint16]:
     values = np.asarray(image)
     if bits == 32:
         levels = (values.view(np.uint32) >> 16).astype(np.uint16)
-    elif values.min() < 0 or values.max() >= 1 << bits:
+    elif values.min() < 0 or values.max() >= 1 << bits or _is_narrow(image, int(values.max())):
         msg = f"grey levels from {values.min()} to {values.max()} have no defined black and white"
         raise ImageError(msg)
     else:
         levels = values.astype(np.uint16)
         if bits < 16:  # the top bits again below, so that white becomes white
-            levels = levels << (16 - bits) | levels >> max(2 * bits - 16, 0)
+            levels = (levels << (16 - bits) | levels >> max(2 * bits - 16, 0)).astype(np.uint16)
     return ~levels if tiff.white_is_zero(image) else levels
+
+
+def _is_narrow(image: Image.Image, top: int) -> bool:
+    """Whether numbers made in memory would all be black, so that they cannot have been meant as 16 bits."""
+    return image.mode == "I" and image.format is None and 0 < top < 256

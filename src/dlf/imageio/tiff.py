@@ -67,7 +67,7 @@ def prepare(image: TiffImageFile) -> None:
     if raw and tags.get(PLANAR) == 2 and _tuple(tags.get(BITS, 1))[0] == 16:
         # Pillow reads planes of 16 bits as if they had 8
         suffix = ";16L" if tags.prefix == b"II" else ";16B"
-        image.tile = [tile._replace(args=(str(tile.args[0]) + suffix, *tile.args[1:])) for tile in image.tile]
+        image.tile = [tile._replace(args=(str(tile.args[0]) + suffix, *tile.args[1:])) for tile in image.tile]  # type: ignore[index]
 
 
 def _check_ycbcr(image: TiffImageFile) -> None:
@@ -95,4 +95,4 @@ def exif_of(image: TiffImageFile) -> bytes | None:
 
 
 def _tuple(value: object) -> tuple[int, ...]:
-    return value if isinstance(value, tuple) else (value,)  # type: ignore[return-value]
+    return value if isinstance(value, tuple) else (value,)

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import struct
+from typing import Any
 
 from PIL import Image, PngImagePlugin
 
@@ -33,14 +34,19 @@ TIFF_STRUCTURE |= frozenset((301, 318, 319, *range(512, 522), 529, 530, 531, 532
 
 
 def to_image(rgb: UInt8, metadata: Metadata | None = None) -> Image.Image:
-    """Turn uint8 (H, W, 3) in sRGB into a picture; metadata goes into its `info`, from where `to_bytes` takes it.
+    """Turn uint8 (H, W, 3) in sRGB into a picture; metadata goes into its `info`, where `to_bytes` looks.
 
-    The pixels are sRGB whatever the source was.  If the source had an ICC profile, the picture gets one that says so:
-    the source's own if that is sRGB, else a profile of sRGB.
+    The pixels are sRGB whatever the source was.  If the source had an ICC profile, the picture gets one that
+    says so: the source's own if that is sRGB, else a profile of sRGB.
     """
     image = Image.fromarray(rgb)
-    if metadata is None:
-        return image
+    if metadata is not None:
+        image.info |= info_of(metadata)
+    return image
+
+
+def info_of(metadata: Metadata) -> dict[str | tuple[int, int], Any]:
+    """Return what a picture's `info` holds of its metadata, in the form that Pillow's own formats give."""
     exif = meta.bare(metadata.exif)
     dpi = metadata.dpi or (meta.exif_resolution(exif, Problems()) if exif else None)
     icc = metadata.icc
@@ -52,8 +58,7 @@ def to_image(rgb: UInt8, metadata: Metadata | None = None) -> Image.Image:
         "icc_profile": icc,
         "dpi": dpi,
     }
-    image.info |= {key: part for key, part in parts.items() if part is not None}
-    return image
+    return {key: part for key, part in parts.items() if part is not None}
 
 
 def to_bytes(image: Image.Image, format: str, quality: int | None = None) -> bytes:
@@ -113,6 +118,8 @@ def _quality(output: OutputFormat, quality: int | None) -> dict[str, object]:
     if not 1 <= quality <= 100:
         msg = f"a quality of {output.name} is 1 to 100, not {quality}"
         raise ValueError(msg)
+    if output.name == "jxl" and quality == 100:
+        return {"lossless": True}  # which its plugin does not take 100 for
     return {"quality": quality}
 
 
@@ -123,9 +130,7 @@ def _metadata_options(output: OutputFormat, image: Image.Image) -> dict[str, obj
     if output.name == "ppm":
         return {}
     options: dict[str, object] = {}
-    if (
-        icc and output.name != "jxl"
-    ):  # a JPEG XL file says by itself that it is sRGB, and its plugin takes no profile
+    if icc and output.name != "jxl":  # the plugin takes none: the file says sRGB by itself
         options["icc_profile"] = icc
     if dpi and output.name in OWN_RESOLUTION:
         options["dpi"] = dpi
