@@ -13,7 +13,8 @@ import click
 from click.core import ParameterSource
 
 from dlf.cli.display import Display
-from dlf.cli.jobs import JobError, complain
+from dlf.cli.jobs import complain
+from dlf.cli.names import JobError
 from dlf.cli.options import COUNT, PATH, gathered, listed, loudness_options, whole_numbers
 from dlf.errors import MissingExtra
 from dlf.files import write_bytes
