@@ -18,8 +18,9 @@ from dlf.codec.bundle import ModelBundle, find
 from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend, open_session
 from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.metrics import PSNR, Metric
-from dlf.evaluation.perceptual import stem_metric
+from dlf.evaluation.metrics.feature_distance import stem_metric
+from dlf.evaluation.metrics.fidelity import PSNR
+from dlf.evaluation.metrics.metric import Metric
 from dlf.geometry import Plan
 from dlf.imageio import load_rgb
 from dlf.records import UInt8

@@ -23,7 +23,7 @@ from dlf.errors import DlfError
 from dlf.evaluation.candidates import Candidate, Spec, open_candidate, parse_spec
 from dlf.evaluation.dataset import find_pictures
 from dlf.evaluation.fitting import Fitted
-from dlf.evaluation.metrics import MS_SSIM
+from dlf.evaluation.metrics.fidelity import MS_SSIM
 from dlf.evaluation.sheet import stacked, strip
 from dlf.imageio import load_rgb
 from dlf.records import UInt8

@@ -10,7 +10,8 @@ import pytest
 from dlf.evaluation.bdrate import NoOverlap, bd_rate
 from dlf.evaluation.curves import HULL, HullRatio, common, curve, differences, hull, hull_ratios
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.metrics import MS_SSIM, PSNR, Metric
+from dlf.evaluation.metrics.fidelity import MS_SSIM, PSNR
+from dlf.evaluation.metrics.metric import Metric
 
 pytest.importorskip("bjontegaard")
 

@@ -14,7 +14,8 @@ from dlf.errors import MissingExtra
 from dlf.evaluation import formats
 from dlf.evaluation.fitting import SCALES, FitError, Fitter, climb
 from dlf.evaluation.formats import Format
-from dlf.evaluation.metrics import MS_SSIM, Metric, Score
+from dlf.evaluation.metrics.fidelity import MS_SSIM
+from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]

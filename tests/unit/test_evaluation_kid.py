@@ -17,13 +17,14 @@ pytest.importorskip("torchmetrics")
 
 import torch
 
-from dlf.evaluation import sets
 from dlf.evaluation.candidates import Coder
 from dlf.evaluation.dataset import find_pictures
 from dlf.evaluation.formats import open_format
 from dlf.evaluation.ledger import Ledger, Row
-from dlf.evaluation.metrics import PSNR
+from dlf.evaluation.metrics import sets
+from dlf.evaluation.metrics.fidelity import PSNR
 from dlf.evaluation.runner import Bench, Experiment, Target, evaluate
+from dlf.evaluation.set_scores import set_scores
 
 pytestmark = pytest.mark.torch
 
@@ -74,8 +75,8 @@ def test_the_stem_kid_is_the_unbiased_estimate_over_all_patches(
     metric = sets.stem_kid_metric(tmp_path / "stem.safetensors")
     pictures = find_pictures(tmp_path / "pictures")
     rows = rows_of(experiment, tmp_path)
-    found = sets.set_scores(experiment, pictures, rows, [metric])
-    from dlf.evaluation.perceptual import stem_vectors
+    found = set_scores(experiment, pictures, rows, [metric])
+    from dlf.evaluation.metrics.feature_distance import stem_vectors
 
     network = stem_vectors(tmp_path / "stem.safetensors")
 
@@ -92,7 +93,7 @@ def test_the_stem_kid_is_the_unbiased_estimate_over_all_patches(
         y = np.concatenate([vectors(bench.paint(row)) for bench, row in zip(benches, chosen, strict=True)])
         value = found["webp", target]["stem_kid"]
         assert value == pytest.approx(1000 * kernel_distance(x, y), rel=1e-3, abs=1e-4)
-    assert sets.set_scores(experiment, pictures, rows, [metric]) == found
+    assert set_scores(experiment, pictures, rows, [metric]) == found
 
 
 def test_more_patches_than_a_subset_are_drawn_with_a_fixed_seed(
@@ -107,8 +108,8 @@ def test_more_patches_than_a_subset_are_drawn_with_a_fixed_seed(
     metric = sets.kid_metric(Means())
     assert (metric.make(5).subsets, metric.make(5).subset_size) == (sets.SUBSETS, 4)
     assert (metric.make(4).subsets, metric.make(4).subset_size) == (1, 4)
-    first = sets.set_scores(experiment, pictures, rows, [metric])
+    first = set_scores(experiment, pictures, rows, [metric])
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    assert sets.set_scores(experiment, pictures, rows, [metric]) == first
+    assert set_scores(experiment, pictures, rows, [metric]) == first
     assert torch.equal(torch.get_rng_state(), before)

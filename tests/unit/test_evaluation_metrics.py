@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from dlf.evaluation import metrics
+from dlf.evaluation.metrics import fidelity as metrics
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]

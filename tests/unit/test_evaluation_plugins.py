@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlf.errors import DlfError, FormatError, MissingExtra
+from dlf.errors import DlfError, FormatError, MissingExtra, SpecError
 from dlf.evaluation import vvc
-from dlf.evaluation.candidates import SpecError, open_candidate, parse_spec
+from dlf.evaluation.candidates import open_candidate, parse_spec
 from dlf.evaluation.decoded import DecodedFolder
-from dlf.evaluation.metrics import PSNR
+from dlf.evaluation.metrics.fidelity import PSNR
 from dlf.records import UInt8
 
 if TYPE_CHECKING:

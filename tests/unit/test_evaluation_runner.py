@@ -18,7 +18,8 @@ from dlf.evaluation.dataset import find_pictures
 from dlf.evaluation.fitting import SCALES
 from dlf.evaluation.formats import OwnFormat
 from dlf.evaluation.ledger import Ledger, Row, table
-from dlf.evaluation.metrics import MS_SSIM, PSNR, Metric
+from dlf.evaluation.metrics.fidelity import MS_SSIM, PSNR
+from dlf.evaluation.metrics.metric import Metric
 from dlf.evaluation.report import results, summary
 from dlf.evaluation.runner import Bench, Experiment, Target, evaluate
 from dlf.evaluation.sheet import contact_sheet

@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from dlf.errors import MissingExtra
-from dlf.evaluation import detection, learned, sets, tasks
-from dlf.evaluation.candidates import Coder, SpecError
-from dlf.evaluation.catalogue import METRICS, SETS, check_metric, open_metric
+from dlf.errors import MissingExtra, SpecError
+from dlf.evaluation.candidates import Coder
 from dlf.evaluation.curves import HULL
 from dlf.evaluation.dataset import find_pictures
 from dlf.evaluation.formats import open_format
 from dlf.evaluation.ledger import Ledger
-from dlf.evaluation.metrics import PSNR
+from dlf.evaluation.metrics import detection, learned, sets, tasks
+from dlf.evaluation.metrics.catalogue import METRICS, SETS, check_metric, open_metric
+from dlf.evaluation.metrics.fidelity import PSNR
 from dlf.evaluation.report import results
 from dlf.evaluation.runner import Experiment, Target, evaluate
+from dlf.evaluation.set_scores import _update, _value, set_scores
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]
@@ -157,7 +158,7 @@ def test_pictures_of_any_size_have_a_precision(picture: Picture, tmp_path: Path)
     experiment = Experiment((webp,), (Target(bpp=6),), (PSNR,), "psnr")
     rows = list(evaluate(experiment, pictures, Ledger(tmp_path / "rows.jsonl")))
     metric = detection.map_metric(find, library, "stand-in")
-    found = sets.set_scores(experiment, pictures, rows, [metric])
+    found = set_scores(experiment, pictures, rows, [metric])
     assert found["webp", "6"]["objects_map"] > 0.9
 
 
@@ -201,18 +202,18 @@ def test_frechet_and_kernel_distances(picture: Picture) -> None:
     judge, wanted = fid.make(15), FrechetInceptionDistance(feature=Means())
     for real, pictures in ((True, originals), (False, decoded)):
         for rgb in pictures:
-            sets._update({"fid": judge}, rgb, real=real)
+            _update({"fid": judge}, rgb, real=real)
             wanted.update(torch.tensor(sets.patches(rgb)).permute(0, 3, 1, 2), real=real)
-    assert sets._value("fid", judge) == pytest.approx(float(wanted.compute()), rel=1e-6)
+    assert _value("fid", judge) == pytest.approx(float(wanted.compute()), rel=1e-6)
     judge.reset()
     for rgb in originals:
-        sets._update({"fid": judge}, rgb, real=False)
-    assert sets._value("fid", judge) == pytest.approx(0, abs=1e-2)
+        _update({"fid": judge}, rgb, real=False)
+    assert _value("fid", judge) == pytest.approx(0, abs=1e-2)
     kid = sets.kid_metric(Means()).make(15)
     for real, pictures in ((True, originals), (False, decoded)):
         for rgb in pictures:
-            sets._update({"kid": kid}, rgb, real=real)
-    assert sets._value("kid", kid) > 0
+            _update({"kid": kid}, rgb, real=real)
+    assert _value("kid", kid) > 0
 
 
 @pytest.mark.torch
@@ -233,14 +234,14 @@ def test_sets_of_decoded_pictures(picture: Picture, tmp_path: Path) -> None:
     targets = (Target(bpp=0.1), Target(bpp=6))
     experiment = Experiment((webp,), targets, (PSNR,), "psnr")
     rows = list(evaluate(experiment, pictures, Ledger(tmp_path / "rows.jsonl")))
-    found = sets.set_scores(experiment, pictures, rows, [sets.fid_metric(Means()), sets.kid_metric(Means())])
+    found = set_scores(experiment, pictures, rows, [sets.fid_metric(Means()), sets.kid_metric(Means())])
     assert set(found) == {("webp", "0.1"), ("webp", "6")}
     assert found["webp", "6"]["fid"] < found["webp", "0.1"]["fid"]
-    again = sets.set_scores(experiment, pictures, rows, [sets.kid_metric(Means())])
+    again = set_scores(experiment, pictures, rows, [sets.kid_metric(Means())])
     assert again["webp", "6"]["kid"] == found["webp", "6"]["kid"]
     small = [row for row in rows if row.picture == "small.png"]
-    assert sets.set_scores(experiment, pictures, small, [sets.fid_metric(Means())]) == {}
-    assert sets.set_scores(experiment, pictures, rows, []) == {}
+    assert set_scores(experiment, pictures, small, [sets.fid_metric(Means())]) == {}
+    assert set_scores(experiment, pictures, rows, []) == {}
     joined = results(rows, experiment, [HULL], sets=found, set_metrics=[sets.fid_metric(Means())])
     assert [d.reason for d in joined.differences if d.metric == "fid"] == [
         "there is no best format of a picture by this metric"

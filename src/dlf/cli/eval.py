@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from dlf.evaluation.candidates import Spec
     from dlf.evaluation.dataset import Picture
     from dlf.evaluation.ledger import Row
+    from dlf.evaluation.metrics.sets import SetMetric
     from dlf.evaluation.published import PublishedPoint, PublishedRate
     from dlf.evaluation.report import Results
     from dlf.evaluation.runner import Experiment, Target
-    from dlf.evaluation.sets import SetMetric
 
 T = TypeVar("T")
 
@@ -232,16 +232,17 @@ def _sets(
 ) -> dict[tuple[str, str], dict[str, float]]:
     if not setup.sets:
         return {}
-    from dlf.evaluation.sets import set_scores
+    from dlf.evaluation.set_scores import set_scores
 
     return set_scores(setup.experiment, pictures, rows, setup.sets)
 
 
 def _setup(args: argparse.Namespace) -> Setup:
     """Gather codecs and metrics, as far as they are installed."""
-    from dlf.evaluation.candidates import SpecError, open_candidate, parse_spec
-    from dlf.evaluation.catalogue import check_metric, open_metric
-    from dlf.evaluation.metrics import Metric
+    from dlf.errors import SpecError
+    from dlf.evaluation.candidates import open_candidate, parse_spec
+    from dlf.evaluation.metrics.catalogue import check_metric, open_metric
+    from dlf.evaluation.metrics.metric import Metric
     from dlf.evaluation.runner import Experiment
 
     missing: list[str] = []
@@ -299,7 +300,7 @@ def _judge(args: argparse.Namespace, names: Sequence[str]) -> str:
     """Return the metric that chooses scales: as asked for, else the first in this order."""
     if args.judge is None:
         return next((name for name in ("stem", "ms_ssim") if name in names), names[0])
-    from dlf.evaluation.catalogue import key_of
+    from dlf.evaluation.metrics.catalogue import key_of
 
     for name in names:
         if key_of(name) == key_of(args.judge):

@@ -9,19 +9,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
-from dlf.errors import DlfError
+from dlf.errors import SpecError
 from dlf.evaluation.fitting import SCALES, Fitted, Fitter
 from dlf.evaluation.formats import OPENERS, Format, OwnFormat, open_format
-from dlf.evaluation.metrics import Metric, Score
+from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.records import UInt8
 
 CLASSICAL = tuple(OPENERS)
 SPEC = re.compile(r"(?:(?P<name>[^=:@]*)=)?(?P<kind>[^=:@]*)(?::(?P<argument>[^@]*))?(?:@(?P<scale>[^@]*))?")
 NAME = re.compile(r"[\w.+@-]+")
-
-
-class SpecError(DlfError):
-    """The name of a codec or metric cannot be understood."""
 
 
 class Attempt(Protocol):

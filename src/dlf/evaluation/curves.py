@@ -10,7 +10,7 @@ from statistics import fmean, geometric_mean
 
 from dlf.evaluation.bdrate import BdRate, NoOverlap, bd_rate
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.metrics import Measure, is_better
+from dlf.evaluation.metrics.metric import Measure, is_better
 
 HULL = "best-of-formats"
 """Name of the codec that is, for each picture and target, the best of the common formats."""

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from dlf.errors import DlfError, FormatError
 from dlf.evaluation.fitting import Fitted
-from dlf.evaluation.metrics import Metric, Score
+from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.imageio import load_rgb
 from dlf.records import UInt8
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from dlf.errors import DlfError
 from dlf.evaluation.formats import Format
-from dlf.evaluation.metrics import Metric, Score
+from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.records import UInt8
 
 log = logging.getLogger(__name__)

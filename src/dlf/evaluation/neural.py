@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from dlf.errors import FormatError
-from dlf.evaluation.candidates import SpecError
+from dlf.errors import FormatError, SpecError
 from dlf.extras import loaded, need
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """One metric; ratio: as of `dlf.evaluation.metrics.Metric`."""
+    """One metric; ratio: as of `dlf.evaluation.metrics.fidelity.Metric`."""
 
     metric: str
     title: str

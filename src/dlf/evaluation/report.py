@@ -20,7 +20,7 @@ from dlf.evaluation.curves import (
     hull_ratios,
 )
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.metrics import Measure
+from dlf.evaluation.metrics.metric import Measure
 from dlf.evaluation.runner import Experiment
 
 DOUBTFUL = 0.5

@@ -19,7 +19,7 @@ from dlf.evaluation.candidates import Attempt, Candidate
 from dlf.evaluation.dataset import Picture, cropped
 from dlf.evaluation.fitting import Fitted
 from dlf.evaluation.ledger import Ledger, Row
-from dlf.evaluation.metrics import Metric, Score
+from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.files import write_bytes
 from dlf.imageio import load_rgb
 from dlf.records import UInt8

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,15 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlf.errors import MissingExtra
-from dlf.evaluation.dataset import Picture
-from dlf.evaluation.learned import with_weights
-from dlf.evaluation.ledger import Row
-from dlf.evaluation.runner import Bench, Experiment
+from dlf.evaluation.metrics.learned import with_weights
 from dlf.extras import loaded
 from dlf.records import UInt8
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 PATCH, SHIFT = 256, 128
 INSTALL = "pip install torchmetrics torch-fidelity"
@@ -101,7 +98,7 @@ def stem_kid_metric(weights: Path) -> SetMetric:
         MissingExtra: torchmetrics or torch is not installed.
         WeightsError: the weights cannot be used.
     """
-    from dlf.evaluation.perceptual import stem_vectors
+    from dlf.evaluation.metrics.feature_distance import stem_vectors
 
     vectors = stem_vectors(weights)
     metric = kid_metric(vectors, f"{zlib.crc32(weights.read_bytes()):08x}")
@@ -140,61 +137,3 @@ def patch_count(height: int, width: int) -> int:
         for start in (0, SHIFT)
         if start < min(height, width)
     )
-
-
-def set_scores(
-    experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row], metrics: Sequence[SetMetric]
-) -> dict[tuple[str, str], dict[str, float]]:
-    """Return the values of all metrics by (codec, target).
-
-    rows: results to judge, without errors; every codec and target should have the same pictures.
-    Metrics of patches are left out if there are too few.  Raises OSError.
-    """
-    import torch
-
-    # a picture is read again for each use, for many large ones do not fit into memory together
-    by_name = {picture.name: picture for picture in pictures}
-    sizes = {row.picture: (row.height, row.width) for row in rows}
-    count = sum(patch_count(*size) for size in sizes.values())
-    used = [metric for metric in metrics if metric.whole or count >= FEWEST]
-    if not used or not rows:
-        return {}
-    judges = {metric.name: metric.make(count) for metric in used}
-    whole = {metric.name: judges.pop(metric.name) for metric in used if metric.whole}
-
-    def look(name: str, rgb: UInt8, *, real: bool) -> None:
-        _update(judges, rgb, real=real)
-        for judge in whole.values():
-            judge.update(name, rgb, real=real)
-
-    for name in sizes:
-        look(name, Bench(experiment, by_name[name]).original, real=True)
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.codec, row.target), []).append(row)
-    values = {}
-    for group, members in groups.items():
-        for row in members:
-            look(row.picture, Bench(experiment, by_name[row.picture]).paint(row), real=False)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            values[group] = {name: _value(name, judge) for name, judge in (judges | whole).items()}
-        for judge in (judges | whole).values():
-            judge.reset()  # forgets the decoded pictures, not the originals
-    return values
-
-
-def _update(judges: dict[str, Any], rgb: UInt8, *, real: bool) -> None:
-    import torch
-
-    cut = patches(rgb) if judges else rgb[:0]
-    if len(cut):
-        x: Tensor = torch.tensor(cut).permute(0, 3, 1, 2)
-        for judge in judges.values():
-            with torch.inference_mode():
-                judge.update(x, real=real)
-
-
-def _value(name: str, judge: Any) -> float:
-    found = judge.compute()
-    return 1000 * float(found[0]) if isinstance(found, tuple) else float(found)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from dlf.evaluation.sets import SetMetric
-from dlf.evaluation.tasks import CONFIDENT, Found, torchvision_detector
+from dlf.evaluation.metrics.sets import SetMetric
+from dlf.evaluation.metrics.tasks import CONFIDENT, Found, torchvision_detector
 from dlf.extras import loaded
 from dlf.records import UInt8
 

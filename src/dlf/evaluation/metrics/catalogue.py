@@ -6,28 +6,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlf.evaluation.candidates import SpecError
-from dlf.evaluation.grid import PERIODS, grid_metric
-from dlf.evaluation.metrics import MS_SSIM, PSNR, Metric
+from dlf.errors import SpecError
+from dlf.evaluation.metrics.fidelity import MS_SSIM, PSNR
+from dlf.evaluation.metrics.grid import PERIODS, grid_metric
+from dlf.evaluation.metrics.metric import Metric
 
 if TYPE_CHECKING:
-    from dlf.evaluation.sets import SetMetric
+    from dlf.evaluation.metrics.sets import SetMetric
 
 
 def _stem(argument: str | None) -> Metric:
-    from dlf.evaluation.perceptual import stem_metric
+    from dlf.evaluation.metrics.feature_distance import stem_metric
 
     return stem_metric(_file("stem", argument))
 
 
 def _hed(argument: str | None) -> Metric:
-    from dlf.evaluation.perceptual import hed_metric
+    from dlf.evaluation.metrics.feature_distance import hed_metric
 
     return hed_metric()
 
 
 def _hed_dists(argument: str | None) -> Metric:
-    from dlf.evaluation.perceptual import hed_dists_metric
+    from dlf.evaluation.metrics.feature_distance import hed_dists_metric
 
     return hed_dists_metric()
 
@@ -43,7 +44,7 @@ def _grid(argument: str | None) -> Metric:
 
 def _lpips(network: str) -> Callable[[str | None], Metric]:
     def make(argument: str | None) -> Metric:
-        from dlf.evaluation.learned import lpips_metric
+        from dlf.evaluation.metrics.learned import lpips_metric
 
         return lpips_metric(network)
 
@@ -51,20 +52,20 @@ def _lpips(network: str) -> Callable[[str | None], Metric]:
 
 
 def _dists(argument: str | None) -> Metric:
-    from dlf.evaluation.learned import dists_metric
+    from dlf.evaluation.metrics.learned import dists_metric
 
     return dists_metric()
 
 
 def _ssimulacra2(argument: str | None) -> Metric:
-    from dlf.evaluation.learned import ssimulacra2_metric
+    from dlf.evaluation.metrics.learned import ssimulacra2_metric
 
     return ssimulacra2_metric()
 
 
 def _task(name: str) -> Callable[[str | None], Metric]:
     def make(argument: str | None) -> Metric:
-        from dlf.evaluation import tasks
+        from dlf.evaluation.metrics import tasks
 
         makers: dict[str, Callable[[], Metric]] = {
             "faces": tasks.faces_metric,
@@ -78,25 +79,25 @@ def _task(name: str) -> Callable[[str | None], Metric]:
 
 
 def _fid(argument: str | None) -> SetMetric:
-    from dlf.evaluation.sets import fid_metric
+    from dlf.evaluation.metrics.sets import fid_metric
 
     return fid_metric()
 
 
 def _kid(argument: str | None) -> SetMetric:
-    from dlf.evaluation.sets import kid_metric
+    from dlf.evaluation.metrics.sets import kid_metric
 
     return kid_metric()
 
 
 def _stem_kid(argument: str | None) -> SetMetric:
-    from dlf.evaluation.sets import stem_kid_metric
+    from dlf.evaluation.metrics.sets import stem_kid_metric
 
     return stem_kid_metric(_file("stemkid", argument))
 
 
 def _objects_map(argument: str | None) -> SetMetric:
-    from dlf.evaluation.detection import objects_map_metric
+    from dlf.evaluation.metrics.detection import objects_map_metric
 
     return objects_map_metric()
 

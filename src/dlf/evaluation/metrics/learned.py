@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from dlf.errors import MissingExtra
-from dlf.evaluation.metrics import Metric, Score
+from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.extras import first_line, loaded, need
 from dlf.records import UInt8
 

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.evaluation.metrics import Metric, Score
+from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.records import UInt8
 
 PERIODS = (2, 4, 8, 16)

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from dlf.errors import DlfError, MissingExtra
-from dlf.evaluation.metrics import Metric, Score
+from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.extras import need
 from dlf.records import UInt8
 

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from dlf.errors import MissingExtra
-from dlf.evaluation.learned import with_weights
-from dlf.evaluation.metrics import Metric, Score
+from dlf.evaluation.metrics.learned import with_weights
+from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.extras import loaded
 from dlf.records import UInt8
 
