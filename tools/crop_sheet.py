@@ -20,11 +20,11 @@ from PIL import Image
 
 from dlf.cli.eval import bits, listed
 from dlf.errors import DlfError
-from dlf.evaluation.candidates import Candidate, Spec, open_candidate, parse_spec
+from dlf.evaluation.codecs.candidates import Candidate, Spec, open_candidate, parse_spec
+from dlf.evaluation.codecs.fitting import Fitted
 from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.fitting import Fitted
 from dlf.evaluation.metrics.fidelity import MS_SSIM
-from dlf.evaluation.sheet import stacked, strip
+from dlf.evaluation.report.sheet import stacked, strip
 from dlf.imageio import load_rgb
 from dlf.records import UInt8
 

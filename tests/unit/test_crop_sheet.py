@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlf.evaluation.candidates import Candidate, Coder, Spec
-from dlf.evaluation.formats import PillowFormat
+from dlf.evaluation.codecs.candidates import Candidate, Coder, Spec
+from dlf.evaluation.codecs.formats import PillowFormat
 
 TOOL = Path(__file__).parents[2] / "tools" / "crop_sheet.py"
 

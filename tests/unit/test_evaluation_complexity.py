@@ -14,8 +14,8 @@ from PIL import Image
 
 from dlf.codec.bundle import ModelBundle
 from dlf.evaluation import complexity, cost, macs
-from dlf.evaluation.candidates import parse_spec
-from dlf.evaluation.formats import open_format
+from dlf.evaluation.codecs.candidates import parse_spec
+from dlf.evaluation.codecs.formats import open_format
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from dlf.errors import MissingExtra
-from dlf.evaluation import formats
-from dlf.evaluation.fitting import SCALES, FitError, Fitter, climb
-from dlf.evaluation.formats import Format
+from dlf.evaluation.codecs import formats
+from dlf.evaluation.codecs.fitting import SCALES, FitError, Fitter, climb
+from dlf.evaluation.codecs.formats import Format
 from dlf.evaluation.metrics.fidelity import MS_SSIM
 from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.records import UInt8

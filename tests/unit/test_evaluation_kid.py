@@ -17,9 +17,9 @@ pytest.importorskip("torchmetrics")
 
 import torch
 
-from dlf.evaluation.candidates import Coder
+from dlf.evaluation.codecs.candidates import Coder
+from dlf.evaluation.codecs.formats import open_format
 from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.formats import open_format
 from dlf.evaluation.ledger import Ledger, Row
 from dlf.evaluation.metrics import sets
 from dlf.evaluation.metrics.fidelity import PSNR

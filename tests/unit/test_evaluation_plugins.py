@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from dlf.errors import DlfError, FormatError, MissingExtra, SpecError
-from dlf.evaluation import vvc
-from dlf.evaluation.candidates import open_candidate, parse_spec
-from dlf.evaluation.decoded import DecodedFolder
+from dlf.evaluation.codecs import vvc
+from dlf.evaluation.codecs.candidates import open_candidate, parse_spec
+from dlf.evaluation.codecs.decoded import DecodedFolder
 from dlf.evaluation.metrics.fidelity import PSNR
 from dlf.records import UInt8
 
@@ -151,7 +151,7 @@ class Raw:
 @pytest.mark.parametrize("size", [(64, 128), (65, 30)])
 def test_strings_of_a_learned_codec(picture: Picture, size: tuple[int, int]) -> None:
     pytest.importorskip("torch")
-    from dlf.evaluation.neural import NeuralFormat
+    from dlf.evaluation.codecs.neural import NeuralFormat
 
     asked = []
 
@@ -177,7 +177,7 @@ def test_compressai(picture: Picture, name: str) -> None:
         import compressai  # noqa: F401
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"compressai is not installed or does not work here: {error}")
-    from dlf.evaluation.neural import open_compressai
+    from dlf.evaluation.codecs.neural import open_compressai
 
     form = open_compressai(name, pretrained=False)
     data = form.encode(Image.fromarray(picture(70, 130)), 1)

@@ -19,10 +19,11 @@ from PIL import Image
 from dlf.api import Codec
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import ImageError
-from dlf.evaluation import bits, complexity, cost, dataset, published
-from dlf.evaluation.candidates import parse_spec
+from dlf.evaluation import bits, complexity, cost, dataset
+from dlf.evaluation.codecs.candidates import parse_spec
 from dlf.evaluation.dataset import NAMED, Picture, check_set
-from dlf.evaluation.plots import Line, Plot, draw, label
+from dlf.evaluation.report import published
+from dlf.evaluation.report.plots import Line, Plot, draw, label
 from dlf.records import UInt8
 
 MOCK = [sys.executable, str(Path(__file__).parents[1] / "mock_cli.py")]

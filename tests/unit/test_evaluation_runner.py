@@ -13,16 +13,17 @@ import pytest
 from PIL import Image
 
 from dlf.errors import FormatError, ImageError
-from dlf.evaluation.candidates import Coder
+from dlf.evaluation.codecs.candidates import Coder
+from dlf.evaluation.codecs.fitting import SCALES
+from dlf.evaluation.codecs.formats import OwnFormat
 from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.fitting import SCALES
-from dlf.evaluation.formats import OwnFormat
 from dlf.evaluation.ledger import Ledger, Row, table
 from dlf.evaluation.metrics.fidelity import MS_SSIM, PSNR
 from dlf.evaluation.metrics.metric import Metric
-from dlf.evaluation.report import results, summary
+from dlf.evaluation.report.sheet import contact_sheet
+from dlf.evaluation.report.tables import summary
+from dlf.evaluation.results import results
 from dlf.evaluation.runner import Bench, Experiment, Target, evaluate
-from dlf.evaluation.sheet import contact_sheet
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]

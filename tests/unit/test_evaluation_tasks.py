@@ -15,15 +15,15 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from dlf.errors import MissingExtra, SpecError
-from dlf.evaluation.candidates import Coder
+from dlf.evaluation.codecs.candidates import Coder
+from dlf.evaluation.codecs.formats import open_format
 from dlf.evaluation.curves import HULL
 from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.formats import open_format
 from dlf.evaluation.ledger import Ledger
 from dlf.evaluation.metrics import detection, learned, sets, tasks
 from dlf.evaluation.metrics.catalogue import METRICS, SETS, check_metric, open_metric
 from dlf.evaluation.metrics.fidelity import PSNR
-from dlf.evaluation.report import results
+from dlf.evaluation.results import results
 from dlf.evaluation.runner import Experiment, Target, evaluate
 from dlf.evaluation.set_scores import _update, _value, set_scores
 from dlf.records import UInt8

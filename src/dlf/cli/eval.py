@@ -16,12 +16,12 @@ from dlf.errors import MissingExtra
 from dlf.files import write_bytes
 
 if TYPE_CHECKING:
-    from dlf.evaluation.candidates import Spec
+    from dlf.evaluation.codecs.candidates import Spec
     from dlf.evaluation.dataset import Picture
     from dlf.evaluation.ledger import Row
     from dlf.evaluation.metrics.sets import SetMetric
-    from dlf.evaluation.published import PublishedPoint, PublishedRate
-    from dlf.evaluation.report import Results
+    from dlf.evaluation.report.published import PublishedPoint, PublishedRate
+    from dlf.evaluation.results import Results
     from dlf.evaluation.runner import Experiment, Target
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ def some(text: str) -> int:
 
 def published_set(text: str) -> str:
     """Argument type: a data set that there are published curves of."""
-    from dlf.evaluation.published import datasets
+    from dlf.evaluation.report.published import datasets
 
     if text not in datasets():
         msg = f"'{text}' is not one of {', '.join(datasets())}"
@@ -174,7 +174,8 @@ def run(args: argparse.Namespace) -> int:
     from dlf.evaluation.curves import common
     from dlf.evaluation.dataset import check_set, find_pictures
     from dlf.evaluation.ledger import Ledger, write_table
-    from dlf.evaluation.report import results, summary, to_json
+    from dlf.evaluation.report.tables import summary
+    from dlf.evaluation.results import results, to_json
     from dlf.evaluation.runner import evaluate
 
     pictures = find_pictures(args.folder)
@@ -201,8 +202,8 @@ def run(args: argparse.Namespace) -> int:
         if args.complexity:
             from dlf.evaluation.complexity import measured
 
-            table, failed = measured(experiment, setup.specs, pictures, found.rows, args.threads)
-            found = replace(found, complexity=table, notes=[*found.notes, *failed])
+            costs = measured(experiment, setup.specs, pictures, found.rows, args.threads)
+            found = replace(found, complexity=costs.codecs, notes=[*found.notes, *costs.notes])
         write_table(args.output / "rows.csv", found.rows)
         write_bytes(args.output / "results.json", to_json(found).encode())
         text = summary(found, experiment)
@@ -240,7 +241,7 @@ def _sets(
 def _setup(args: argparse.Namespace) -> Setup:
     """Gather codecs and metrics, as far as they are installed."""
     from dlf.errors import SpecError
-    from dlf.evaluation.candidates import open_candidate, parse_spec
+    from dlf.evaluation.codecs.candidates import open_candidate, parse_spec
     from dlf.evaluation.metrics.catalogue import check_metric, open_metric
     from dlf.evaluation.metrics.metric import Metric
     from dlf.evaluation.runner import Experiment
@@ -343,10 +344,10 @@ def _write_report(
     args: argparse.Namespace, experiment: Experiment, pictures: Sequence[Picture], found: Results
 ) -> None:
     """Write plots and report.html, if the libraries for them are there; raises OSError."""
-    from dlf.evaluation import published
-    from dlf.evaluation.examples import examples
-    from dlf.evaluation.html import page
-    from dlf.evaluation.plots import draw, plots
+    from dlf.evaluation.report import published
+    from dlf.evaluation.report.examples import examples
+    from dlf.evaluation.report.html import page
+    from dlf.evaluation.report.plots import draw, plots
 
     numbers: tuple[list[PublishedPoint], list[PublishedRate]] = ([], [])
     if args.published is not None:
@@ -368,7 +369,7 @@ def _write_sheets(
     args: argparse.Namespace, experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row]
 ) -> None:
     from dlf import imageio
-    from dlf.evaluation.sheet import contact_sheet
+    from dlf.evaluation.report.sheet import contact_sheet
 
     if args.sheet is None:
         return

@@ -12,12 +12,11 @@ import numpy as np
 
 from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
-from dlf.evaluation.candidates import Coder, Spec
+from dlf.evaluation.codecs.candidates import Coder, Spec
+from dlf.evaluation.codecs.formats import OwnFormat
 from dlf.evaluation.cost import Cost, Work, alone, decode_cost, encode_cost, idle_cost
 from dlf.evaluation.dataset import Picture
-from dlf.evaluation.formats import OwnFormat
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.report import Table
 from dlf.evaluation.runner import Bench, Experiment
 from dlf.extras import need
 from dlf.records import UInt8
@@ -45,6 +44,22 @@ class Stage:
     decode_macs: int | None = None
     encode_peak: int | None = None
     decode_peak: int | None = None
+
+
+@dataclass(frozen=True)
+class CodecComplexity:
+    """What one codec costs, by stage; the last stage is "all"."""
+
+    codec: str
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What the codecs cost; notes: a sentence for each codec that could not be measured."""
+
+    codecs: tuple[CodecComplexity, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def stages(sizes: Mapping[str, tuple[int | None, int]], encode: Cost, decode: Cost) -> list[Stage]:
@@ -100,56 +115,39 @@ def _tensor_parameters(found: ModelBundle, file: str) -> int:
     return sum(math.prod(entry["shape"]) for name, entry in head.items() if name != "__metadata__")
 
 
-def complexity_table(by_codec: Mapping[str, Sequence[Stage]]) -> Table:
-    """Return the table of all codecs, a line for each stage."""
-    lines = []
-    for codec, found in by_codec.items():
-        for stage in found:
-            parameters = "" if stage.parameters is None else f"{stage.parameters:,}"
-            size = f"{stage.size / 1e6:.2f}" if stage.size else ""
-            macs = [f"{m / 1e9:.3f}" if m else "" for m in (stage.encode_macs, stage.decode_macs)]
-            times = [f"{s:.4f}" if s else "" for s in (stage.encode_s, stage.decode_s)]
-            peaks = [f"{p / 1e6:.0f}" if p else "" for p in (stage.encode_peak, stage.decode_peak)]
-            lines.append([codec, stage.name, parameters, size, *macs, *times, *peaks])
-    titles = ["codec", "stage", "parameters", "file MB", "encode GMAC", "decode GMAC"]
-    titles += ["encode s", "decode s", "encode peak MB", "decode peak MB"]
-    return Table(titles, lines, words=2)
-
-
 def measured(
     experiment: Experiment,
     specs: Sequence[Spec],
     pictures: Sequence[Picture],
     rows: Sequence[Row],
     threads: int | None = None,
-) -> tuple[Table | None, list[str]]:
-    """Return the table of all codecs, on the first picture that went well, at the middle target.
+) -> Complexity:
+    """Return what all codecs cost, on the first picture that went well, at the middle target.
 
     Each codec codes and decodes with the setting and the scale of its row, in processes of its own.
-    specs: of the candidates, by their names.  Also returned: a sentence for each codec that could not be
-    measured.  The table is None if there is no such picture.
+    specs: of the candidates, by their names.  There are no costs if there is no such picture.
     """
     target = experiment.targets[len(experiment.targets) // 2].label
     coders = {c.name: c for c in experiment.candidates if isinstance(c, Coder)}
     good = [row for row in rows if row.codec in coders and row.target == target and not row.error]
     if not good:
-        return None, []
+        return Complexity()
     first = next(picture for picture in pictures if picture.name == good[0].picture)
     rgb = Bench(experiment, first).original
     by_name = {spec.name: spec for spec in specs}
     idle = alone(idle_cost, rgb)
-    found = {IDLE: [Stage("all", encode_peak=idle.peak, decode_peak=idle.peak)]}
-    failed = []
+    costs = [CodecComplexity(IDLE, (Stage("all", encode_peak=idle.peak, decode_peak=idle.peak),))]
+    notes = []
     for row in good:
         if row.picture == first.name:
             coder = coders[row.codec]
             work = Work(by_name[row.codec], row.setting, threads)
             small = np.asarray(coder.start(first.name, rgb).scaled(Fraction(row.scale)))
             try:
-                found[row.codec] = _of(coder, work, small)
+                costs.append(CodecComplexity(row.codec, tuple(_of(coder, work, small))))
             except Exception as error:  # a codec that cannot be measured does not stop the others
-                failed.append(f"{row.codec}: its complexity could not be measured ({error})")
-    return complexity_table(found), failed
+                notes.append(f"{row.codec}: its complexity could not be measured ({error})")
+    return Complexity(tuple(costs), tuple(notes))
 
 
 def _of(coder: Coder, work: Work, rgb: UInt8) -> list[Stage]:

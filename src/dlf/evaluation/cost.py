@@ -24,8 +24,8 @@ from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
 from dlf.errors import DlfError, MissingExtra
-from dlf.evaluation.candidates import Coder, Spec, open_candidate
-from dlf.evaluation.formats import OwnFormat
+from dlf.evaluation.codecs.candidates import Coder, Spec, open_candidate
+from dlf.evaluation.codecs.formats import OwnFormat
 from dlf.evaluation.macs import graph_macs, torch_macs
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 

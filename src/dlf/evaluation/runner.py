@@ -15,9 +15,9 @@ from queue import Empty, Queue
 from threading import Event
 
 from dlf.errors import DlfError
-from dlf.evaluation.candidates import Attempt, Candidate
+from dlf.evaluation.codecs.candidates import Attempt, Candidate
+from dlf.evaluation.codecs.fitting import Fitted
 from dlf.evaluation.dataset import Picture, cropped
-from dlf.evaluation.fitting import Fitted
 from dlf.evaluation.ledger import Ledger, Row
 from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.files import write_bytes

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from dlf.errors import SpecError
-from dlf.evaluation.fitting import SCALES, Fitted, Fitter
-from dlf.evaluation.formats import OPENERS, Format, OwnFormat, open_format
+from dlf.evaluation.codecs.fitting import SCALES, Fitted, Fitter
+from dlf.evaluation.codecs.formats import OPENERS, Format, OwnFormat, open_format
 from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.records import UInt8
 
@@ -156,26 +156,26 @@ def _open_classical(spec: Spec, threads: int | None) -> Candidate:
 
 
 def _open_vvc(spec: Spec, threads: int | None) -> Candidate:
-    from dlf.evaluation.vvc import open_vvc
+    from dlf.evaluation.codecs.vvc import open_vvc
 
     scales = SCALES if spec.scale is None else (spec.scale,)
     return Coder(spec.name, open_vvc(), scales, classical=True)
 
 
 def _open_compressai(spec: Spec, threads: int | None) -> Candidate:
-    from dlf.evaluation.neural import open_compressai
+    from dlf.evaluation.codecs.neural import open_compressai
 
     return Coder(spec.name, open_compressai(spec.argument), (spec.scale or Fraction(1),))
 
 
 def _open_illm(spec: Spec, threads: int | None) -> Candidate:
-    from dlf.evaluation.neural import open_illm
+    from dlf.evaluation.codecs.neural import open_illm
 
     return Coder(spec.name, open_illm(spec.argument), (spec.scale or Fraction(1),))
 
 
 def _open_decoded(spec: Spec, threads: int | None) -> Candidate:
-    from dlf.evaluation.decoded import DecodedFolder
+    from dlf.evaluation.codecs.decoded import DecodedFolder
 
     if not spec.argument:
         msg = "the codec decoded needs a folder: decoded:FOLDER"

@@ -9,21 +9,22 @@ from dataclasses import asdict
 from importlib.resources import files
 from string import Template
 
-from dlf.evaluation.examples import Example
-from dlf.evaluation.plots import Plot, label
-from dlf.evaluation.published import PublishedPoint, PublishedRate
-from dlf.evaluation.report import (
+from dlf.evaluation.report.examples import Example
+from dlf.evaluation.report.plots import Plot, label
+from dlf.evaluation.report.published import PublishedPoint, PublishedRate
+from dlf.evaluation.report.tables import (
     COMPLEXITY,
     RATIOS,
-    Results,
     Table,
     bd_table,
     bd_words,
+    complexity_table,
     explanation,
     means_table,
     ratio_table,
     rows_table,
 )
+from dlf.evaluation.results import Results
 from dlf.evaluation.runner import Experiment
 from dlf.extras import need
 
@@ -74,7 +75,7 @@ def page(
 
 
 def _part(name: str) -> str:
-    return (files("dlf.evaluation") / "page" / name).read_text("utf-8")
+    return (files("dlf.evaluation.report") / "page" / name).read_text("utf-8")
 
 
 def _plot(plot: Plot) -> dict[str, object]:
@@ -92,9 +93,10 @@ def _ratios(found: Results) -> str:
 
 
 def _complexity(found: Results) -> str:
-    if found.complexity is None:
+    if not found.complexity:
         return ""
-    return f"<section><h2>Complexity</h2>{_table(found.complexity)}<p>{html.escape(COMPLEXITY)}</p></section>"
+    table = _table(complexity_table(found.complexity))
+    return f"<section><h2>Complexity</h2>{table}<p>{html.escape(COMPLEXITY)}</p></section>"
 
 
 def _published(points: Sequence[PublishedPoint], rates: Sequence[PublishedRate]) -> str:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from dlf.errors import DlfError
 from dlf.evaluation.bits import Map, Spent, spent
-from dlf.evaluation.candidates import Coder
+from dlf.evaluation.codecs.candidates import Coder
+from dlf.evaluation.codecs.formats import OwnFormat
 from dlf.evaluation.dataset import Picture
-from dlf.evaluation.formats import OwnFormat
 from dlf.evaluation.ledger import Row
 from dlf.evaluation.runner import Bench, Experiment
 from dlf.geometry import CELL, WINDOW_PIXELS

@@ -59,5 +59,5 @@ def rates(dataset: str | None = None) -> list[PublishedRate]:
 
 
 def _lines(name: str, dataset: str | None) -> list[dict[str, str]]:
-    text = (files("dlf.evaluation") / "data" / name).read_text("utf-8")
+    text = (files("dlf.evaluation.report") / "data" / name).read_text("utf-8")
     return [line for line in csv.DictReader(text.splitlines()) if dataset in (None, line["dataset"])]

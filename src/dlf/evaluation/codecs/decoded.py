@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from dlf.errors import DlfError, FormatError
-from dlf.evaluation.fitting import Fitted
+from dlf.evaluation.codecs.fitting import Fitted
 from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.imageio import load_rgb
 from dlf.records import UInt8

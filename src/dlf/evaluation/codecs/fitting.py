@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dlf.errors import DlfError
-from dlf.evaluation.formats import Format
+from dlf.evaluation.codecs.formats import Format
 from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.records import UInt8
 

@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dlf.evaluation.published import PublishedPoint
-from dlf.evaluation.report import Results
+from dlf.evaluation.report.published import PublishedPoint
+from dlf.evaluation.results import Results
 from dlf.extras import need
 
 INCHES, DOTS = (6.4, 4.4), 160
