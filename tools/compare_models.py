@@ -17,7 +17,7 @@ from dlf.codec import tiling
 from dlf.codec.bundle import ModelBundle, find
 from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend, open_session
-from dlf.evaluation.dataset import find_pictures
+from dlf.evaluation.dataset import find_images
 from dlf.evaluation.metrics.feature_distance import stem_metric
 from dlf.evaluation.metrics.fidelity import PSNR
 from dlf.evaluation.metrics.metric import Metric
@@ -56,7 +56,7 @@ def main() -> None:
             f"{model.bundle.manifest.name}: {sum(sizes.values())} bytes, {sizes}, loaded in {seconds:.2f} s"
         )
     metrics = [PSNR, *([stem_metric(args.stem)] if args.stem else [])]
-    files = find_pictures(args.data)
+    files = find_images(args.data)
     count = min(args.pictures, len(files))
     pictures = [load_rgb(files[i * len(files) // count].path)[0] for i in range(count)]
     for quality in args.quality:

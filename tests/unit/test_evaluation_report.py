@@ -20,8 +20,8 @@ from dlf.api import Codec
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import ImageError
 from dlf.evaluation import bits, complexity, cost, dataset
-from dlf.evaluation.codecs.candidates import parse_spec
-from dlf.evaluation.dataset import NAMED, Picture, check_set
+from dlf.evaluation.codecs.specs import parse_codec
+from dlf.evaluation.dataset import NAMED, ImageFile, check_set
 from dlf.evaluation.report import published
 from dlf.evaluation.report.plots import Line, Plot, draw, label
 from dlf.records import UInt8
@@ -58,12 +58,12 @@ def test_plots() -> None:
 
 
 def test_named_sets(tmp_path: Path) -> None:
-    pictures = [Picture(f"x/kodim{n:02}.png", tmp_path / f"kodim{n:02}.png") for n in range(1, 25)]
+    pictures = [ImageFile(f"x/kodim{n:02}.png", tmp_path / f"kodim{n:02}.png") for n in range(1, 25)]
     assert check_set("kodak", pictures[::-1]).published == "kodak"
     with pytest.raises(ImageError, match="Kodak has 24 pictures, the folder 23"):
         check_set("kodak", pictures[1:])
     with pytest.raises(ImageError, match="names of the pictures"):
-        check_set("kodak", [*pictures[1:], Picture("a", tmp_path / "a.png")])
+        check_set("kodak", [*pictures[1:], ImageFile("a", tmp_path / "a.png")])
 
 
 @pytest.mark.parametrize("size", [(40, 60), (60, 40), (30, 30), (5, 99)])
@@ -101,12 +101,12 @@ def test_where_the_bits_went(model: Path, picture: Callable[[int, int], UInt8]) 
 
 
 def test_what_each_network_costs(model: Path, picture: Callable[[int, int], UInt8]) -> None:
-    work = cost.Work(parse_spec(f"dlf:{model}"), 60)
-    data, encode = cost.encode_cost(work, picture(300, 520))
-    assert data == Codec(model).encode(picture(300, 520), 60)
-    decode = cost.decode_cost(work, data)
+    work = cost.Work(parse_codec(f"dlf:{model}"), 60)
+    encode = cost.encode_cost(work, picture(300, 520))
+    assert encode.data == Codec(model).encode(picture(300, 520), 60)
+    decode = cost.decode_cost(work, encode.data)
     sizes = complexity.network_sizes(ModelBundle.open(model))
-    found = {stage.name: stage for stage in complexity.stages(sizes, encode, decode)}
+    found = {stage.name: stage for stage in complexity.stages(sizes, encode.cost, decode)}
     networks = [found[name] for name in ("analysis", "prior", "context", "synthesis")]
     assert all(stage.size == (model / f"{stage.name}.onnx").stat().st_size for stage in networks)
     assert found["all"].size == sum(stage.size for stage in networks)
@@ -176,7 +176,7 @@ def test_the_page_in_a_browser(report: Path) -> None:
             page.emulate_media(color_scheme=scheme)
             page.reload()
             page.wait_for_selector(".plot .main-svg")
-            widths = page.evaluate(
+            widths = page.run(
                 "[...document.querySelectorAll('.plot')].map((box) => "
                 "box.querySelector('.main-svg').getBoundingClientRect().width - box.clientWidth)"
             )
@@ -184,15 +184,15 @@ def test_the_page_in_a_browser(report: Path) -> None:
             assert max(map(abs, widths)) < 2
             fill = "getComputedStyle(document.querySelector('.plot .main-svg')).backgroundColor"
             ink = "getComputedStyle(document.querySelector('.plot .gtitle')).fill"
-            assert page.evaluate(fill) == "rgba(0, 0, 0, 0)"
-            levels = [int(level) for level in re.findall(r"\d+", page.evaluate(ink))[:3]]
+            assert page.run(fill) == "rgba(0, 0, 0, 0)"
+            levels = [int(level) for level in re.findall(r"\d+", page.run(ink))[:3]]
             assert (max(levels) < 100) if light else (min(levels) > 155)
-        before = page.evaluate("document.getElementById('left-image').style.clipPath")
+        before = page.run("document.getElementById('left-image').style.clipPath")
         slider = page.locator("#slider")
         box = slider.bounding_box()
         assert box is not None
         slider.click(position={"x": box["width"] * 0.25, "y": box["height"] / 2})
-        after = page.evaluate("document.getElementById('left-image').style.clipPath")
+        after = page.run("document.getElementById('left-image').style.clipPath")
         assert before == "inset(0px 50% 0px 0px)"
         assert float(after.split()[1].rstrip("%")) == pytest.approx(75, abs=1.5)
         page.select_option("#left", "original")
@@ -200,9 +200,7 @@ def test_the_page_in_a_browser(report: Path) -> None:
         page.select_option("#target", "2")
         assert "bytes" in page.locator("#right-caption").inner_text()
         assert page.locator("#bits-windows span").count() >= 1
-        assert page.evaluate(
-            "[...document.images].every((image) => image.complete && image.naturalWidth > 0)"
-        )
+        assert page.run("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
         browser.close()
     assert said == []
     assert [url for url in asked if not url.startswith(("data:", "file:", "blob:"))] == []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from types import MappingProxyType
 
+from dlf.evaluation.comparison import Comparison
 from dlf.evaluation.complexity import CodecComplexity
 from dlf.evaluation.curves import (
     HULL,
@@ -17,74 +17,90 @@ from dlf.evaluation.curves import (
     curve,
     differences,
     hull,
-    hull_ratios,
+    ratios_to_hull,
 )
+from dlf.evaluation.dataset import ImageFile
 from dlf.evaluation.ledger import Row
 from dlf.evaluation.metrics.metric import Measure
-from dlf.evaluation.runner import Experiment
+from dlf.evaluation.set_scores import SetScore
 
 
 @dataclass(frozen=True)
 class Results:
-    """What an evaluation found.
+    """What an evaluation gave.
 
-    rows: all of them, in order.  pictures: how many the means run over.  metrics: as asked for.
+    comparison: what was compared.  images: all of them.  rows: all of them, in order.
+    pictures: how many images the means run over.  metrics: of images, then of sets.
     curves: by codec.  differences: of rates.  notes: sentences on what is missing or went wrong.
     complexity: what the codecs cost, if asked for.  hull_ratios: other codecs against the best format.
     """
 
-    rows: list[Row]
+    comparison: Comparison
+    images: tuple[ImageFile, ...]
+    rows: tuple[Row, ...]
     pictures: int
     metrics: tuple[Measure, ...]
     curves: dict[str, Curve]
-    differences: list[Difference]
-    notes: list[str]
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
     complexity: tuple[CodecComplexity, ...] = ()
     hull_ratios: tuple[HullRatio, ...] = ()
 
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """The rows that have no result."""
+        return tuple(row for row in self.rows if row.error)
 
-def results(
+
+def gather(
     rows: Sequence[Row],
-    experiment: Experiment,
+    comparison: Comparison,
+    images: Sequence[ImageFile] = (),
+    *,
     anchors: Sequence[str] = (),
-    missing: Sequence[str] = (),
-    sets: Mapping[tuple[str, str], Mapping[str, float]] = MappingProxyType({}),
+    left_out: Sequence[str] = (),
     set_metrics: Sequence[Measure] = (),
+    set_scores: Sequence[SetScore] = (),
 ) -> Results:
     """Gather the results; rows: all, in any order.  anchors: names of codecs, or HULL; none: HULL if any.
 
-    missing: sentences on what could not be opened.  sets: scores of sets by (codec, target), which
-    `set_metrics` gave.
+    left_out: sentences on what could not be opened.  set_scores: what `set_metrics` gave.
     """
-    ordered = sorted(rows, key=experiment.place)
+    ordered = sorted(rows, key=comparison.place)
     good = common(ordered)
-    names = [candidate.name for candidate in experiment.candidates]
-    formats = [candidate.name for candidate in experiment.candidates if candidate.classical]
+    names = [codec.name for codec in comparison.codecs]
+    formats = [codec.name for codec in comparison.codecs if codec.classical]
     if not anchors:
         anchors = [HULL] if formats else names[:1]
-    there = {row.codec for row in good}
-    metrics = (*experiment.metrics, *set_metrics)
-    curves = {name: _joined(curve(good, name, metrics), name, sets) for name in names if name in there}
-    found: list[Difference] = []
+    with_rows = {row.codec for row in good}
+    metrics = (*comparison.metrics, *set_metrics)
+    curves = {
+        name: _joined(curve(good, name, metrics), [score for score in set_scores if score.codec == name])
+        for name in names
+        if name in with_rows
+    }
+    rates: list[Difference] = []
     for metric in [metric for metric in metrics if not metric.ratio]:
         best = curve(hull(good, formats, metric), HULL)
-        found += differences(curves, metric, anchors, best)
+        rates += differences(curves, metric, anchors, best)
+    others = [name for name in curves if name not in formats]
     return Results(
-        rows=ordered,
+        comparison=comparison,
+        images=tuple(images),
+        rows=tuple(ordered),
         pictures=len({row.picture for row in good}),
         metrics=metrics,
         curves=curves,
-        differences=found,
-        notes=[*missing, *_failures(ordered)],
-        hull_ratios=tuple(
-            hull_ratios(good, formats, [name for name in curves if name not in formats], experiment.metrics)
-        ),
+        differences=tuple(rates),
+        notes=(*left_out, *_failures(ordered)),
+        hull_ratios=tuple(ratios_to_hull(good, formats, others, comparison.metrics)),
     )
 
 
-def _joined(points: Curve, codec: str, sets: Mapping[tuple[str, str], Mapping[str, float]]) -> Curve:
-    """Return the points with the scores of sets."""
-    return [replace(p, scores=p.scores | dict(sets.get((codec, p.target), {}))) for p in points]
+def _joined(points: Curve, set_scores: Sequence[SetScore]) -> Curve:
+    """Return the points of a codec with its scores of sets."""
+    by_target = {score.target: score.scores for score in set_scores}
+    return [replace(point, scores=point.scores | by_target.get(point.target, {})) for point in points]
 
 
 def _failures(rows: Sequence[Row]) -> list[str]:
@@ -94,28 +110,27 @@ def _failures(rows: Sequence[Row]) -> list[str]:
         if row.error:
             failed.setdefault((row.picture, row.error, row.codec), []).append(row.target)
     alike: dict[tuple[str, str, str], list[str]] = {}
-    for (picture, error, codec), targets in failed.items():
-        alike.setdefault((picture, error, ", ".join(targets)), []).append(codec)
+    for (name, error, codec), targets in failed.items():
+        alike.setdefault((name, error, ", ".join(targets)), []).append(codec)
     return [
-        f"{picture}, {', '.join(codecs)}, {targets}: {error}"
-        for (picture, error, targets), codecs in alike.items()
+        f"{name}, {', '.join(codecs)}, {targets}: {error}" for (name, error, targets), codecs in alike.items()
     ]
 
 
-def to_json(found: Results) -> str:
+def to_json(results: Results) -> str:
     """Return curves, rate differences and rows as JSON (numbers that are not finite as null)."""
     metrics = [
         {"name": m.name, "title": m.title, "lower_is_better": m.lower_is_better, "identity": m.identity}
-        for m in found.metrics
+        for m in results.metrics
     ]
     record = {
-        "pictures": found.pictures,
+        "pictures": results.pictures,
         "metrics": metrics,
-        "curves": {name: [asdict(point) for point in points] for name, points in found.curves.items()},
-        "bd_rates": [asdict(difference) for difference in found.differences],
-        "hull_ratios": [asdict(ratio) for ratio in found.hull_ratios],
-        "notes": found.notes,
-        "rows": [asdict(row) | {"bpp": None if row.error else row.bpp} for row in found.rows],
+        "curves": {name: [asdict(point) for point in points] for name, points in results.curves.items()},
+        "bd_rates": [asdict(difference) for difference in results.differences],
+        "hull_ratios": [asdict(ratio) for ratio in results.hull_ratios],
+        "notes": results.notes,
+        "rows": [asdict(row) | {"bpp": None if row.error else row.bpp} for row in results.rows],
     }
     return json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
 

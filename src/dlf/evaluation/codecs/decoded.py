@@ -1,4 +1,4 @@
-"""Any other codec: a folder of the pictures it decoded, with a table of their bits a pixel."""
+"""Any other codec: a folder of the images it decoded, with a table of their bits a pixel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from dlf.errors import DlfError, FormatError
-from dlf.evaluation.codecs.fitting import Fitted
+from dlf.evaluation.codecs.protocols import RatePoint
 from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.imageio import load_rgb
 from dlf.records import UInt8
@@ -20,14 +20,14 @@ TABLE = "bpp.csv"
 
 @dataclass(frozen=True)
 class Decoded:
-    """A line of the table: file of the decoded picture below the folder, and bits a pixel."""
+    """A line of the table: file of the decoded image below the folder, and bits a pixel."""
 
     path: Path
     bpp: float
 
 
 class DecodedFolder:
-    """A `Candidate` made elsewhere.
+    """A `ComparedCodec` made elsewhere.
 
     The folder holds ``bpp.csv`` with the columns picture (name of the original, with or without its
     ending), file (the decoded one, below the folder) and bpp; several lines a picture are several rates.
@@ -41,42 +41,42 @@ class DecodedFolder:
         self.name, self._folder = name, folder
         try:
             text = (folder / TABLE).read_text("utf-8-sig")
-            self._known = _parse(text, folder)
+            self._lines = _parse(text, folder)
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             msg = f"'{folder / TABLE}' is not a table with the columns picture, file, bpp ({error})"
             raise FormatError(msg) from error
         stamps = [
             f"{line.path} {line.path.stat().st_mtime_ns if line.path.exists() else ''}"
-            for lines in self._known.values()
+            for lines in self._lines.values()
             for line in lines
         ]
         self.identity = f"decoded {zlib.crc32(chr(10).join([text, *stamps]).encode()):08x}"
 
-    def start(self, picture: str, original: UInt8) -> DecodedPicture:
-        """Begin with a picture; raises DlfError if the table does not have it."""
-        lines = self._known.get(picture) or self._known.get(str(PurePosixPath(picture).with_suffix("")))
+    def start(self, name: str, original: UInt8) -> DecodedSearch:
+        """Begin with an image; raises DlfError if the table does not have it."""
+        lines = self._lines.get(name) or self._lines.get(str(PurePosixPath(name).with_suffix("")))
         if not lines:
-            msg = f"'{self._folder / TABLE}' has no line for {picture}"
+            msg = f"'{self._folder / TABLE}' has no line for {name}"
             raise DlfError(msg)
-        return DecodedPicture(lines, original)
+        return DecodedSearch(lines, original)
 
 
-class DecodedPicture:
-    """An `Attempt` that looks up what was made; lines: at least one."""
+class DecodedSearch:
+    """A `RateSearch` in the lines of the table, at least one."""
 
     def __init__(self, lines: list[Decoded], original: UInt8) -> None:
         self._lines, self._shape = lines, original.shape
         self._pixels = original.size // 3
 
-    def fit(self, budget: int, metric: Metric, score: Score) -> Fitted:
+    def fit(self, budget: int, metric: Metric, score: Score) -> RatePoint:
         """Return the largest within the budget, or the smallest."""
         places = range(len(self._lines))
         within = [place for place in places if self._size(place) <= budget]
         place = max(within, key=self._size) if within else min(places, key=self._size)
-        return self.paint(Fraction(1), place)
+        return self.code(Fraction(1), place)
 
-    def paint(self, scale: Fraction, quality: int) -> Fitted:
-        """Return the picture of a line (quality is its place); raises ImageError, DlfError."""
+    def code(self, scale: Fraction, quality: int) -> RatePoint:
+        """Return the image of a line (quality is its place); raises ImageError, DlfError."""
         path = self._lines[quality].path
         try:
             rgb = load_rgb(path.read_bytes())[0]
@@ -86,7 +86,7 @@ class DecodedPicture:
         if rgb.shape != self._shape:
             msg = f"'{path}' has another size than the original"
             raise DlfError(msg)
-        return Fitted(Fraction(1), quality, None, self._size(quality), rgb)
+        return RatePoint(Fraction(1), quality, None, self._size(quality), rgb)
 
     def decode(self, data: bytes) -> UInt8:
         """Refuse: there are no coded files."""
@@ -98,11 +98,11 @@ class DecodedPicture:
 
 
 def _parse(text: str, folder: Path) -> dict[str, list[Decoded]]:
-    known: dict[str, list[Decoded]] = {}
+    by_name: dict[str, list[Decoded]] = {}
     for cells in csv.DictReader(text.splitlines()):
         bpp = float(cells["bpp"])
         if not 0 < bpp <= 24:
             msg = f"{cells['bpp']} bits a pixel"
             raise ValueError(msg)
-        known.setdefault(cells["picture"], []).append(Decoded(folder / cells["file"], bpp))
-    return known
+        by_name.setdefault(cells["picture"], []).append(Decoded(folder / cells["file"], bpp))
+    return by_name

@@ -1,7 +1,7 @@
-"""One picture through one format at any number of bytes; the picture may be scaled down first.
+"""One image through one codec at any number of bytes; the image may be scaled down first.
 
-At a hundredth of the usual size a common format shows its best side on a smaller picture, so a fair
-comparison looks for the best scale of every picture at every size.
+At a hundredth of the usual size a common format shows its best side on a smaller image, so a fair
+comparison looks for the best scale of every image at every size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dlf.errors import DlfError
-from dlf.evaluation.codecs.formats import Format
+from dlf.evaluation.codecs.protocols import Codec, RatePoint
 from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.records import UInt8
 
@@ -27,90 +27,105 @@ SCALES = tuple(Fraction(text) for text in ("1", "3/4", "1/2", "3/8", "1/4", "3/1
 
 
 class FitError(DlfError):
-    """A format cannot hold a picture."""
+    """A codec cannot hold an image."""
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A picture in some format.
+@dataclass(frozen=True)
+class ScaledCodec:
+    """A `ComparedCodec` that codes the image at one of several scales, largest first."""
 
-    scale: of both sides before coding.  quality: setting of the format.  data: the file; None where only
-    the decoded picture is known.  size: its bytes.  rgb: uint8 (H, W, 3), decoded and scaled back.
-    encode_s, decode_s: seconds, scaling left out; 0 where not known.
+    name: str
+    codec: Codec
+    scales: tuple[Fraction, ...]
+    own: bool = False
+    classical: bool = False
+
+    @property
+    def identity(self) -> str:
+        """Changes with the codec and the scales."""
+        return f"{self.codec.identity} {' '.join(map(str, self.scales))}"
+
+    @property
+    def judged(self) -> bool:
+        """Tell whether there is a choice of scales."""
+        return len(self.scales) > 1
+
+    def start(self, name: str, original: UInt8) -> ScaleSearch:
+        """Begin with an image, uint8 (H, W, 3)."""
+        return ScaleSearch(self.name, self.codec, original, self.scales)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A coded file and the seconds it took."""
+
+    data: bytes
+    seconds: float
+
+
+class ScaleSearch:
+    """A `RateSearch` over scales and qualities; every file is made only once.
+
+    scales: to choose from, largest first.  name: of the codec, for messages.
     """
 
-    scale: Fraction
-    quality: int
-    data: bytes | None
-    size: int
-    rgb: UInt8
-    encode_s: float = 0
-    decode_s: float = 0
-
-
-class Fitter:
-    """One picture in one format, at any number of bytes; every file is made only once.
-
-    scales: to choose from, largest first.  name: of the format, for messages.
-    """
-
-    def __init__(self, name: str, form: Format, original: UInt8, scales: Sequence[Fraction]) -> None:
-        self._name, self._format, self._scales = name, form, scales
+    def __init__(self, name: str, codec: Codec, original: UInt8, scales: Sequence[Fraction]) -> None:
+        self._name, self._codec, self._scales = name, codec, scales
         self._original = Image.fromarray(original)
         self._small: dict[Fraction, Image.Image] = {}
-        self._files: dict[tuple[Fraction, int], tuple[bytes, float] | Exception] = {}
+        self._files: dict[tuple[Fraction, int], _File | Exception] = {}
 
-    def fit(self, budget: int, metric: Metric, score: Score) -> Fitted:
+    def fit(self, budget: int, metric: Metric, score: Score) -> RatePoint:
         """Return the scale that `metric` finds best, each at its best quality of at most `budget` bytes.
 
         Where nothing is that small, the smallest file of all is taken.  `score` is `metric` against the
-        original.  Raises FitError if the format cannot hold the picture.
+        original.  Raises FitError if the codec cannot hold the image.
         """
-        lowest = self._format.qualities[0]
+        lowest = self._codec.qualities[0]
         fitting = [scale for scale in self._scales if self._size(scale, lowest) <= budget]
         if not fitting:
             scale = min(self._scales, key=lambda scale: self._size(scale, lowest))
-            return self.paint(scale, lowest)
-        painted: dict[int, Fitted] = {}
+            return self.code(scale, lowest)
+        points: dict[int, RatePoint] = {}
         scores: dict[int, float] = {}
 
         def better(one: int, other: int) -> bool:
             for place in (one, other):
-                if place not in painted:
+                if place not in points:
                     scale = fitting[place]
-                    painted[place] = self.paint(scale, self._largest_quality(scale, budget))
-                    scores[place] = score(painted[place].rgb)
+                    points[place] = self.code(scale, self._largest_quality(scale, budget))
+                    scores[place] = score(points[place].rgb)
             return metric.better(scores[one], scores[other])
 
         best = climb(len(fitting), better)
-        if best not in painted:  # there was nothing to choose from
-            return self.paint(fitting[best], self._largest_quality(fitting[best], budget))
-        return painted[best]
+        if best not in points:  # there was nothing to choose from
+            return self.code(fitting[best], self._largest_quality(fitting[best], budget))
+        return points[best]
 
-    def paint(self, scale: Fraction, quality: int) -> Fitted:
-        """Code and decode at one setting; raises FitError if the format cannot."""
-        made = self._file(scale, quality)
-        if isinstance(made, Exception):
-            msg = f"{self._name} cannot hold the picture at scale {scale} ({type(made).__name__}: {made})"
-            raise FitError(msg) from made
-        data, encode_s = made
+    def code(self, scale: Fraction, quality: int) -> RatePoint:
+        """Code and decode at one setting; raises FitError if the codec cannot."""
+        file = self._file(scale, quality)
+        if isinstance(file, Exception):
+            msg = f"{self._name} cannot hold the picture at scale {scale} ({type(file).__name__}: {file})"
+            raise FitError(msg) from file
         start = perf_counter()
-        rgb = self._format.decode(data)
+        decoded = self._codec.decode(file.data)
         decode_s = perf_counter() - start
-        return Fitted(scale, quality, data, len(data), self._whole(rgb), encode_s, decode_s)
+        rgb = self._upscaled(decoded)
+        return RatePoint(scale, quality, file.data, len(file.data), rgb, file.seconds, decode_s)
 
     def decode(self, data: bytes) -> UInt8:
-        """Return the picture of a file that `paint` made, scaled back, uint8 (H, W, 3)."""
-        return self._whole(self._format.decode(data))
+        """Return the image of a file that `code` made, scaled back, uint8 (H, W, 3)."""
+        return self._upscaled(self._codec.decode(data))
 
-    def _whole(self, painted: Image.Image) -> UInt8:
-        if painted.size != self._original.size:
-            painted = painted.resize(self._original.size, Image.Resampling.BICUBIC)
-        return np.asarray(painted)
+    def _upscaled(self, decoded: Image.Image) -> UInt8:
+        if decoded.size != self._original.size:
+            decoded = decoded.resize(self._original.size, Image.Resampling.BICUBIC)
+        return np.asarray(decoded)
 
     def _largest_quality(self, scale: Fraction, budget: int) -> int:
         """Search by halves, as if sizes grew with quality (nearly true); the smallest file does fit."""
-        qualities = self._format.qualities
+        qualities = self._codec.qualities
         low, high = 0, len(qualities)  # the file at `low` fits, the one at `high` does not
         while high - low > 1:
             middle = (low + high) // 2
@@ -121,16 +136,17 @@ class Fitter:
         return qualities[low]
 
     def _size(self, scale: Fraction, quality: int) -> float:
-        made = self._file(scale, quality)
-        return float("inf") if isinstance(made, Exception) else len(made[0])
+        file = self._file(scale, quality)
+        return float("inf") if isinstance(file, Exception) else len(file.data)
 
-    def _file(self, scale: Fraction, quality: int) -> tuple[bytes, float] | Exception:
-        """Return the file and the seconds it took, or why the format refuses."""
+    def _file(self, scale: Fraction, quality: int) -> _File | Exception:
+        """Return the file, or why the codec refuses."""
         key = scale, quality
         if key not in self._files:
             small, start = self.scaled(scale), perf_counter()
             try:
-                self._files[key] = self._format.encode(small, quality), perf_counter() - start
+                data = self._codec.encode(small, quality)
+                self._files[key] = _File(data, perf_counter() - start)
             except MemoryError:
                 raise
             except Exception as error:  # plugins raise nearly anything

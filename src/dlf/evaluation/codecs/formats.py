@@ -1,4 +1,4 @@
-"""Codecs as functions between a picture and the bytes of its file: formats of Pillow, and our own."""
+"""The common formats, as Pillow and its plugins read and write them, and our own codec."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, features
 
 from dlf.errors import MissingExtra
+from dlf.evaluation.codecs.protocols import Codec
 from dlf.extras import need
 from dlf.records import UInt8
 
@@ -19,31 +20,9 @@ AVIF_SPEED = 6
 """Speed 4 takes five times as long and hardly pays; see docs/evaluation.md."""
 
 
-class Format(Protocol):
-    """A codec with a quality setting."""
-
-    @property
-    def identity(self) -> str:
-        """Changes when its files would: versions of libraries, options."""
-        ...
-
-    @property
-    def qualities(self) -> range:
-        """Settings, worst and smallest first."""
-        ...
-
-    def encode(self, image: Image.Image, quality: int) -> bytes:
-        """Return the file of an RGB picture; any exception says that it cannot be written."""
-        ...
-
-    def decode(self, data: bytes) -> Image.Image:
-        """Return the RGB picture of a file."""
-        ...
-
-
 @dataclass(frozen=True)
-class PillowFormat:
-    """A `Format` that Pillow or one of its plugins reads and writes."""
+class PillowCodec:
+    """A `Codec` that Pillow or one of its plugins reads and writes."""
 
     format: str
     identity: str
@@ -51,81 +30,81 @@ class PillowFormat:
     qualities: range = range(101)
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
-        """Return the file of an RGB picture."""
+        """Return the file of an RGB image."""
         file = io.BytesIO()
         image.save(file, self.format, quality=quality, **self.options)
         return file.getvalue()
 
     def decode(self, data: bytes) -> Image.Image:
-        """Return the RGB picture of a file."""
+        """Return the RGB image of a file."""
         with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")
 
 
-class PictureCodec(Protocol):
-    """What `OwnFormat` needs of a codec; `dlf.Codec` has it."""
+class ArrayCodec(Protocol):
+    """What `DlfCodec` needs of a codec; `dlf.Codec` has it."""
 
     def encode(self, image: UInt8, quality: int) -> bytes:
         """Compress uint8 (H, W, 3)."""
         ...
 
     def decode(self, data: bytes) -> Image.Image:
-        """Paint the picture."""
+        """Return the image."""
         ...
 
 
 @dataclass(frozen=True)
-class OwnFormat:
-    """A `Format` over `dlf.Codec`; identity: of the model, model: its folder or name, None the package's."""
+class DlfCodec:
+    """A `Codec` over `dlf.Codec`; identity: of the model, model: its folder or name, None the package's."""
 
-    codec: PictureCodec
+    codec: ArrayCodec
     identity: str
     model: str | None = None
     qualities: range = range(101)
 
     def encode(self, image: Image.Image, quality: int) -> bytes:
-        """Return the file of an RGB picture."""
+        """Return the file of an RGB image."""
         return self.codec.encode(np.asarray(image), quality)
 
     def decode(self, data: bytes) -> Image.Image:
-        """Return the RGB picture of a file."""
+        """Return the RGB image of a file."""
         return self.codec.decode(data).convert("RGB")
 
 
-def _jpeg() -> PillowFormat:
+def _jpeg() -> PillowCodec:
     options: dict[str, str | int | bool] = {"subsampling": "4:2:0", "progressive": True, "optimize": True}
     return _built_in("JPEG", "jpg", options, range(1, 96))  # Pillow advises against more than 95
 
 
-def _webp() -> PillowFormat:
+def _webp() -> PillowCodec:
     return _built_in("WEBP", "webp", {"method": 6})
 
 
-def _avif() -> PillowFormat:
+def _avif() -> PillowCodec:
     return _built_in("AVIF", "avif", {"speed": AVIF_SPEED, "subsampling": "4:2:0"})
 
 
-def _jxl() -> PillowFormat:
+def _jxl() -> PillowCodec:
     need("pillow_jxl", "eval")  # registers the format
-    return PillowFormat("JXL", f"jxl {version('pillow-jxl-plugin')}", {"effort": 7})
+    return PillowCodec("JXL", f"jxl {version('pillow-jxl-plugin')}", {"effort": 7})
 
 
-def _heic() -> PillowFormat:
+def _heic() -> PillowCodec:
     plugin = need("pillow_heif", "eval")
     plugin.register_heif_opener()
-    return PillowFormat("HEIF", f"heic {plugin.libheif_version()}")
+    return PillowCodec("HEIF", f"heic {plugin.libheif_version()}")
 
 
 def _built_in(
     kind: str, feature: str, options: Mapping[str, str | int | bool], qualities: range = range(101)
-) -> PillowFormat:
+) -> PillowCodec:
     if not features.check(feature):
         msg = f"this build of Pillow has no {kind}; run: pip install 'dlf-codec[eval]'"
         raise MissingExtra(msg)
-    return PillowFormat(kind, f"{kind} {features.version(feature)} {dict(options)}", options, qualities)
+    return PillowCodec(kind, f"{kind} {features.version(feature)} {dict(options)}", options, qualities)
 
 
-OPENERS: dict[str, Callable[[], Format]] = {
+OPENERS: dict[str, Callable[[], Codec]] = {
     "jpeg": _jpeg,
     "webp": _webp,
     "avif": _avif,
@@ -135,7 +114,7 @@ OPENERS: dict[str, Callable[[], Format]] = {
 """Every common format by name; each opener raises MissingExtra if what it needs is not installed."""
 
 
-def open_format(name: str) -> Format:
+def open_format(name: str) -> Codec:
     """Return a common format by its key in OPENERS.
 
     Raises:

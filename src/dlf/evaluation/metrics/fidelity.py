@@ -1,4 +1,4 @@
-"""Distances and likenesses of two pictures of one size, in numpy: PSNR and MS-SSIM."""
+"""Distances and likenesses of two images of one size, in numpy: PSNR and MS-SSIM."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def _against_ms_ssim(original: UInt8) -> Score:
     """Do what depends on the original alone: its scales, means and variances."""
     count = scales(original.shape[0], original.shape[1])
     weights = np.array(WEIGHTS[:count]) / sum(WEIGHTS[:count])
-    known = []
+    statistics = []
     for x in _pyramid(original, count):
         mean = _blur(x)
-        known.append((x, mean, _blur(x * x) - mean * mean))
+        statistics.append((x, mean, _blur(x * x) - mean * mean))
 
-    def score(picture: UInt8) -> float:
-        if picture.shape != original.shape:
-            msg = f"pictures of shape {original.shape} and {picture.shape} cannot be compared"
+    def score(image: UInt8) -> float:
+        if image.shape != original.shape:
+            msg = f"images of shape {original.shape} and {image.shape} cannot be compared"
             raise ValueError(msg)
         product = np.ones(3)
-        for scale, y in enumerate(_pyramid(picture, count)):
-            x, mean_x, var_x = known[scale]
+        for scale, y in enumerate(_pyramid(image, count)):
+            x, mean_x, var_x = statistics[scale]
             mean_y = _blur(y)
             var_y = _blur(y * y) - mean_y * mean_y
             structure = (2 * (_blur(x * y) - mean_x * mean_y) + C2) / (var_x + var_y + C2)
@@ -63,14 +63,14 @@ def _against_ms_ssim(original: UInt8) -> Score:
 
 
 def scales(height: int, width: int) -> int:
-    """Return how many scales of MS-SSIM a picture has room for, 1..5."""
+    """Return how many scales of MS-SSIM an image has room for, 1..5."""
     side = min(height, width)
     return max(1, sum(side >> scale >= WINDOW for scale in range(len(WEIGHTS))))
 
 
-def _pyramid(picture: UInt8, count: int) -> list[_Map]:
-    """Return the picture at each scale, float64 (3, H >> i, W >> i)."""
-    levels = [np.ascontiguousarray(picture.transpose(2, 0, 1)).astype(np.float64)]
+def _pyramid(image: UInt8, count: int) -> list[_Map]:
+    """Return the image at each scale, float64 (3, H >> i, W >> i)."""
+    levels = [np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float64)]
     while len(levels) < count:
         x = levels[-1]
         x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
@@ -93,5 +93,5 @@ def _blur(x: _Map) -> _Map:
     return x
 
 
-PSNR = Metric("psnr", "PSNR dB", 2, lambda original: lambda picture: psnr(original, picture), identity="psnr")
+PSNR = Metric("psnr", "PSNR dB", 2, lambda original: lambda image: psnr(original, image), identity="psnr")
 MS_SSIM = Metric("ms_ssim", "MS-SSIM", 4, _against_ms_ssim, identity="ms_ssim")

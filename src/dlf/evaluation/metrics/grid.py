@@ -1,4 +1,4 @@
-"""The grid meter: how much of a grid of 2 to 16 pixels a codec leaves in a picture, in numpy.
+"""The grid meter: how much of a grid of 2 to 16 pixels a codec leaves in an image, in numpy.
 
 A layer that enlarges by pixel shuffle can leave a pattern that repeats every 2, 4, 8 or 16 pixels.  It shows
 as lines in the spectrum of the luma, at known frequencies, that the original does not have.
@@ -37,7 +37,7 @@ _Array = NDArray[np.float64]
 def grid_metric(period: int | None = None) -> Metric:
     """Return the metric of all PERIODS together, or of one of them; a ratio, 1 is no grid.
 
-    A picture of which both sides are under SEGMENT pixels has no value (nan).
+    An image of which both sides are under SEGMENT pixels has no value (nan).
     Raises ValueError if there is no such period.
     """
     if period is None:
@@ -54,18 +54,18 @@ def _metric(name: str, title: str, periods: tuple[int, ...]) -> Metric:
 
 
 def _against(original: UInt8, periods: tuple[int, ...]) -> Score:
-    wanted = excess(original, periods)
+    original_excess = excess(original, periods)
 
-    def score(picture: UInt8) -> float:
-        if not wanted.size:
+    def score(image: UInt8) -> float:
+        if not original_excess.size:
             return float("nan")
-        return float(np.exp((excess(picture, periods) - wanted).mean()))
+        return float(np.exp((excess(image, periods) - original_excess).mean()))
 
     return score
 
 
 def excess(rgb: UInt8, periods: tuple[int, ...] = PERIODS) -> _Array:
-    """Return how far the frequencies of grids stand out of their neighbours in a picture, uint8 (H, W, 3).
+    """Return how far the frequencies of grids stand out of their neighbours in an image, uint8 (H, W, 3).
 
     Natural logarithms of ratios of powers, (axes, periods): along the lines, then along the columns; an
     axis of less than SEGMENT pixels is left out.
@@ -79,7 +79,7 @@ def spectrum(lines: _Array) -> _Array:
     """Return the mean power at k / SEGMENT cycles a pixel, k = 0..SEGMENT / 2, of (lines, pixels).
 
     Welch's method (1967): Hann-windowed segments that overlap by at least half, each without its mean; the
-    mean over all segments of all lines, and NOISE on top, so that a flat picture has a spectrum too.
+    mean over all segments of all lines, and NOISE on top, so that a flat image has a spectrum too.
     """
     window = np.hanning(SEGMENT + 1)[:-1]
     spare = lines.shape[1] - SEGMENT
@@ -87,8 +87,8 @@ def spectrum(lines: _Array) -> _Array:
     total = np.zeros(SEGMENT // 2 + 1)
     for start in starts:
         segment = lines[:, start : start + SEGMENT]
-        found = np.fft.rfft((segment - segment.mean(1, keepdims=True)) * window, axis=1)
-        total += (np.square(found.real) + np.square(found.imag)).mean(0)
+        transform = np.fft.rfft((segment - segment.mean(1, keepdims=True)) * window, axis=1)
+        total += (np.square(transform.real) + np.square(transform.imag)).mean(0)
     power: _Array = total / (len(starts) * np.square(window).sum()) + NOISE
     return power
 

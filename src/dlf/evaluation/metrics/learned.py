@@ -14,11 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
 from dlf.errors import MissingExtra
 from dlf.evaluation.metrics.metric import Metric, Score
+from dlf.evaluation.metrics.pixels import extended, png
 from dlf.extras import first_line, loaded, need
 from dlf.records import UInt8
 
@@ -29,7 +27,7 @@ Distance = Callable[["Tensor", "Tensor"], "Tensor"]
 """Of RGB float32 (1, 3, H, W) in [0, 1]."""
 
 SMALLEST_SIDE = 64
-"""A smaller picture is extended by repeating its last line, for AlexNet needs as much."""
+"""A smaller image is extended by repeating its last line, for AlexNet needs as much."""
 
 
 def lpips_metric(network: str, *, random_weights: bool = False) -> Metric:
@@ -72,7 +70,7 @@ def dists_metric(*, random_weights: bool = False) -> Metric:
 
 
 def ssimulacra2_metric() -> Metric:
-    """SSIMULACRA 2.1, up to 100, higher is better; a picture smaller than 8 pixels is extended.
+    """SSIMULACRA 2.1, up to 100, higher is better; an image smaller than 8 pixels is extended.
 
     Raises:
         MissingExtra: the library is not installed.
@@ -80,9 +78,9 @@ def ssimulacra2_metric() -> Metric:
     library = loaded("ssimulacra2", "pip install ssimulacra2")
 
     def against(original: UInt8) -> Score:
-        wanted = _png(_extended(original, 8))
-        return lambda picture: float(
-            library.compute_ssimulacra2(io.BytesIO(wanted), io.BytesIO(_png(_extended(picture, 8))))
+        reference = png(extended(original, 8))
+        return lambda image: float(
+            library.compute_ssimulacra2(io.BytesIO(reference), io.BytesIO(png(extended(image, 8))))
         )
 
     return Metric("ssimulacra2", "SSIMULACRA2", 2, against, identity=f"ssimulacra2 {version('ssimulacra2')}")
@@ -105,45 +103,34 @@ def with_weights(what: str, make: Callable[[], Any]) -> Any:
 class _no_download:
     """Within it torchvision's VGG-16 has random weights, if asked for."""
 
-    def __init__(self, wanted: bool) -> None:
-        self._wanted = wanted
+    def __init__(self, random_weights: bool) -> None:
+        self._active = random_weights
 
     def __enter__(self) -> None:
-        if self._wanted:
+        if self._active:
             self._models = loaded("torchvision.models", "pip install torchvision")
             self._make = self._models.vgg16
             self._models.vgg16 = lambda *args, **options: self._make(weights=None)
 
     def __exit__(self, *error: object) -> None:
-        if self._wanted:
+        if self._active:
             self._models.vgg16 = self._make
 
 
 def _metric(name: str, title: str, identity: str, distance: Distance) -> Metric:
     import torch
 
-    def look(picture: UInt8) -> Tensor:
-        wide = _extended(picture, SMALLEST_SIDE)
+    def prepare(image: UInt8) -> Tensor:
+        wide = extended(image, SMALLEST_SIDE)
         return torch.tensor(wide).permute(2, 0, 1)[None].float() / 255
 
     def against(original: UInt8) -> Score:
-        wanted = look(original)
+        reference = prepare(original)
 
-        def score(picture: UInt8) -> float:
+        def score(image: UInt8) -> float:
             with torch.inference_mode():
-                return float(distance(wanted, look(picture)))
+                return float(distance(reference, prepare(image)))
 
         return score
 
     return Metric(name, title, 4, against, lower_is_better=True, identity=identity)
-
-
-def _extended(picture: UInt8, side: int) -> UInt8:
-    missing = [(0, max(0, side - length)) for length in picture.shape[:2]]
-    return np.pad(picture, [*missing, (0, 0)], mode="edge")
-
-
-def _png(rgb: UInt8) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(rgb).save(file, "PNG", compress_level=0)
-    return file.getvalue()

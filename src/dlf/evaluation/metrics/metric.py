@@ -15,7 +15,7 @@ Score = Callable[[UInt8], float]
 
 
 class Measure(Protocol):
-    """A number that says how good pictures are, one by one (`Metric`) or as a set; fields as there."""
+    """A number that says how good images are, one by one (`Metric`) or as a set; fields as there."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -38,7 +38,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class Metric:
-    """One way to judge a picture.
+    """One way to judge an image.
 
     name: column of the table.  title: heading for people.  digits: decimals shown to them.
     against: takes the original, uint8 (H, W, 3), and returns the function that compares with it; what

@@ -1,6 +1,6 @@
-"""Distances between two sets of pictures, FID and KID, on patches as in HiFiC and MS-ILLM.
+"""Distances between two sets of images, FID and KID, on patches as in HiFiC and MS-ILLM.
 
-Every picture is cut into patches of 256 pixels without overlap, once from the corner and once from 128
+Every image is cut into patches of 256 pixels without overlap, once from the corner and once from 128
 pixels right and down (Mentzer et al. 2020, appendix A.7).  Through torchmetrics.
 """
 
@@ -38,7 +38,7 @@ class SetMetric:
     """A `Measure` of sets.
 
     make: takes the number of patches and returns the object of torchmetrics.  whole: it is an object with
-    `update(name, picture, real=...)` instead, which is given pictures, not patches.  ratio: as of a `Metric`.
+    `update(name, image, real=...)` instead, which is given images, not patches.  ratio: as of a `Metric`.
     """
 
     name: str
@@ -119,19 +119,19 @@ def _checked(
 
 
 def patches(rgb: UInt8) -> UInt8:
-    """Return the patches of a picture at both offsets, uint8 (n, 256, 256, 3); n may be 0."""
-    found = []
+    """Return the patches of an image at both offsets, uint8 (n, 256, 256, 3); n may be 0."""
+    cut = []
     for start in (0, SHIFT):
         part = rgb[start:, start:]
         rows, cols = part.shape[0] // PATCH, part.shape[1] // PATCH
         if rows and cols:
             part = part[: rows * PATCH, : cols * PATCH].reshape(rows, PATCH, cols, PATCH, 3)
-            found.append(part.swapaxes(1, 2).reshape(-1, PATCH, PATCH, 3))
-    return np.concatenate(found) if found else np.empty((0, PATCH, PATCH, 3), np.uint8)
+            cut.append(part.swapaxes(1, 2).reshape(-1, PATCH, PATCH, 3))
+    return np.concatenate(cut) if cut else np.empty((0, PATCH, PATCH, 3), np.uint8)
 
 
 def patch_count(height: int, width: int) -> int:
-    """Return how many patches a picture has."""
+    """Return how many patches an image has."""
     return sum(
         (height - start) // PATCH * ((width - start) // PATCH)
         for start in (0, SHIFT)

@@ -1,7 +1,7 @@
-"""What survives for programs that look at the pictures: faces, text, classes, objects.
+"""What survives for programs that look at the images: faces, text, classes, objects.
 
 Each is a `Metric` whose truth is what the same program finds in the original; where that is nothing, the
-value is not a number and the picture does not count.
+value is not a number and the image does not count.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dlf.errors import MissingExtra
 from dlf.evaluation.metrics.learned import with_weights
 from dlf.evaluation.metrics.metric import Metric, Score
+from dlf.evaluation.metrics.pixels import png
 from dlf.extras import loaded
 from dlf.records import UInt8
 
@@ -30,12 +30,13 @@ SAME = 0.5
 """Overlap (intersection over union) from which two boxes are the same object."""
 
 CONFIDENT = 0.5
+FACE = 0  # label of the only class of a face detector
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """A box with an object of a class, and how sure the detector is, 0..1."""
 
     box: Box
@@ -55,14 +56,14 @@ def faces_metric() -> Metric:
         msg = "this OpenCV has no cascade of faces; run: pip install 'opencv-python-headless<5'"
         raise MissingExtra(msg)
 
-    def find(picture: UInt8) -> list[Box]:
+    def find(image: UInt8) -> list[Detection]:
         # made anew each time, for one cannot be used by two threads
-        found = cv2.CascadeClassifier(str(path)).detectMultiScale(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
-        return [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in found]
+        boxes = cv2.CascadeClassifier(str(path)).detectMultiScale(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+        return [
+            Detection((float(x), float(y), float(x + w), float(y + h)), FACE, 1.0) for x, y, w, h in boxes
+        ]
 
-    return _found_again(
-        "faces", "faces found", f"faces {cv2.__version__}", lambda p: [(b, 0) for b in find(p)]
-    )
+    return _recall("faces", "faces found", f"faces {cv2.__version__}", find)
 
 
 def objects_metric() -> Metric:
@@ -72,14 +73,14 @@ def objects_metric() -> Metric:
     """
     find = torchvision_detector()
 
-    def confident(picture: UInt8) -> list[tuple[Box, int]]:
-        return [(one.box, one.label) for one in find(picture) if one.score > CONFIDENT]
+    def confident(image: UInt8) -> list[Detection]:
+        return [one for one in find(image) if one.score > CONFIDENT]
 
     identity = f"objects {version('torchvision')}"
-    return _found_again("objects", "objects F1", identity, confident, harmonic=True)
+    return _recall("objects", "objects F1", identity, confident, harmonic=True)
 
 
-def torchvision_detector() -> Callable[[UInt8], list[Found]]:
+def torchvision_detector() -> Callable[[UInt8], list[Detection]]:
     """Return Faster R-CNN over ResNet-50 of torchvision, trained on COCO; raises MissingExtra."""
     detection = loaded("torchvision.models.detection", "pip install torchvision")
     model = with_weights(
@@ -89,15 +90,17 @@ def torchvision_detector() -> Callable[[UInt8], list[Found]]:
     return detector(model)
 
 
-def detector(model: Any) -> Callable[[UInt8], list[Found]]:
+def detector(model: Any) -> Callable[[UInt8], list[Detection]]:
     """Return the function that lists what a torchvision detector finds in uint8 (H, W, 3), best first."""
     import torch
 
-    def find(picture: UInt8) -> list[Found]:
+    def find(image: UInt8) -> list[Detection]:
         with torch.inference_mode():
-            found = model([torch.tensor(picture).permute(2, 0, 1).float() / 255])[0]
-        parts = (found[name].tolist() for name in ("boxes", "labels", "scores"))
-        return [Found((b[0], b[1], b[2], b[3]), label, score) for b, label, score in zip(*parts, strict=True)]
+            output = model([torch.tensor(image).permute(2, 0, 1).float() / 255])[0]
+        parts = (output[name].tolist() for name in ("boxes", "labels", "scores"))
+        return [
+            Detection((b[0], b[1], b[2], b[3]), label, score) for b, label, score in zip(*parts, strict=True)
+        ]
 
     return find
 
@@ -115,16 +118,16 @@ def classes_metric() -> Metric:
 
 
 def classifier(model: Any, prepare: Any, identity: str) -> Metric:
-    """Return the metric of a network that gives (1, classes); prepare: picture (1, 3, H, W) to its input."""
+    """Return the metric of a network that gives (1, classes); prepare: image (1, 3, H, W) to its input."""
     import torch
 
-    def name(picture: UInt8) -> int:
+    def name(image: UInt8) -> int:
         with torch.inference_mode():
-            return int(model(prepare(torch.tensor(picture).permute(2, 0, 1)[None])).argmax())
+            return int(model(prepare(torch.tensor(image).permute(2, 0, 1)[None])).argmax())
 
     def against(original: UInt8) -> Score:
-        wanted = name(original)
-        return lambda picture: float(name(picture) == wanted)
+        original_class = name(original)
+        return lambda image: float(name(image) == original_class)
 
     return Metric("classes", "same class", 3, against, identity=identity)
 
@@ -139,25 +142,21 @@ def text_metric() -> Metric:
     if program is None:
         msg = "the metric text needs the program tesseract: install tesseract-ocr"
         raise MissingExtra(msg)
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, errors="replace")
-    release = told.stdout.partition("\n")[0]
+    process = subprocess.run([program, "--version"], capture_output=True, text=True, errors="replace")
+    release = process.stdout.partition("\n")[0]
 
     def against(original: UInt8) -> Score:
-        wanted = read(program, original)
-        return lambda picture: character_error(wanted, read(program, picture)) if wanted else NOTHING
+        text = read(program, original)
+        return lambda image: character_error(text, read(program, image)) if text else NOTHING
 
     return Metric("text", "text error", 3, against, lower_is_better=True, identity=f"text {release}")
 
 
-def read(program: str, picture: UInt8) -> str:
+def read(program: str, image: UInt8) -> str:
     """Return the text that tesseract finds, blanks as one; "" where it fails."""
-    from io import BytesIO
-
-    file = BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
     command = [program, "-", "-", "--psm", "11"]
-    done = subprocess.run(command, input=file.getvalue(), capture_output=True)
-    return " ".join(done.stdout.decode(errors="replace").split())
+    process = subprocess.run(command, input=png(image), capture_output=True)
+    return " ".join(process.stdout.decode(errors="replace").split())
 
 
 def character_error(wanted: str, found: str) -> float:
@@ -167,39 +166,39 @@ def character_error(wanted: str, found: str) -> float:
     return min(1.0, wrong / len(wanted))
 
 
-def _found_again(
+def _recall(
     name: str,
     title: str,
     identity: str,
-    find: Callable[[UInt8], list[tuple[Box, int]]],
+    find: Callable[[UInt8], list[Detection]],
     *,
     harmonic: bool = False,
 ) -> Metric:
     """Make the metric of a detector: recall, or F1 if harmonic."""
 
     def against(original: UInt8) -> Score:
-        wanted = find(original)
+        truth = find(original)
 
-        def score(picture: UInt8) -> float:
-            if not wanted:
+        def score(image: UInt8) -> float:
+            if not truth:
                 return NOTHING
-            found = find(picture)
-            same = matches(wanted, found)
-            return 2 * same / (len(wanted) + len(found)) if harmonic else same / len(wanted)
+            detections = find(image)
+            same = matches(truth, detections)
+            return 2 * same / (len(truth) + len(detections)) if harmonic else same / len(truth)
 
         return score
 
     return Metric(name, title, 3, against, identity=identity)
 
 
-def matches(wanted: Sequence[tuple[Box, int]], found: Sequence[tuple[Box, int]]) -> int:
-    """Return how many of `wanted` have a box of the same class in `found`, each used once, best first."""
+def matches(truth: Sequence[Detection], detections: Sequence[Detection]) -> int:
+    """Return how many of `truth` have a box of the same class in `detections`, each used once, best first."""
     pairs = sorted(
         (
-            (overlap(a, b), i, j)
-            for i, (a, x) in enumerate(wanted)
-            for j, (b, y) in enumerate(found)
-            if x == y
+            (overlap(a.box, b.box), i, j)
+            for i, a in enumerate(truth)
+            for j, b in enumerate(detections)
+            if a.label == b.label
         ),
         reverse=True,
     )

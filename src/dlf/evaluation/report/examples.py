@@ -1,10 +1,9 @@
-"""Pictures for the report: every codec at every target, and where the bits of our own files went."""
+"""Images for the report: every codec at every target, and where the bits of our own files went."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,11 +11,12 @@ from PIL import Image
 
 from dlf.errors import DlfError
 from dlf.evaluation.bits import Map, Spent, spent
-from dlf.evaluation.codecs.candidates import Coder
-from dlf.evaluation.codecs.formats import OwnFormat
-from dlf.evaluation.dataset import Picture
+from dlf.evaluation.codecs.fitting import ScaledCodec
+from dlf.evaluation.codecs.formats import DlfCodec
+from dlf.evaluation.comparison import Comparison
+from dlf.evaluation.image_bench import ImageBench
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.runner import Bench, Experiment
+from dlf.evaluation.results import Results
 from dlf.geometry import CELL, WINDOW_PIXELS
 from dlf.records import UInt8
 
@@ -27,7 +27,7 @@ LONGEST = 1600
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture as a data URI, and what to say about it."""
+    """An image as a data URI, and what to say about it."""
 
     image: str
     caption: str
@@ -57,7 +57,7 @@ class Bits:
 
 @dataclass(frozen=True)
 class Example:
-    """One picture; targets: tiles by target and codec; bits: by target."""
+    """One image; targets: tiles by target and codec; bits: by target."""
 
     name: str
     width: int
@@ -67,58 +67,58 @@ class Example:
     bits: dict[str, Bits] = field(default_factory=dict)
 
 
-def examples(experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row]) -> list[Example]:
-    """Return the pictures that have results, painted from the kept files; raises OSError."""
-    made = []
-    for picture in pictures:
-        mine = [row for row in rows if row.picture == picture.name and not row.error]
-        if not mine:
+def examples(results: Results, count: int) -> list[Example]:
+    """Return those of the first `count` images that have results, from the kept files; raises OSError."""
+    comparison, shown = results.comparison, []
+    for image in results.images[:count]:
+        rows = [row for row in results.rows if row.picture == image.name and not row.error]
+        if not rows:
             continue
-        bench = Bench(experiment, picture)
+        bench = ImageBench(comparison, image)
         height, width = bench.original.shape[:2]
-        example = Example(picture.name, width, height, _shown(bench.original))
-        for row in mine:
-            tile = Tile(_shown(bench.paint(row)), _caption(row, experiment))
+        example = Example(image.name, width, height, _shown(bench.original))
+        for row in rows:
+            tile = Tile(_shown(bench.decoded(row)), _caption(row, comparison))
             example.targets.setdefault(row.target, {})[row.codec] = tile
-            if row.target not in example.bits and (found := _bits(experiment, bench, row)):
-                example.bits[row.target] = found
-        made.append(example)
-    return made
+            if row.target not in example.bits and (bits := _bits(bench, row)):
+                example.bits[row.target] = bits
+        shown.append(example)
+    return shown
 
 
-def _caption(row: Row, experiment: Experiment) -> str:
-    scores = [f"{m.title} {row.scores[m.name]:.{m.digits}f}" for m in experiment.metrics]
+def _caption(row: Row, comparison: Comparison) -> str:
+    scores = [f"{m.title} {row.scores[m.name]:.{m.digits}f}" for m in comparison.metrics]
     scale = "" if row.scale == "1" else f", coded at {row.scale} of the size"
     over = ", over the target" if row.over_budget else ""
     return f"{row.codec}: {row.size:,} bytes, {row.bpp:.4f} bpp{over}{scale}; {', '.join(scores)}"
 
 
-def _bits(experiment: Experiment, bench: Bench, row: Row) -> Bits | None:
+def _bits(bench: ImageBench, row: Row) -> Bits | None:
     """Return where the bits of a file went, None if it is not one of ours."""
-    candidate = next(c for c in experiment.candidates if c.name == row.codec)
+    compared = bench.comparison.codec(row.codec)
     data = bench.kept(row)
-    if data is None or not isinstance(candidate, Coder) or not isinstance(candidate.format, OwnFormat):
+    if data is None or not isinstance(compared, ScaledCodec) or not isinstance(compared.codec, DlfCodec):
         return None
     try:
-        found = spent(candidate.format.model, data)
+        usage = spent(compared.codec.model, data)
     except DlfError:  # the file is there but was damaged since
         return None
-    rows, cols = found.cells.shape
-    most = found.cells.max()
-    image = Image.fromarray(_coloured(found.cells / max(most, 1e-9)))
+    rows, cols = usage.cells.shape
+    most = usage.cells.max()
+    image = Image.fromarray(_coloured(usage.cells / max(most, 1e-9)))
     caption = (
-        f"{row.codec}: {found.windows.sum():.0f} bits of tokens, {found.cells.sum():.0f} of detail, "
+        f"{row.codec}: {usage.windows.sum():.0f} bits of tokens, {usage.cells.sum():.0f} of detail, "
         f"at most {most:.0f} in a cell; {row.size} bytes in all"
     )
-    return Bits(_uri(image, "PNG"), (cols * CELL, rows * CELL), caption, _windows(found))
+    return Bits(_uri(image, "PNG"), (cols * CELL, rows * CELL), caption, _windows(usage))
 
 
-def _windows(found: Spent) -> list[Window]:
+def _windows(usage: Spent) -> list[Window]:
     ratio = WINDOW_PIXELS // CELL
     windows = []
-    for y, x in np.ndindex(*found.tokens.shape):
-        cells = found.cells[y * ratio : (y + 1) * ratio, x * ratio : (x + 1) * ratio]
-        spent_on = int(found.tokens[y, x]), float(found.windows[y, x]), float(cells.sum())
+    for y, x in np.ndindex(*usage.tokens.shape):
+        cells = usage.cells[y * ratio : (y + 1) * ratio, x * ratio : (x + 1) * ratio]
+        spent_on = int(usage.tokens[y, x]), float(usage.windows[y, x]), float(cells.sum())
         windows.append(Window(x * WINDOW_PIXELS, y * WINDOW_PIXELS, WINDOW_PIXELS, *spent_on))
     return windows
 

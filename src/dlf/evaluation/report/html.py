@@ -11,7 +11,7 @@ from string import Template
 
 from dlf.evaluation.report.examples import Example
 from dlf.evaluation.report.plots import Plot, label
-from dlf.evaluation.report.published import PublishedPoint, PublishedRate
+from dlf.evaluation.report.published import Published
 from dlf.evaluation.report.tables import (
     COMPLEXITY,
     RATIOS,
@@ -25,20 +25,20 @@ from dlf.evaluation.report.tables import (
     rows_table,
 )
 from dlf.evaluation.results import Results
-from dlf.evaluation.runner import Experiment
 from dlf.extras import need
+
+NOTHING = Published()
 
 
 def page(
-    found: Results,
-    experiment: Experiment,
+    results: Results,
     drawn: Sequence[Plot],
-    pictures: Sequence[Example],
-    published: tuple[Sequence[PublishedPoint], Sequence[PublishedRate]] = ((), ()),
+    shown: Sequence[Example],
+    published: Published = NOTHING,
 ) -> str:
     """Return the page.
 
-    drawn: plots to show.  pictures: to compare.  published: numbers of others, shown as such.
+    drawn: plots to show.  shown: images to compare.  published: numbers of others, shown as such.
 
     Raises:
         MissingExtra: plotly is not installed.
@@ -46,14 +46,14 @@ def page(
     need("plotly", "eval")
     from plotly.offline import get_plotlyjs
 
-    words, *reasons = bd_words(found) if found.differences else [""]
-    targets = [target.label for target in experiment.targets]
+    words, *reasons = bd_words(results) if results.differences else [""]
+    targets = [target.label for target in results.comparison.targets]
     data = {
         "plots": [_plot(plot) for plot in drawn],
-        "examples": [asdict(example) for example in pictures],
+        "examples": [asdict(example) for example in shown],
         "middle": targets[len(targets) // 2],
     }
-    hint = "Dashed curves are published by others and were not measured here." if published[0] else ""
+    hint = "Dashed curves are published by others and were not measured here." if published.points else ""
     return Template(
         _part("page.html")
     ).substitute(
@@ -61,16 +61,18 @@ def page(
         script=_part("page.js"),
         plotly=get_plotlyjs(),
         data=json.dumps(data).replace("<", "\\u003c"),  # no name may end the script element
-        explanation=html.escape(explanation(found, experiment)),
+        explanation=html.escape(explanation(results)),
         hint=hint,
-        means=_table(means_table(found)),
-        rates=f"{_table(bd_table(found))}<p>{html.escape(words)}</p>{_list(r[2:] for r in reasons if r)}",
-        ratios=_ratios(found),
-        complexity=_complexity(found),
-        published=_published(*published),
-        notes=f"<section><h2>Left out and failed</h2>{_list(found.notes)}</section>" if found.notes else "",
-        count=len(found.rows),
-        rows=_table(rows_table(found)),
+        means=_table(means_table(results)),
+        rates=f"{_table(bd_table(results))}<p>{html.escape(words)}</p>{_list(r[2:] for r in reasons if r)}",
+        ratios=_ratios(results),
+        complexity=_complexity(results),
+        published=_published(published),
+        notes=f"<section><h2>Left out and failed</h2>{_list(results.notes)}</section>"
+        if results.notes
+        else "",
+        count=len(results.rows),
+        rows=_table(rows_table(results)),
     )
 
 
@@ -85,25 +87,29 @@ def _plot(plot: Plot) -> dict[str, object]:
     return {"title": plot.title, "axis": plot.axis, "lines": lines}
 
 
-def _ratios(found: Results) -> str:
-    if not found.hull_ratios:
+def _ratios(results: Results) -> str:
+    if not results.hull_ratios:
         return ""
-    table = _table(ratio_table(found))
+    table = _table(ratio_table(results))
     return f"<section><h2>Against the best format</h2>{table}<p>{html.escape(RATIOS)}</p></section>"
 
 
-def _complexity(found: Results) -> str:
-    if not found.complexity:
+def _complexity(results: Results) -> str:
+    if not results.complexity:
         return ""
-    table = _table(complexity_table(found.complexity))
+    table = _table(complexity_table(results.complexity))
     return f"<section><h2>Complexity</h2>{table}<p>{html.escape(COMPLEXITY)}</p></section>"
 
 
-def _published(points: Sequence[PublishedPoint], rates: Sequence[PublishedRate]) -> str:
-    if not points and not rates:
+def _published(published: Published) -> str:
+    if published == NOTHING:
         return ""
-    values = [[p.codec, p.metric, p.reading, p.source, f"{p.bpp:g}", f"{p.value:g}"] for p in points]
-    differences = [[r.codec, r.anchor, r.metric, r.reading, r.source, f"{r.percent:+g} %"] for r in rates]
+    values = [
+        [p.codec, p.metric, p.reading, p.source, f"{p.bpp:g}", f"{p.value:g}"] for p in published.points
+    ]
+    differences = [
+        [r.codec, r.anchor, r.metric, r.reading, r.source, f"{r.percent:+g} %"] for r in published.rates
+    ]
     return (
         "<section><h2>Published by others</h2><p>Not measured here; protocols may differ. Plot: centre of a "
         "marker in the authors' plot; eye: read off a plot by eye; computed: from published points.</p>"

@@ -47,23 +47,23 @@ class Plot:
         return f"{self.title} ({'1 is best' if self.ratio else f'{better} is better'})"
 
 
-def plots(found: Results, published: Sequence[PublishedPoint] = ()) -> list[Plot]:
+def plots(results: Results, published: Sequence[PublishedPoint] = ()) -> list[Plot]:
     """Return a plot for each metric that was measured or published."""
-    made = []
-    for metric in found.metrics:
+    drawn = []
+    for metric in results.metrics:
         lines = []
-        for codec, points in found.curves.items():
+        for codec, points in results.curves.items():
             values = [(p.bpp, p.scores[metric.name]) for p in points if metric.name in p.scores]
             lines.append(Line(codec, sorted(value for value in values if abs(value[1]) < float("inf"))))
-        made.append(Plot(metric.name, metric.title, metric.lower_is_better, lines, metric.ratio))
+        drawn.append(Plot(metric.name, metric.title, metric.lower_is_better, lines, metric.ratio))
     for name in dict.fromkeys(point.metric for point in published):
         lines = _published([point for point in published if point.metric == name])
-        same = next((plot for plot in made if plot.metric == name), None)
+        same = next((plot for plot in drawn if plot.metric == name), None)
         if same is not None:
             same.lines.extend(lines)
         else:  # every metric that is published is a distance
-            made.append(Plot(name, TITLES.get(name, name), True, lines))
-    return made
+            drawn.append(Plot(name, TITLES.get(name, name), True, lines))
+    return drawn
 
 
 def _published(points: Sequence[PublishedPoint]) -> list[Line]:
@@ -105,11 +105,11 @@ def draw(plot: Plot) -> dict[str, bytes]:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize=8)
-    made = {}
+    files = {}
     for kind in ("png", "svg"):
         file = io.BytesIO()
         # without a date and with steady names inside, so that the same results give the same files
         with rc_context({"svg.hashsalt": plot.metric}):
             figure.savefig(file, format=kind, dpi=DOTS, metadata={"Date": None} if kind == "svg" else None)
-        made[kind] = file.getvalue()
-    return made
+        files[kind] = file.getvalue()
+    return files

@@ -39,6 +39,19 @@ class PublishedRate:
     source: str
 
 
+@dataclass(frozen=True)
+class Published:
+    """What others published for one data set."""
+
+    points: tuple[PublishedPoint, ...] = ()
+    rates: tuple[PublishedRate, ...] = ()
+
+
+def published_for(dataset: str | None) -> Published:
+    """Return the numbers for a data set; nothing for None."""
+    return Published() if dataset is None else Published(tuple(points(dataset)), tuple(rates(dataset)))
+
+
 def datasets() -> list[str]:
     """Return the names of the data sets that there are curves of."""
     return list(dict.fromkeys(point.dataset for point in points()))
@@ -46,16 +59,16 @@ def datasets() -> list[str]:
 
 def points(dataset: str | None = None) -> list[PublishedPoint]:
     """Return the points of all curves, or of those of one data set."""
-    made = []
-    for c in _lines(CURVES, dataset):
-        bpp, value = float(c.pop("bpp")), float(c.pop("value"))
-        made.append(PublishedPoint(**c, bpp=bpp, value=value))
-    return made
+    curve_points = []
+    for cells in _lines(CURVES, dataset):
+        bpp, value = float(cells.pop("bpp")), float(cells.pop("value"))
+        curve_points.append(PublishedPoint(**cells, bpp=bpp, value=value))
+    return curve_points
 
 
 def rates(dataset: str | None = None) -> list[PublishedRate]:
     """Return the rate differences, or those of one data set."""
-    return [PublishedRate(percent=float(c.pop("percent")), **c) for c in _lines(RATES, dataset)]
+    return [PublishedRate(percent=float(cells.pop("percent")), **cells) for cells in _lines(RATES, dataset)]
 
 
 def _lines(name: str, dataset: str | None) -> list[dict[str, str]]:

@@ -1,35 +1,43 @@
-"""Sheets of pictures side by side."""
+"""Sheets of images side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dlf.evaluation.dataset import Picture
+from dlf.evaluation.comparison import Comparison
+from dlf.evaluation.image_bench import ImageBench
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.runner import Bench, Experiment
+from dlf.evaluation.results import Results
 
 CAPTION, GAP, FONT_SIZE = 22, 6, 15  # pixels
 
 
-def contact_sheet(
-    experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row], target: str, columns: int = 2
-) -> Image.Image | None:
-    """Return the originals beside the first `columns` codecs at one target, a line for each picture.
+@dataclass(frozen=True)
+class Tile:
+    """An image and what stands above it."""
 
-    rows: of the experiment; a picture without any result is left out, and None is returned if all are.
+    caption: str
+    image: Image.Image
+
+
+def contact_sheet(results: Results, count: int, target: str, columns: int = 2) -> Image.Image | None:
+    """Return the first `count` originals beside the first `columns` codecs at one target, a line for each.
+
+    An image without any result is left out, and None is returned if all are.
     """
-    known = {row.key: row for row in rows if not row.error}
-    codecs = [candidate.name for candidate in experiment.ordered[:columns]]
+    by_key = {row.key: row for row in results.rows if not row.error}
+    codecs = [codec.name for codec in results.comparison.ordered[:columns]]
     strips = []
-    for picture in pictures:
-        found = [known[key] for codec in codecs if (key := (picture.name, target, codec)) in known]
-        if not found:
+    for image in results.images[:count]:
+        rows = [by_key[key] for codec in codecs if (key := (image.name, target, codec)) in by_key]
+        if not rows:
             continue
-        bench = Bench(experiment, picture)
-        tiles = [(picture.name, Image.fromarray(bench.original))]
-        tiles += [(caption(row, experiment), Image.fromarray(bench.paint(row))) for row in found]
+        bench = ImageBench(results.comparison, image)
+        tiles = [Tile(image.name, Image.fromarray(bench.original))]
+        tiles += [Tile(caption(row, results.comparison), Image.fromarray(bench.decoded(row))) for row in rows]
         strips.append(strip(tiles))
     return stacked(strips) if strips else None
 
@@ -45,24 +53,24 @@ def stacked(strips: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def caption(row: Row, experiment: Experiment) -> str:
+def caption(row: Row, comparison: Comparison) -> str:
     """Return codec, size and one metric of a row."""
-    metric = experiment.judging
+    metric = comparison.judging
     return (
         f"{row.codec}  {row.size:,} bytes  {row.bpp:.4f} bpp  "
         f"{metric.title} {row.scores[metric.name]:.{metric.digits}f}"
     )
 
 
-def strip(tiles: Sequence[tuple[str, Image.Image]], font_size: int = FONT_SIZE) -> Image.Image:
-    """Put pictures of one size side by side, each under its caption; font_size: pixels."""
-    width, height = tiles[0][1].size
+def strip(tiles: Sequence[Tile], font_size: int = FONT_SIZE) -> Image.Image:
+    """Put images of one size side by side, each under its caption; font_size: pixels."""
+    width, height = tiles[0].image.size
     result = Image.new("RGB", (len(tiles) * (width + GAP) - GAP, CAPTION + height + GAP), "white")
     font = ImageFont.load_default(font_size)
-    for column, (caption, image) in enumerate(tiles):
+    for column, tile in enumerate(tiles):
         left = column * (width + GAP)
         label = Image.new("RGB", (width, CAPTION), "white")
-        ImageDraw.Draw(label).text((2, 2), caption, fill="black", font=font)
+        ImageDraw.Draw(label).text((2, 2), tile.caption, fill="black", font=font)
         result.paste(label, (left, 0))
-        result.paste(image, (left, CAPTION))
+        result.paste(tile.image, (left, CAPTION))
     return result

@@ -14,7 +14,6 @@ from dlf.evaluation.curves import (
 )
 from dlf.evaluation.metrics.metric import Measure
 from dlf.evaluation.results import Results
-from dlf.evaluation.runner import Experiment
 
 DOUBTFUL = 0.5
 """Overlap of two curves below which a rate difference is marked."""
@@ -51,59 +50,60 @@ class Table:
         return [f"| {' | '.join(cells)} |" for cells in (self.titles, rule, *self.lines)]
 
 
-def summary(found: Results, experiment: Experiment) -> str:
+def summary(results: Results) -> str:
     """Return all of it as Markdown."""
-    parts = ["# Evaluation", "", *means_table(found).markdown(), "", explanation(found, experiment), ""]
-    if found.hull_ratios:
-        parts += ["## Against the best format", "", *ratio_table(found).markdown(), "", RATIOS, ""]
-    if found.differences:
-        parts += ["## BD-rate", "", *bd_table(found).markdown(), "", *bd_words(found), ""]
-    if found.complexity:
-        parts += ["## Complexity", "", *complexity_table(found.complexity).markdown(), "", COMPLEXITY, ""]
-    if found.notes:
-        parts += ["## Left out and failed", "", *(f"- {note}" for note in found.notes), ""]
+    parts = ["# Evaluation", "", *means_table(results).markdown(), "", explanation(results), ""]
+    if results.hull_ratios:
+        parts += ["## Against the best format", "", *ratio_table(results).markdown(), "", RATIOS, ""]
+    if results.differences:
+        parts += ["## BD-rate", "", *bd_table(results).markdown(), "", *bd_words(results), ""]
+    if results.complexity:
+        parts += ["## Complexity", "", *complexity_table(results.complexity).markdown(), "", COMPLEXITY, ""]
+    if results.notes:
+        parts += ["## Left out and failed", "", *(f"- {note}" for note in results.notes), ""]
     return "\n".join(parts)
 
 
-def explanation(found: Results, experiment: Experiment) -> str:
+def explanation(results: Results) -> str:
     """Say what the means are."""
-    if not found.pictures:
+    if not results.pictures:
         return "There are no means, for no picture has every result."
-    plural = "" if found.pictures == 1 else "s"
+    plural = "" if results.pictures == 1 else "s"
     return (
-        f"Means over {found.pictures} picture{plural}, those with every result. bpp: bits of the file a "
+        f"Means over {results.pictures} picture{plural}, those with every result. bpp: bits of the file a "
         "pixel. Every codec has at most the bytes of the target, a format that may be scaled down before "
-        f"coding at the scale that is best by {experiment.judging.title}; over: pictures for which even its "
-        "smallest file is larger. Seconds: of the chosen setting alone, while other work ran beside it."
+        f"coding at the scale that is best by {results.comparison.judging.title}; over: pictures for which "
+        "even its smallest file is larger. Seconds: of the chosen setting alone, while other work ran "
+        "beside it."
     )
 
 
-def means_table(found: Results) -> Table:
+def means_table(results: Results) -> Table:
     """Return the table of means, a line for each target and codec."""
-    titles = ["codec", "target", "bpp", *(m.title for m in found.metrics), "over", "encode s", "decode s"]
+    titles = ["codec", "target", "bpp", *(m.title for m in results.metrics), "over", "encode s", "decode s"]
     lines = []
-    targets = dict.fromkeys(point.target for points in found.curves.values() for point in points)
+    targets = dict.fromkeys(point.target for points in results.curves.values() for point in points)
     for target in targets:
-        for codec, points in found.curves.items():
+        for codec, points in results.curves.items():
             for point in points:
                 if point.target == target:
-                    values = [_value(point.scores.get(m.name), m) for m in found.metrics]
+                    values = [_value(point.scores.get(m.name), m) for m in results.metrics]
                     times = [f"{s:.3f}" if s else "" for s in (point.encode_s, point.decode_s)]
                     over = str(point.over_budget or "")
                     lines.append([codec, target, f"{point.bpp:.4f}", *values, over, *times])
     return Table(titles, lines)
 
 
-def rows_table(found: Results) -> Table:
+def rows_table(results: Results) -> Table:
     """Return the table of all rows."""
-    titles = ["picture", "codec", "target", "bytes", "bpp", *(m.title for m in found.metrics)]
+    titles = ["picture", "codec", "target", "bytes", "bpp", *(m.title for m in results.metrics)]
     lines = []
-    for row in found.rows:
+    for row in results.rows:
         start = [row.picture, row.codec, row.target]
         if row.error:
-            lines.append([*start, "", "", *[""] * len(found.metrics)])
+            lines.append([*start, "", "", *[""] * len(results.metrics)])
             continue
-        values = [_value(row.scores.get(m.name), m) for m in found.metrics]
+        values = [_value(row.scores.get(m.name), m) for m in results.metrics]
         lines.append([*start, str(row.size), f"{row.bpp:.4f}", *values])
     return Table(titles, lines, words=2)
 
@@ -112,25 +112,25 @@ def _value(value: float | None, metric: Measure) -> str:
     return "" if value is None or isnan(value) else f"{value:.{metric.digits}f}"
 
 
-def bd_table(found: Results) -> Table:
+def bd_table(results: Results) -> Table:
     """Return the table of rate differences, a line for each anchor and codec."""
     by_pair: dict[tuple[str, str], dict[str, Difference]] = {}
-    for difference in found.differences:
+    for difference in results.differences:
         by_pair.setdefault((difference.anchor, difference.codec), {})[difference.metric] = difference
     lines = []
-    metrics = [metric for metric in found.metrics if not metric.ratio]
+    metrics = [metric for metric in results.metrics if not metric.ratio]
     for (anchor, codec), by_metric in by_pair.items():
         cells = [difference_text(by_metric[m.name]) if m.name in by_metric else "" for m in metrics]
         lines.append([anchor, codec, *cells])
     return Table(["anchor", "codec", *(m.title for m in metrics)], lines, words=2)
 
 
-def ratio_table(found: Results) -> Table:
+def ratio_table(results: Results) -> Table:
     """Return the table of ratios to the best format, a line for each codec and target."""
     by_pair: dict[tuple[str, str], dict[str, HullRatio]] = {}
-    for one in found.hull_ratios:
+    for one in results.hull_ratios:
         by_pair.setdefault((one.codec, one.target), {})[one.metric] = one
-    metrics = [m for m in found.metrics if any(m.name in by_metric for by_metric in by_pair.values())]
+    metrics = [m for m in results.metrics if any(m.name in by_metric for by_metric in by_pair.values())]
     titles = ["codec", "target", *(f"{m.title} {'<' if m.lower_is_better else '>'}" for m in metrics), "over"]
     lines = []
     for pair, by_metric in by_pair.items():
@@ -149,20 +149,20 @@ def difference_text(difference: Difference) -> str:
     return f"{rate.percent:+.1f} %{doubt} (overlap {100 * rate.overlap:.0f} %)"
 
 
-def bd_words(found: Results) -> list[str]:
+def bd_words(results: Results) -> list[str]:
     """Say what the rate differences are; then why some are not there, as a Markdown list."""
     words = (
         "Bytes for the same quality compared with the anchor: -50 % is half of them. Overlap: share of the "
         "qualities spanned by both curves that both reach; ? marks less than a half."
     )
-    if any(difference.anchor == HULL for difference in found.differences):
+    if any(difference.anchor == HULL for difference in results.differences):
         words += f" {HULL}: for each picture, target and metric the best of the common formats."
-    dropped = sum(d.rate.dropped for d in found.differences if d.rate)
+    dropped = sum(d.rate.dropped for d in results.differences if d.rate)
     if dropped:
         words += f" {dropped} points at which more bytes gave no better quality are left out."
     reasons = [
         f"- {d.codec} against {d.anchor}, {d.metric}: no rate difference: {d.reason}"
-        for d in found.differences
+        for d in results.differences
         if d.rate is None
     ]
     return [words, *([""] if reasons else []), *reasons]
