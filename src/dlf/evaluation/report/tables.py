@@ -13,6 +13,7 @@ from dlf.evaluation.curves import (
     HullRatio,
 )
 from dlf.evaluation.metrics.metric import Measure
+from dlf.evaluation.report.published import PublishedPoint, PublishedRate
 from dlf.evaluation.results import Results
 
 DOUBTFUL = 0.5
@@ -56,7 +57,9 @@ def summary(results: Results) -> str:
     if results.hull_ratios:
         parts += ["## Against the best format", "", *ratio_table(results).markdown(), "", RATIOS, ""]
     if results.differences:
-        parts += ["## BD-rate", "", *bd_table(results).markdown(), "", *bd_words(results), ""]
+        parts += ["## BD-rate", "", *bd_table(results).markdown(), "", bd_explanation(results), ""]
+        if reasons := bd_reasons(results):
+            parts += [*(f"- {reason}" for reason in reasons), ""]
     if results.complexity:
         parts += ["## Complexity", "", *complexity_table(results.complexity).markdown(), "", COMPLEXITY, ""]
     if results.notes:
@@ -149,8 +152,8 @@ def difference_text(difference: Difference) -> str:
     return f"{rate.percent:+.1f} %{doubt} (overlap {100 * rate.overlap:.0f} %)"
 
 
-def bd_words(results: Results) -> list[str]:
-    """Say what the rate differences are; then why some are not there, as a Markdown list."""
+def bd_explanation(results: Results) -> str:
+    """Say what the rate differences are."""
     words = (
         "Bytes for the same quality compared with the anchor: -50 % is half of them. Overlap: share of the "
         "qualities spanned by both curves that both reach; ? marks less than a half."
@@ -160,12 +163,16 @@ def bd_words(results: Results) -> list[str]:
     dropped = sum(d.rate.dropped for d in results.differences if d.rate)
     if dropped:
         words += f" {dropped} points at which more bytes gave no better quality are left out."
-    reasons = [
-        f"- {d.codec} against {d.anchor}, {d.metric}: no rate difference: {d.reason}"
+    return words
+
+
+def bd_reasons(results: Results) -> list[str]:
+    """Say why some rate differences are not there."""
+    return [
+        f"{d.codec} against {d.anchor}, {d.metric}: no rate difference: {d.reason}"
         for d in results.differences
         if d.rate is None
     ]
-    return [words, *([""] if reasons else []), *reasons]
 
 
 def complexity_table(costs: Sequence[CodecComplexity]) -> Table:
@@ -182,3 +189,19 @@ def complexity_table(costs: Sequence[CodecComplexity]) -> Table:
     titles = ["codec", "stage", "parameters", "file MB", "encode GMAC", "decode GMAC"]
     titles += ["encode s", "decode s", "encode peak MB", "decode peak MB"]
     return Table(titles, lines, words=2)
+
+
+def published_points_table(points: Sequence[PublishedPoint]) -> Table:
+    """Return the table of points that others published."""
+    titles = ["codec", "metric", "reading", "source", "bpp", "value"]
+    return Table(
+        titles, [[p.codec, p.metric, p.reading, p.source, f"{p.bpp:g}", f"{p.value:g}"] for p in points], 4
+    )
+
+
+def published_rates_table(rates: Sequence[PublishedRate]) -> Table:
+    """Return the table of rate differences that others published."""
+    titles = ["codec", "anchor", "metric", "reading", "source", "BD-rate"]
+    return Table(
+        titles, [[r.codec, r.anchor, r.metric, r.reading, r.source, f"{r.percent:+g} %"] for r in rates], 5
+    )
