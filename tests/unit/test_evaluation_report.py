@@ -26,6 +26,11 @@ from dlf.evaluation.report import published
 from dlf.evaluation.report.plots import Line, Plot, draw, label
 from dlf.records import UInt8
 
+TITLES_AND_TOOLBARS = """[...document.querySelectorAll('.plot')].map((box) =>
+    box.querySelector('.modebar').getBoundingClientRect().left
+    - box.querySelector('.gtitle').getBoundingClientRect().right)"""
+"""Pixels between the title of each plot and the toolbar at its right."""
+
 MOCK = [sys.executable, str(Path(__file__).parents[1] / "mock_cli.py")]
 
 
@@ -176,7 +181,7 @@ def test_the_page_in_a_browser(report: Path) -> None:
             page.emulate_media(color_scheme=scheme)
             page.reload()
             page.wait_for_selector(".plot .main-svg")
-            widths = page.run(
+            widths = page.evaluate(
                 "[...document.querySelectorAll('.plot')].map((box) => "
                 "box.querySelector('.main-svg').getBoundingClientRect().width - box.clientWidth)"
             )
@@ -184,15 +189,22 @@ def test_the_page_in_a_browser(report: Path) -> None:
             assert max(map(abs, widths)) < 2
             fill = "getComputedStyle(document.querySelector('.plot .main-svg')).backgroundColor"
             ink = "getComputedStyle(document.querySelector('.plot .gtitle')).fill"
-            assert page.run(fill) == "rgba(0, 0, 0, 0)"
-            levels = [int(level) for level in re.findall(r"\d+", page.run(ink))[:3]]
+            assert page.evaluate(fill) == "rgba(0, 0, 0, 0)"
+            levels = [int(level) for level in re.findall(r"\d+", page.evaluate(ink))[:3]]
             assert (max(levels) < 100) if light else (min(levels) > 155)
-        before = page.run("document.getElementById('left-image').style.clipPath")
+        for width in (1200, 390):  # also as wide as a telephone
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(300)
+            gaps = page.evaluate(TITLES_AND_TOOLBARS)
+            assert len(gaps) == 4
+            assert min(gaps) > 0, gaps
+        page.set_viewport_size({"width": 1200, "height": 900})
+        before = page.evaluate("document.getElementById('left-image').style.clipPath")
         slider = page.locator("#slider")
         box = slider.bounding_box()
         assert box is not None
         slider.click(position={"x": box["width"] * 0.25, "y": box["height"] / 2})
-        after = page.run("document.getElementById('left-image').style.clipPath")
+        after = page.evaluate("document.getElementById('left-image').style.clipPath")
         assert before == "inset(0px 50% 0px 0px)"
         assert float(after.split()[1].rstrip("%")) == pytest.approx(75, abs=1.5)
         page.select_option("#left", "original")
@@ -200,7 +212,7 @@ def test_the_page_in_a_browser(report: Path) -> None:
         page.select_option("#target", "2")
         assert "bytes" in page.locator("#right-caption").inner_text()
         assert page.locator("#bits-windows span").count() >= 1
-        assert page.run("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
         browser.close()
     assert said == []
     assert [url for url in asked if not url.startswith(("data:", "file:", "blob:"))] == []

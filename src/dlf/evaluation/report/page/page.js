@@ -19,18 +19,19 @@ function drawPlots() {
       };
     });
     const layout = {
-      title: { text: plot.title }, font: { color: ink }, paper_bgcolor: clear, plot_bgcolor: clear,
+      // at the left, for the toolbar stands at the right
+      title: { text: plot.title, x: 0, xref: "paper", xanchor: "left" }, font: { color: ink }, paper_bgcolor: clear, plot_bgcolor: clear,
       xaxis: { ...axis, title: { text: "bits per pixel" }, rangemode: "tozero" },
       yaxis: { ...axis, title: { text: plot.axis } }, legend: { orientation: "h", y: -0.25 },
-      margin: { l: 60, r: 10, t: 40, b: 40 }, showlegend: true,
+      margin: { l: 60, r: 10, t: 40, b: 40 }, showlegend: true, modebar: { bgcolor: clear, color: "#888", activecolor: ink },
     };
-    Plotly.newPlot(boxes[place], traces, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendDataToCloud"] });
+    Plotly.newPlot(boxes[place], traces, layout, { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]] });
   }
 }
 
-function fill(select, names, wanted) {
+function fill(select, names, chosen) {
   select.replaceChildren(...names.map((name) => new Option(name, name)));
-  select.value = names.includes(wanted) ? wanted : names[0] ?? "";
+  select.value = names.includes(chosen) ? chosen : names[0] ?? "";
 }
 
 const example = () => data.examples.find((one) => one.name === at("picture").value);
