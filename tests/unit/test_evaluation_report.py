@@ -21,9 +21,11 @@ from dlf.codec.bundle import ModelBundle
 from dlf.errors import ImageError
 from dlf.evaluation import bits, complexity, cost, dataset
 from dlf.evaluation.codecs.specs import parse_codec
+from dlf.evaluation.comparison import Comparison
 from dlf.evaluation.dataset import NAMED, ImageFile, check_set
 from dlf.evaluation.report import published
-from dlf.evaluation.report.plots import Line, Plot, draw, label
+from dlf.evaluation.report.plots import Line, Plot, draw, label, plots
+from dlf.evaluation.results import gather
 from dlf.records import UInt8
 
 TITLES_AND_TOOLBARS = """[...document.querySelectorAll('.plot')].map((box) =>
@@ -31,18 +33,28 @@ TITLES_AND_TOOLBARS = """[...document.querySelectorAll('.plot')].map((box) =>
     - box.querySelector('.gtitle').getBoundingClientRect().right)"""
 """Pixels between the title of each plot and the toolbar at its right."""
 
+RESULTS = gather([], Comparison((), (), (), ""))
+
 MOCK = [sys.executable, str(Path(__file__).parents[1] / "mock_cli.py")]
 
 
 def test_published_numbers() -> None:
     points, rates = published.points(), published.rates()
-    assert {point.reading for point in points} == {"plot", "eye"}
+    assert {point.reading for point in points} == {"plot", "eye", "printed", "stated"}
     assert {rate.reading for rate in rates} == {"stated", "computed"}
-    assert all(point.source and 0.005 < point.bpp < 0.03 and point.value > 0 for point in points)
+    assert all(point.source and 0.003 < point.bpp < 0.05 and point.value > 0 for point in points)
     kodak = [
         (p.bpp, p.value) for p in published.points("kodak") if (p.codec, p.metric) == ("DLF (paper)", "dists")
     ]
     assert kodak == [(0.0079, 0.1486), (0.0097, 0.1386), (0.0125, 0.1307), (0.0156, 0.125)]
+    aeic = [p for p in published.points("clic2020") if (p.codec, p.metric) == ("AEIC-SE", "fid")]
+    assert [(p.bpp, p.value, p.reading) for p in aeic[::4]] == [
+        (0.00327, 7.35, "printed"),
+        (0.02821, 2.45, "printed"),
+    ]
+    (psnr,) = [plot for plot in plots(RESULTS, published.points("kodak")) if plot.metric == "psnr"]
+    assert not psnr.lower_is_better
+    assert [line.name for line in psnr.lines] == ["AEIC-SE"]
     assert {rate.dataset for rate in published.rates("clic2020")} == {"clic2020"}
     assert set(published.datasets()) >= {known.published for known in NAMED.values() if known.published}
 
@@ -212,7 +224,9 @@ def test_the_page_in_a_browser(report: Path) -> None:
         page.select_option("#target", "2")
         assert "bytes" in page.locator("#right-caption").inner_text()
         assert page.locator("#bits-windows span").count() >= 1
-        assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        assert page.evaluate(
+            "[...document.images].every((image) => image.complete && image.naturalWidth > 0)"
+        )
         browser.close()
     assert said == []
     assert [url for url in asked if not url.startswith(("data:", "file:", "blob:"))] == []

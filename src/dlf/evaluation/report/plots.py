@@ -12,6 +12,7 @@ from dlf.extras import need
 
 INCHES, DOTS = (6.4, 4.4), 160
 TITLES = {
+    "psnr": "PSNR dB",
     "lpips_alex": "LPIPS (Alex)",
     "lpips_vgg": "LPIPS (VGG)",
     "dists": "DISTS",
@@ -61,8 +62,8 @@ def plots(results: Results, published: Sequence[PublishedPoint] = ()) -> list[Pl
         same = next((plot for plot in drawn if plot.metric == name), None)
         if same is not None:
             same.lines.extend(lines)
-        else:  # every metric that is published is a distance
-            drawn.append(Plot(name, TITLES.get(name, name), True, lines))
+        else:  # all but PSNR are distances
+            drawn.append(Plot(name, TITLES.get(name, name), name != "psnr", lines))
     return drawn
 
 

@@ -14,7 +14,8 @@ class PublishedPoint:
     """A point of a curve.
 
     dataset: "kodak", "clic2020", "coco30k".  metric: name as in our tables.  reading: how the number was
-    had: "plot" (centre of a marker, measured) or "eye" (off a plot by eye).  source: where it stands.
+    had: "plot" (centre of a marker, measured), "eye" (off a plot by eye), "printed" (in the authors' table)
+    or "stated" (a number given for it).  source: where it stands.
     """
 
     dataset: str
