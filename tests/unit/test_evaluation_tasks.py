@@ -314,11 +314,36 @@ def test_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found", "share"),
-    [("abcd", "abcd", 0), ("abcd", "abxd", 0.25), ("ab", "xyzuvw", 1), ("abcd", "", 1)],
+    ("truth", "read", "share"),
+    [
+        ("abcd", "abcd", 0),
+        ("abcd", "abxd", 0.25),
+        ("ab", "xyzuvw", 1),
+        ("abcd", "", 1),
+        ("abcd", "bcda", 0.5),  # one left out in front, one put in behind
+        ("xabab", "ababx", 0.4),
+    ],
 )
-def test_character_error(wanted: str, found: str, share: float) -> None:
-    assert tasks.character_error(wanted, found) == share
+def test_character_error(truth: str, read: str, share: float) -> None:
+    assert tasks.character_error(truth, read) == share
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein's distance, row by row."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last = row
+        row = [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (x != y)))
+    return row[-1]
+
+
+def test_the_character_error_is_an_edit_distance() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        truth, read = ("".join(rng.choice([*"abc "], rng.integers(1, 12))) for _ in range(2))
+        assert tasks.character_error(truth, read) == min(1, edit_distance(truth, read) / len(truth))
 
 
 @pytest.mark.torch

@@ -6,7 +6,6 @@ value is not a number and the image does not count.
 
 from __future__ import annotations
 
-import difflib
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from dlf.errors import MissingExtra
 from dlf.evaluation.metrics.learned import with_weights
 from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.evaluation.metrics.pixels import png
-from dlf.extras import loaded
+from dlf.extras import loaded, need
 from dlf.records import UInt8
 
 CASCADE = "haarcascade_frontalface_default.xml"
@@ -136,8 +135,9 @@ def text_metric() -> Metric:
     """Share of characters that tesseract reads otherwise than in the original, 0..1 (more count as 1).
 
     Raises:
-        MissingExtra: the program is not installed.
+        MissingExtra: the program or rapidfuzz is not installed.
     """
+    need("rapidfuzz", "eval")
     program = shutil.which("tesseract")
     if program is None:
         msg = "the metric text needs the program tesseract: install tesseract-ocr"
@@ -149,7 +149,7 @@ def text_metric() -> Metric:
         text = read(program, original)
         return lambda image: character_error(text, read(program, image)) if text else NOTHING
 
-    return Metric("text", "text error", 3, against, lower_is_better=True, identity=f"text {release}")
+    return Metric("text", "text error", 3, against, lower_is_better=True, identity=f"text 2 {release}")
 
 
 def read(program: str, image: UInt8) -> str:
@@ -159,11 +159,16 @@ def read(program: str, image: UInt8) -> str:
     return " ".join(process.stdout.decode(errors="replace").split())
 
 
-def character_error(wanted: str, found: str) -> float:
-    """Return the characters that must be replaced, put in or left out, as a share of `wanted`, at most 1."""
-    matcher = difflib.SequenceMatcher(None, wanted, found, autojunk=False)
-    wrong = sum(max(a1 - a0, b1 - b0) for tag, a0, a1, b0, b1 in matcher.get_opcodes() if tag != "equal")
-    return min(1.0, wrong / len(wanted))
+def character_error(truth: str, read: str) -> float:
+    """Return Levenshtein's distance as a share of the characters of `truth`, at least one; 0..1.
+
+    It is how many characters must be replaced, put in or left out at the least.  More than all count as 1.
+
+    Raises:
+        MissingExtra: rapidfuzz is not installed.
+    """
+    distance: int = need("rapidfuzz.distance", "eval").Levenshtein.distance(truth, read)
+    return min(1.0, distance / len(truth))
 
 
 def _recall(
