@@ -86,8 +86,8 @@ def compare(models: list[Model], picture: UInt8, quality: int, metrics: list[Met
         painted = model.codec.decode_stream(stream)
         row += [*(score(painted) for score in scores), float(len(stream.payload))]
         if model is first:
-            plan, found = Plan(*picture.shape[:2]), model.codec.receive(stream)
-            again = tiling.synthesise(second.backend, plan, found.tokens, found.y_hat, quality)
+            plan, received = Plan(*picture.shape[:2]), model.codec.receive(stream)
+            again = tiling.synthesise(second.backend, plan, received.tokens, received.y_hat, quality)
             row.insert(0, PSNR.against(painted)(plan.crop(again)))
     return row
 

@@ -27,7 +27,7 @@ from dlf.evaluation.codecs.protocols import ComparedCodec, RatePoint
 from dlf.evaluation.codecs.specs import CodecSpec, open_codec, parse_codec
 from dlf.evaluation.dataset import find_images
 from dlf.evaluation.metrics.fidelity import MS_SSIM
-from dlf.evaluation.report.sheet import Tile, stacked, strip
+from dlf.evaluation.report.sheet import CaptionedImage, stacked, strip
 from dlf.imageio import load_rgb
 from dlf.records import UInt8
 
@@ -168,7 +168,7 @@ def strips(
         captioned.append((caption(name, point, work.rgb), point.rgb))
         print("  ".join(text for text, _ in (captioned[0], *captioned[-len(ours) - 1 :])))
     return [
-        strip([Tile(text, crop(rgb, place, zoom)) for text, rgb in captioned], FONT_SIZE)
+        strip([CaptionedImage(text, crop(rgb, place, zoom)) for text, rgb in captioned], FONT_SIZE)
         for place in work.places
     ]
 

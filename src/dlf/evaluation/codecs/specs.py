@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from dlf import api
+from dlf.codec import bundle
 from dlf.errors import SpecError
+from dlf.evaluation.codecs.decoded import DecodedFolder
 from dlf.evaluation.codecs.fitting import SCALES, ScaledCodec
 from dlf.evaluation.codecs.formats import OPENERS, DlfCodec, open_format
+from dlf.evaluation.codecs.neural import open_compressai, open_illm
 from dlf.evaluation.codecs.protocols import ComparedCodec
+from dlf.evaluation.codecs.vvc import open_vvc
 
-CLASSICAL = tuple(OPENERS)
 PATTERN = re.compile(
     r"(?:(?P<name>[^=:@]*)=)?(?P<kind>[^=:@]*)(?::(?P<argument>[^@]*))?(?:@(?P<scale>[^@]*))?"
 )
@@ -73,42 +77,24 @@ def open_codec(spec: CodecSpec, threads: int | None = None) -> ComparedCodec:
 
 
 def _open_own(spec: CodecSpec, threads: int | None) -> ComparedCodec:
-    from dlf.api import Codec
-    from dlf.codec import bundle
-
     files = bundle.find(spec.argument).manifest.files
     identity = " ".join(files[name] for name in sorted(files))
-    codec = DlfCodec(Codec(spec.argument, threads), identity, spec.argument)
+    codec = DlfCodec(api.Codec(spec.argument, threads), identity, spec.argument)
     return ScaledCodec(spec.name, codec, (spec.scale or Fraction(1),), own=True)
 
 
 def _open_classical(spec: CodecSpec, threads: int | None) -> ComparedCodec:
+    codec = open_vvc() if spec.kind == "vvc" else open_format(spec.kind)
     scales = SCALES if spec.scale is None else (spec.scale,)
-    return ScaledCodec(spec.name, open_format(spec.kind), scales, classical=True)
+    return ScaledCodec(spec.name, codec, scales, classical=True)
 
 
-def _open_vvc(spec: CodecSpec, threads: int | None) -> ComparedCodec:
-    from dlf.evaluation.codecs.vvc import open_vvc
-
-    scales = SCALES if spec.scale is None else (spec.scale,)
-    return ScaledCodec(spec.name, open_vvc(), scales, classical=True)
-
-
-def _open_compressai(spec: CodecSpec, threads: int | None) -> ComparedCodec:
-    from dlf.evaluation.codecs.neural import open_compressai
-
-    return ScaledCodec(spec.name, open_compressai(spec.argument), (spec.scale or Fraction(1),))
-
-
-def _open_illm(spec: CodecSpec, threads: int | None) -> ComparedCodec:
-    from dlf.evaluation.codecs.neural import open_illm
-
-    return ScaledCodec(spec.name, open_illm(spec.argument), (spec.scale or Fraction(1),))
+def _open_learned(spec: CodecSpec, threads: int | None) -> ComparedCodec:
+    opener = open_compressai if spec.kind == "compressai" else open_illm
+    return ScaledCodec(spec.name, opener(spec.argument), (spec.scale or Fraction(1),))
 
 
 def _open_decoded(spec: CodecSpec, threads: int | None) -> ComparedCodec:
-    from dlf.evaluation.codecs.decoded import DecodedFolder
-
     if not spec.argument:
         msg = "the codec decoded needs a folder: decoded:FOLDER"
         raise SpecError(msg)
@@ -117,10 +103,9 @@ def _open_decoded(spec: CodecSpec, threads: int | None) -> ComparedCodec:
 
 KINDS: dict[str, Callable[[CodecSpec, int | None], ComparedCodec]] = {
     "dlf": _open_own,
-    **dict.fromkeys(CLASSICAL, _open_classical),
-    "vvc": _open_vvc,
-    "compressai": _open_compressai,
-    "msillm": _open_illm,
+    **dict.fromkeys([*OPENERS, "vvc"], _open_classical),
+    "compressai": _open_learned,
+    "msillm": _open_learned,
     "decoded": _open_decoded,
 }
 """Every kind of codec."""

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dlf.errors import SpecError
+from dlf.evaluation.metrics.detection import objects_map_metric
+from dlf.evaluation.metrics.feature_distance import hed_dists_metric, hed_metric, stem_metric
 from dlf.evaluation.metrics.fidelity import MS_SSIM, PSNR
 from dlf.evaluation.metrics.grid import PERIODS, grid_metric
+from dlf.evaluation.metrics.learned import dists_metric, lpips_metric, ssimulacra2_metric
 from dlf.evaluation.metrics.metric import Metric
-
-if TYPE_CHECKING:
-    from dlf.evaluation.metrics.sets import SetMetric
-
-
-def _stem(argument: str | None) -> Metric:
-    from dlf.evaluation.metrics.feature_distance import stem_metric
-
-    return stem_metric(_file("stem", argument))
-
-
-def _hed(argument: str | None) -> Metric:
-    from dlf.evaluation.metrics.feature_distance import hed_metric
-
-    return hed_metric()
-
-
-def _hed_dists(argument: str | None) -> Metric:
-    from dlf.evaluation.metrics.feature_distance import hed_dists_metric
-
-    return hed_dists_metric()
+from dlf.evaluation.metrics.sets import SetMetric, fid_metric, kid_metric, stem_kid_metric
+from dlf.evaluation.metrics.tasks import classes_metric, faces_metric, objects_metric, text_metric
 
 
 def _grid(argument: str | None) -> Metric:
@@ -42,66 +25,6 @@ def _grid(argument: str | None) -> Metric:
         raise SpecError(msg) from error
 
 
-def _lpips(network: str) -> Callable[[str | None], Metric]:
-    def make(argument: str | None) -> Metric:
-        from dlf.evaluation.metrics.learned import lpips_metric
-
-        return lpips_metric(network)
-
-    return make
-
-
-def _dists(argument: str | None) -> Metric:
-    from dlf.evaluation.metrics.learned import dists_metric
-
-    return dists_metric()
-
-
-def _ssimulacra2(argument: str | None) -> Metric:
-    from dlf.evaluation.metrics.learned import ssimulacra2_metric
-
-    return ssimulacra2_metric()
-
-
-def _task(name: str) -> Callable[[str | None], Metric]:
-    def make(argument: str | None) -> Metric:
-        from dlf.evaluation.metrics import tasks
-
-        makers: dict[str, Callable[[], Metric]] = {
-            "faces": tasks.faces_metric,
-            "text": tasks.text_metric,
-            "classes": tasks.classes_metric,
-            "objects": tasks.objects_metric,
-        }
-        return makers[name]()
-
-    return make
-
-
-def _fid(argument: str | None) -> SetMetric:
-    from dlf.evaluation.metrics.sets import fid_metric
-
-    return fid_metric()
-
-
-def _kid(argument: str | None) -> SetMetric:
-    from dlf.evaluation.metrics.sets import kid_metric
-
-    return kid_metric()
-
-
-def _stem_kid(argument: str | None) -> SetMetric:
-    from dlf.evaluation.metrics.sets import stem_kid_metric
-
-    return stem_kid_metric(_file("stemkid", argument))
-
-
-def _objects_map(argument: str | None) -> SetMetric:
-    from dlf.evaluation.metrics.detection import objects_map_metric
-
-    return objects_map_metric()
-
-
 def _file(name: str, argument: str | None) -> Path:
     if argument is None:
         msg = f"the metric {name} needs a file of weights: {name}:FILE"
@@ -110,25 +33,28 @@ def _file(name: str, argument: str | None) -> Path:
 
 
 METRICS: dict[str, Callable[[str | None], Metric]] = {
-    "psnr": lambda argument: PSNR,
-    "msssim": lambda argument: MS_SSIM,
-    "lpipsalex": _lpips("alex"),
-    "lpipsvgg": _lpips("vgg"),
-    "dists": _dists,
-    "ssimulacra2": _ssimulacra2,
-    "stem": _stem,
-    "hed": _hed,
-    "heddists": _hed_dists,
+    "psnr": lambda _: PSNR,
+    "msssim": lambda _: MS_SSIM,
+    "lpipsalex": lambda _: lpips_metric("alex"),
+    "lpipsvgg": lambda _: lpips_metric("vgg"),
+    "dists": lambda _: dists_metric(),
+    "ssimulacra2": lambda _: ssimulacra2_metric(),
+    "stem": lambda argument: stem_metric(_file("stem", argument)),
+    "hed": lambda _: hed_metric(),
+    "heddists": lambda _: hed_dists_metric(),
     "grid": _grid,
-    **{name: _task(name) for name in ("faces", "text", "classes", "objects")},
+    "faces": lambda _: faces_metric(),
+    "text": lambda _: text_metric(),
+    "classes": lambda _: classes_metric(),
+    "objects": lambda _: objects_metric(),
 }
-"""Every metric of one image by name; each opener takes the part after the colon."""
+"""Every metric of one image by name; each opener takes the part after the colon, and imports its library."""
 
 SETS: dict[str, Callable[[str | None], SetMetric]] = {
-    "fid": _fid,
-    "kid": _kid,
-    "stemkid": _stem_kid,
-    "objectsmap": _objects_map,
+    "fid": lambda _: fid_metric(),
+    "kid": lambda _: kid_metric(),
+    "stemkid": lambda argument: stem_kid_metric(_file("stem-kid", argument)),
+    "objectsmap": lambda _: objects_map_metric(),
 }
 """Every metric of a set of images."""
 

@@ -46,8 +46,8 @@ def lpips_metric(network: str, *, random_weights: bool = False) -> Metric:
     return _metric(f"lpips_{network}", title, identity, lambda x, y: model(2 * x - 1, 2 * y - 1))
 
 
-def dists_metric(*, random_weights: bool = False) -> Metric:
-    """DISTS; random_weights: of the network below, for tests.
+def dists_metric() -> Metric:
+    """DISTS.
 
     Raises:
         MissingExtra: the library or the weights are not there.
@@ -59,8 +59,7 @@ def dists_metric(*, random_weights: bool = False) -> Metric:
     path = own if own.exists() else Path(sys.prefix, "weights.pt")
 
     def make() -> Any:
-        with _no_download(random_weights):
-            model = library.DISTS(load_weights=False)
+        model = library.DISTS(load_weights=False)
         weights = torch.load(path, weights_only=True)
         model.alpha.data, model.beta.data = weights["alpha"], weights["beta"]
         return model.eval()
@@ -98,23 +97,6 @@ def with_weights(what: str, make: Callable[[], Any]) -> Any:
         folder = Path(hub.get_dir()) / "checkpoints"
         msg = f"the weights of {what} could not be downloaded to '{folder}' ({first_line(error)})"
         raise MissingExtra(msg) from error
-
-
-class _no_download:
-    """Within it torchvision's VGG-16 has random weights, if asked for."""
-
-    def __init__(self, random_weights: bool) -> None:
-        self._active = random_weights
-
-    def __enter__(self) -> None:
-        if self._active:
-            self._models = loaded("torchvision.models", "pip install torchvision")
-            self._make = self._models.vgg16
-            self._models.vgg16 = lambda *args, **options: self._make(weights=None)
-
-    def __exit__(self, *error: object) -> None:
-        if self._active:
-            self._models.vgg16 = self._make
 
 
 def _metric(name: str, title: str, identity: str, distance: Distance) -> Metric:

@@ -16,7 +16,7 @@ CAPTION, GAP, FONT_SIZE = 22, 6, 15  # pixels
 
 
 @dataclass(frozen=True)
-class Tile:
+class CaptionedImage:
     """An image and what stands above it."""
 
     caption: str
@@ -36,8 +36,11 @@ def contact_sheet(results: Results, count: int, target: str, columns: int = 2) -
         if not rows:
             continue
         bench = ImageBench(results.comparison, image)
-        tiles = [Tile(image.name, Image.fromarray(bench.original))]
-        tiles += [Tile(caption(row, results.comparison), Image.fromarray(bench.decoded(row))) for row in rows]
+        tiles = [CaptionedImage(image.name, Image.fromarray(bench.original))]
+        tiles += [
+            CaptionedImage(caption(row, results.comparison), Image.fromarray(bench.decoded(row)))
+            for row in rows
+        ]
         strips.append(strip(tiles))
     return stacked(strips) if strips else None
 
@@ -62,7 +65,7 @@ def caption(row: Row, comparison: Comparison) -> str:
     )
 
 
-def strip(tiles: Sequence[Tile], font_size: int = FONT_SIZE) -> Image.Image:
+def strip(tiles: Sequence[CaptionedImage], font_size: int = FONT_SIZE) -> Image.Image:
     """Put images of one size side by side, each under its caption; font_size: pixels."""
     width, height = tiles[0].image.size
     result = Image.new("RGB", (len(tiles) * (width + GAP) - GAP, CAPTION + height + GAP), "white")
