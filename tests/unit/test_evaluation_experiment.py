@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,23 @@ def test_what_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         prepare(EvaluationRequest(folder, codecs=["heic"]))
     with pytest.raises(ImageError, match="Kodak has 24 pictures, the folder 2"):
         prepare(EvaluationRequest(folder, codecs=["webp"], dataset="kodak"))
+
+
+@pytest.mark.torch
+def test_the_process_stays_as_it_was(folder: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torchmetrics")
+    from dlf.evaluation.metrics.sets import kid_metric
+
+    class Means(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: object) -> object:
+            return torch.as_tensor(x).float().mean((2, 3))
+
+    before = dict(os.environ), torch.get_num_threads(), torch.get_rng_state().tolist()
+    evaluation = prepare(EvaluationRequest(folder, codecs=["webp"], bpp=[2], crop=512, threads=1))
+    results = replace(evaluation, set_metrics=(kid_metric(Means()),)).run()
+    assert "kid" in results.curves["webp"][0].scores
+    assert before == (dict(os.environ), torch.get_num_threads(), torch.get_rng_state().tolist())
 
 
 def test_the_front_door_needs_no_torch() -> None:

@@ -109,8 +109,9 @@ def test_more_patches_than_a_subset_are_drawn_with_a_fixed_seed(
     monkeypatch.setattr(sets, "SUBSET", 4)
     pictures, rows = find_images(tmp_path / "pictures"), rows_of(comparison, tmp_path)
     metric = sets.kid_metric(Means())
-    assert (metric.make(5).subsets, metric.make(5).subset_size) == (sets.SUBSETS, 4)
-    assert (metric.make(4).subsets, metric.make(4).subset_size) == (1, 4)
+    many, few = (metric.make(count).metric for count in (5, 4))  # type: ignore[attr-defined]
+    assert (many.subsets, many.subset_size) == (sets.SUBSETS, 4)
+    assert (few.subsets, few.subset_size) == (1, 4)
     first = set_scores(comparison, pictures, rows, [metric])
     torch.manual_seed(5)
     before = torch.get_rng_state()

@@ -164,7 +164,9 @@ def test_the_page_holds_everything(report: Path) -> None:
     assert set(first["targets"]["1"]) == {"dlf", "webp", "jpeg"}
     assert first["bits"]["1"]["windows"][0]["tokens"] >= 1
     assert {plot["title"] for plot in data["plots"]} == {"PSNR dB", "MS-SSIM", "LPIPS (Alex)", "DISTS"}
-    assert {line["published"] for plot in data["plots"][:2] for line in plot["lines"]} == {False}
+    psnr, ms_ssim = ([line["label"] for line in plot["lines"]] for plot in data["plots"][:2])
+    assert ms_ssim == ["dlf", "webp", "jpeg"]
+    assert psnr == [*ms_ssim, "AEIC-SE, published"]
     assert "Against the best format" in text
     assert "<b>b" not in text  # names of files are text, not markup
     assert {path.name for path in (report / "plots").iterdir()} >= {"psnr.png", "psnr.svg", "dists.png"}
@@ -187,7 +189,7 @@ def test_the_page_in_a_browser(report: Path) -> None:
         page.goto((report / "report.html").as_uri())
         page.wait_for_selector(".plot .main-svg")
         assert page.locator(".plot").count() == 4
-        assert page.locator(".plot").first.locator(".scatterlayer .trace").count() == 3
+        assert page.locator(".plot").first.locator(".scatterlayer .trace").count() == 4
         # every plot is as wide as its place, and readable on a dark page too
         for scheme, light in (("light", True), ("dark", False)):
             page.emulate_media(color_scheme=scheme)

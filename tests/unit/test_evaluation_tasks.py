@@ -26,7 +26,7 @@ from dlf.evaluation.metrics.catalogue import METRICS, SETS, check_metric, open_m
 from dlf.evaluation.metrics.fidelity import PSNR
 from dlf.evaluation.results import gather
 from dlf.evaluation.runner import run
-from dlf.evaluation.set_scores import _update, _value, set_scores
+from dlf.evaluation.set_scores import set_scores
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]
@@ -204,18 +204,18 @@ def test_frechet_and_kernel_distances(picture: Picture) -> None:
     judge, wanted = fid.make(15), FrechetInceptionDistance(feature=Means())
     for real, pictures in ((True, originals), (False, decoded)):
         for rgb in pictures:
-            _update({"fid": judge}, rgb, real=real)
+            judge.update("", rgb, real=real)
             wanted.update(torch.tensor(sets.patches(rgb)).permute(0, 3, 1, 2), real=real)
-    assert _value(judge) == pytest.approx(float(wanted.compute()), rel=1e-6)
+    assert judge.compute() == pytest.approx(float(wanted.compute()), rel=1e-6)
     judge.reset()
     for rgb in originals:
-        _update({"fid": judge}, rgb, real=False)
-    assert _value(judge) == pytest.approx(0, abs=1e-2)
+        judge.update("", rgb, real=False)
+    assert judge.compute() == pytest.approx(0, abs=1e-2)
     kid = sets.kid_metric(Means()).make(15)
     for real, pictures in ((True, originals), (False, decoded)):
         for rgb in pictures:
-            _update({"kid": kid}, rgb, real=real)
-    assert _value(kid) > 0
+            kid.update("", rgb, real=real)
+    assert kid.compute() > 0
 
 
 @pytest.mark.torch

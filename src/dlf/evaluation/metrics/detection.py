@@ -41,11 +41,11 @@ def map_metric(find: Find, library: Any, identity: str) -> SetMetric:
     """Return the metric of a detector; library: the module `torchmetrics.detection`."""
     identity = f"objects_map {version('torchmetrics')} {identity}"
     make = lambda count: Agreement(find, library.MeanAveragePrecision)  # noqa: E731
-    return SetMetric("objects_map", "objects mAP", 3, identity, make, lower_is_better=False, whole=True)
+    return SetMetric("objects_map", "objects mAP", 3, identity, make, lower_is_better=False, fewest=0)
 
 
 class Agreement:
-    """Collects decoded images and their originals, as `SetMetric` says."""
+    """A `SetJudge`: collects decoded images and their originals."""
 
     def __init__(self, find: Find, make: Callable[[], Any]) -> None:
         self._find, self._make = find, make

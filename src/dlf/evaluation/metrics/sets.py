@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -33,22 +33,67 @@ SUBSETS, SUBSET = 50, 1000
 """Subsets for KID, and patches in each."""
 
 
+class SetJudge(Protocol):
+    """Compares the decoded images of a codec with their originals, as a set."""
+
+    def update(self, name: str, rgb: UInt8, *, real: bool) -> None:
+        """Look at an image, uint8 (H, W, 3); real: it is an original, of the name that it has decoded too."""
+        ...
+
+    def compute(self) -> float:
+        """Return the value."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the decoded images, not the originals."""
+        ...
+
+
 @dataclass(frozen=True)
 class SetMetric:
     """A `Measure` of sets.
 
-    make: takes the number of patches and returns the object of torchmetrics.  whole: it is an object with
-    `update(name, image, real=...)` instead, which is given images, not patches.  ratio: as of a `Metric`.
+    make: takes the number of patches of all originals.  fewest: of these, below which there is no value.
+    ratio: as of a `Metric`.
     """
 
     name: str
     title: str
     digits: int
     identity: str
-    make: Callable[[int], Any]
+    make: Callable[[int], SetJudge]
     lower_is_better: bool = True
-    whole: bool = False
+    fewest: int = FEWEST
     ratio: bool = False
+
+
+class PatchJudge:
+    """A `SetJudge` over a metric of torchmetrics that takes patches; factor: for the value."""
+
+    def __init__(self, metric: Any, factor: float = 1) -> None:
+        self.metric, self._factor = metric, factor
+
+    def update(self, name: str, rgb: UInt8, *, real: bool) -> None:
+        """Look at the patches of an image."""
+        import torch
+
+        cut = patches(rgb)
+        if len(cut):
+            with torch.inference_mode():
+                self.metric.update(torch.tensor(cut).permute(0, 3, 1, 2), real=real)
+
+    def compute(self) -> float:
+        """Return the value; what is drawn at random is drawn in the same way each time."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            value = self.metric.compute()  # of KID a mean and a deviation
+        return self._factor * float(value[0] if isinstance(value, tuple) else value)
+
+    def reset(self) -> None:
+        """Forget the decoded images."""
+        self.metric.reset()
 
 
 def fid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetric:
@@ -60,8 +105,8 @@ def fid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetr
     library = loaded("torchmetrics.image.fid", INSTALL)
     chosen = 2048 if features is None else features
 
-    def make(count: int) -> Any:
-        return library.FrechetInceptionDistance(feature=chosen, reset_real_features=False)
+    def make(count: int) -> PatchJudge:
+        return PatchJudge(library.FrechetInceptionDistance(feature=chosen, reset_real_features=False))
 
     return _checked("fid", "FID", 2, make, features is None, identity)
 
@@ -69,8 +114,8 @@ def fid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetr
 def kid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetric:
     """Kernel distance, times 1000; features as `fid_metric`.
 
-    Up to SUBSET patches count all at once; of more, the mean over SUBSETS subsets of SUBSET, which
-    `set_scores` draws with a fixed seed.
+    Up to SUBSET patches count all at once; of more, the mean over SUBSETS subsets of SUBSET, drawn with a
+    fixed seed.
 
     Raises:
         MissingExtra: the library or the weights are not there.
@@ -78,15 +123,16 @@ def kid_metric(features: nn.Module | None = None, identity: str = "") -> SetMetr
     library = loaded("torchmetrics.image.kid", INSTALL)
     chosen = 2048 if features is None else features
 
-    def make(count: int) -> Any:
+    def make(count: int) -> PatchJudge:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it tells at each start that it needs memory
-            return library.KernelInceptionDistance(
+            metric = library.KernelInceptionDistance(
                 feature=chosen,
                 reset_real_features=False,
                 subsets=SUBSETS if count > SUBSET else 1,
                 subset_size=min(SUBSET, count),
             )
+        return PatchJudge(metric, 1000)
 
     return _checked("kid", "KID x1000", 3, make, features is None, identity)
 
@@ -106,7 +152,7 @@ def stem_kid_metric(weights: Path) -> SetMetric:
 
 
 def _checked(
-    name: str, title: str, digits: int, make: Callable[[int], Any], default: bool, identity: str
+    name: str, title: str, digits: int, make: Callable[[int], SetJudge], default: bool, identity: str
 ) -> SetMetric:
     if default:
         try:
