@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dlf.cli import eval as eval_command
 from dlf.errors import DlfError, ImageError, MissingExtra, SpecError
-from dlf.evaluation import EvaluationRequest, evaluate, prepare, summary, write_report
+from dlf.evaluation import EvaluationRequest, evaluate, experiment, prepare, summary, write_report
 from dlf.evaluation.codecs import specs
 from dlf.evaluation.codecs.protocols import ComparedCodec
 from dlf.evaluation.codecs.specs import CodecSpec
+from dlf.evaluation.dataset import NAMED
 from dlf.evaluation.ledger import Row
 from dlf.records import UInt8
 
@@ -74,15 +76,23 @@ def test_a_second_run_takes_the_rows_of_the_first(folder: Path, tmp_path: Path) 
         ({"quality": [50]}, "needs the codec dlf"),
         ({"bpp": [0.0]}, "bits a pixel are numbers above 0"),
         ({"bpp": []}, "at least one"),
+        ({"crop": 0}, "at least one pixel a side"),
+        ({"dataset": "mine"}, "'mine' is not one of the data sets kodak, clic2020"),
         ({"anchors": ["heic"]}, "the anchor heic is not one of webp, best-of-formats"),
         ({"judge": "stem"}, "the judge stem is not among the metrics psnr, ms_ssim"),
     ],
 )
-def test_what_cannot_be_asked_for(folder: Path, change: dict[str, list[str]], sentence: str) -> None:
+def test_what_cannot_be_asked_for(folder: Path, change: dict[str, object], sentence: str) -> None:
     with pytest.raises(SpecError, match=sentence) as told:
         prepare(EvaluationRequest(folder, **{"codecs": ["webp"], **change}))  # type: ignore[arg-type]
     assert isinstance(told.value, ValueError)
     assert isinstance(told.value, DlfError)
+
+
+def test_the_command_has_the_same_defaults() -> None:
+    assert (eval_command.CODECS, eval_command.METRICS) == (experiment.CODECS, experiment.METRICS)
+    assert eval_command.bits(eval_command.RATES) == experiment.RATES
+    assert set(eval_command.DATASETS) == set(NAMED)
 
 
 def test_what_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dlf.errors import ImageError
+from dlf.errors import ImageError, SpecError
 from dlf.records import UInt8
 
 IMAGE_SUFFIXES = frozenset(
@@ -82,7 +82,11 @@ def check_set(name: str, images: Sequence[ImageFile]) -> NamedSet:
 
     Raises:
         ImageError: there are more or fewer, or others.
+        SpecError: there is no data set of that name.
     """
+    if name not in NAMED:
+        msg = f"'{name}' is not one of the data sets {', '.join(NAMED)}"
+        raise SpecError(msg)
     named = NAMED[name]
     if len(images) != named.count:
         msg = f"{named.title} has {named.count} pictures, the folder {len(images)}"

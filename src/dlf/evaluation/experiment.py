@@ -181,6 +181,9 @@ def _check(request: EvaluationRequest, specs: Sequence[CodecSpec]) -> None:
     if not request.targets or not all(0 < bpp <= 24 for bpp in request.bpp):
         msg = "bits a pixel are numbers above 0 and up to 24, at least one"
         raise SpecError(msg)
+    if request.crop is not None and request.crop < 1:
+        msg = "the square in the middle has at least one pixel a side"
+        raise SpecError(msg)
 
 
 def _check_anchors(anchors: Sequence[str], codecs: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from dlf.evaluation.comparison import Comparison
 from dlf.evaluation.complexity import CodecComplexity
@@ -35,9 +35,9 @@ class Results:
     complexity: what the codecs cost, if asked for.  hull_ratios: other codecs against the best format.
     """
 
-    comparison: Comparison
-    images: tuple[ImageFile, ...]
-    rows: tuple[Row, ...]
+    comparison: Comparison = field(repr=False)
+    images: tuple[ImageFile, ...] = field(repr=False)
+    rows: tuple[Row, ...] = field(repr=False)
     pictures: int
     metrics: tuple[Measure, ...]
     curves: dict[str, Curve]
