@@ -10,7 +10,7 @@ from statistics import fmean, geometric_mean
 
 from dlf.evaluation.bdrate import BdRate, NoOverlap, bd_rate
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.metrics.metric import Measure, is_better
+from dlf.evaluation.metrics.metric import Measure
 
 HULL = "best-of-formats"
 """Name of the codec that is, for each picture and target, the best of the common formats."""
@@ -123,7 +123,7 @@ def hull(rows: Sequence[Row], formats: Sequence[str], metric: Measure) -> list[R
         if within:
             pick = within[0]
             for row in within[1:]:
-                if is_better(metric, row.scores[metric.name], pick.scores[metric.name]):
+                if metric.better(row.scores[metric.name], pick.scores[metric.name]):
                     pick = row
         else:
             pick = min(at, key=lambda row: row.size)

@@ -41,7 +41,7 @@ def map_metric(find: Find, library: Any, identity: str) -> SetMetric:
     """Return the metric of a detector; library: the module `torchmetrics.detection`."""
     identity = f"objects_map {version('torchmetrics')} {identity}"
     make = lambda count: Agreement(find, library.MeanAveragePrecision)  # noqa: E731
-    return SetMetric("objects_map", "objects mAP", 3, identity, make, lower_is_better=False, fewest=0)
+    return SetMetric("objects_map", "objects mAP", 3, make, fewest=0, identity=identity)
 
 
 class Agreement:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +18,7 @@ import numpy as np
 
 from dlf.errors import MissingExtra
 from dlf.evaluation.metrics.learned import with_weights
+from dlf.evaluation.metrics.metric import Measure
 from dlf.extras import loaded
 from dlf.records import UInt8
 
@@ -50,21 +51,14 @@ class SetJudge(Protocol):
 
 
 @dataclass(frozen=True)
-class SetMetric:
-    """A `Measure` of sets.
+class SetMetric(Measure):
+    """One way to judge a set of images.
 
     make: takes the number of patches of all originals.  fewest: of these, below which there is no value.
-    ratio: as of a `Metric`.
     """
 
-    name: str
-    title: str
-    digits: int
-    identity: str
     make: Callable[[int], SetJudge]
-    lower_is_better: bool = True
     fewest: int = FEWEST
-    ratio: bool = False
 
 
 class PatchJudge:
@@ -148,7 +142,7 @@ def stem_kid_metric(weights: Path) -> SetMetric:
 
     vectors = stem_vectors(weights)
     metric = kid_metric(vectors, f"{zlib.crc32(weights.read_bytes()):08x}")
-    return SetMetric("stem_kid", "stem KID x1000", 3, f"stem_{metric.identity}", metric.make)
+    return replace(metric, name="stem_kid", title="stem KID x1000", identity=f"stem_{metric.identity}")
 
 
 def _checked(
@@ -161,7 +155,7 @@ def _checked(
             msg = f"{title} needs torch-fidelity; run: {INSTALL}"
             raise MissingExtra(msg) from error
     identity = f"{name} {version('torchmetrics')} {identity}"
-    return SetMetric(name, title, digits, identity, make)
+    return SetMetric(name, title, digits, make, lower_is_better=True, identity=identity)
 
 
 def patches(rgb: UInt8) -> UInt8:
