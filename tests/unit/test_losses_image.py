@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from dlf.losses.adversarial import Adversarial, Adversary, hinge, matching
 from dlf.losses.discriminators import PatchDiscriminator
+from dlf.losses.image import ImageLoss
 from dlf.losses.objective import Weights, phase_pattern, pixel_terms, structural_similarity
-from dlf.losses.picture import PictureLoss
 
 pytestmark = pytest.mark.torch
 
@@ -131,7 +131,7 @@ def test_a_grid_in_the_error_is_seen_at_its_period() -> None:
 
 def test_discriminator_learns_to_tell_and_resumes() -> None:
     torch.manual_seed(0)
-    loss = PictureLoss(Weights(l1=1.0), SMALL, None, bf16=False)
+    loss = ImageLoss(Weights(l1=1.0), SMALL, None, bf16=False)
     last = nn.Conv2d(3, 3, 3, padding=1)
     rng = np.random.default_rng(0)
     hinges = []
@@ -142,7 +142,7 @@ def test_discriminator_learns_to_tell_and_resumes() -> None:
         total.backward()
         hinges.append(loss.after_step()["hinge"])
     assert hinges[-1] < 0.3 < hinges[0]
-    other = PictureLoss(Weights(l1=1.0), SMALL, None, bf16=False)
+    other = ImageLoss(Weights(l1=1.0), SMALL, None, bf16=False)
     other.load_state(loss.state())
     assert other.adversary is not None
     assert loss.adversary is not None
@@ -151,7 +151,7 @@ def test_discriminator_learns_to_tell_and_resumes() -> None:
 
 
 def test_without_a_discriminator_nothing_is_added() -> None:
-    loss = PictureLoss(Weights(l1=1.0), Adversarial(), None, bf16=False)
+    loss = ImageLoss(Weights(l1=1.0), Adversarial(), None, bf16=False)
     x, y = noise(1, 1, 3, 32, 32), noise(2, 1, 3, 32, 32)
     drawn = loss.draw(np.random.default_rng(0), 0.0)
     total, terms = loss(x, y, x, {name: torch.from_numpy(value) for name, value in drawn.items()})

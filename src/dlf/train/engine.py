@@ -1,4 +1,8 @@
-"""The training loop: step, log, validate, save.  It knows nothing about models."""
+"""The engine: step, log, validate, save.  It knows nothing about models, only the protocol of a stage.
+
+Why not Lightning Fabric: what it would take over here is the choice of a device, the process group and the
+wrapping for several processes, some 40 lines; docs/training.md, section 11, has the numbers.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,16 @@ from torch import Tensor, nn
 
 from dlf.nn.config import to_dict
 from dlf.train import checkpoint, distributed
-from dlf.train.board import Board
 from dlf.train.budget import Work, budget
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.compiling import Compiler, any_shape, too_large
 from dlf.train.config import TrainConfig
 from dlf.train.data import Sampler, to_device
-from dlf.train.graph import Inputs, StepGraph
-from dlf.train.stage import LossReport, Stage
+from dlf.train.graph import StepGraph
+from dlf.train.run_logger import RunLogger
+from dlf.train.stage import Inputs, LossReport, Stage
 from dlf.train.terms import Means
+from dlf.train.weight_average import WeightAverage
 from dlf.train.weights import save_parts
 
 log = logging.getLogger(__name__)
@@ -35,13 +40,14 @@ CHECKPOINT = "last.pt"
 
 def learning_rate(config: TrainConfig, step: float) -> float:
     """Linear warm-up, constant, cosine to the end; step: see `Budget.place`."""
-    if step < config.warmup:
-        return config.lr * min(1.0, (step + 1) / config.warmup)
-    start = config.hold * config.steps
+    adam = config.optimiser
+    if step < adam.warmup:
+        return adam.lr * min(1.0, (step + 1) / adam.warmup)
+    start = adam.hold * config.steps
     if step <= start:
-        return config.lr
+        return adam.lr
     fraction = min(1.0, (step - start) / max(1.0, config.steps - start))
-    return config.lr_end + (config.lr - config.lr_end) * 0.5 * (1 + math.cos(math.pi * fraction))
+    return adam.lr_end + (adam.lr - adam.lr_end) * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
 @torch.no_grad()
@@ -80,7 +86,7 @@ class Run:
         stage: Stage,
         sampler: Sampler,
         folder: Path,
-        board: Board | None = None,
+        logger: RunLogger | None = None,
         since: float | None = None,
         *,
         weights_only: bool = False,
@@ -90,10 +96,9 @@ class Run:
         self.parameters = [p for p in stage.module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.on_gpu = self.device.type == "cuda"
-        self.optimiser = torch.optim.Adam(self.parameters, config.lr, config.betas, fused=True)
-        # what a recorded step must find where it was
-        self.rate = torch.zeros((), device=self.device)
-        self.moves = torch.ones((), device=self.device)  # of the averaged weights towards the newest
+        adam = config.optimiser
+        self.optimiser = torch.optim.Adam(self.parameters, adam.lr, adam.betas, fused=True)
+        self.rate = torch.zeros((), device=self.device)  # of learning, where a recorded step must find it
         self.parts = distributed.own_parts(config.parts)
         self.step = 0
         self.left_out = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -101,14 +106,12 @@ class Run:
         self.compiler = Compiler() if config.compile else None
         if self.compiler is not None:
             stage.compile_with(self.compiler)
-        wanted = config.graph and self.on_gpu and len(self.parts) == distributed.size() == 1
-        self.graph = StepGraph(lambda inputs: self._compute([inputs])) if wanted else None
-        self.loss = distributed.parallel(_Loss(stage), self.device)
-        self.ema = {k: v.detach().clone() for k, v in stage.module.state_dict().items()}
-        # what is averaged; the module's own memory, to be asked for once
-        self.floats = {k: v for k, v in stage.module.state_dict().items() if v.is_floating_point()}
+        records = config.graph and self.on_gpu and len(self.parts) == distributed.size() == 1
+        self.graph = StepGraph(lambda inputs: self._compute([inputs])) if records else None
+        self.loss = distributed.data_parallel(_Loss(stage), self.device)
+        self.average = WeightAverage(stage.module, config.ema, stage.copied)
         folder.mkdir(parents=True, exist_ok=True)
-        self.board = board or Board(folder, config.steps)
+        self.logger = logger or RunLogger(folder, config.steps)
         spent: dict[str, float] = {}
         if (folder / CHECKPOINT).exists():
             state = checkpoint.load(folder / CHECKPOINT)
@@ -117,13 +120,13 @@ class Run:
         self.budget = budget(config, spent, since)
         self.validated = self.step
         self.place = 0.0  # see `Budget`
-        self.met: set[torch.Size] = set()  # shapes of batches
-        self.new = True  # whether the last step met another one
+        self.shapes: set[torch.Size] = set()  # of batches so far
+        self.new_shape = True  # whether the last step was the first of its shape
 
     def _resume(self, state: Checkpoint) -> None:
         self.stage.module.load_state_dict(state.model)
         self.optimiser.load_state_dict(state.optimisers["main"])
-        self.ema = {k: v.to(self.device) for k, v in state.ema.items()}
+        self.average.load(state.ema)
         self.stage.load_state(state.stage)
         self.step = state.step
         log.info("resuming %s at step %d", self.folder, self.step)
@@ -146,7 +149,7 @@ class Run:
             self.step,
             to_dict(self.config),
             self.stage.module.state_dict(),
-            self.ema,
+            self.average.weights,
             {"main": self.optimiser.state_dict()},
             self.stage.state(),
             self.budget.state(),
@@ -158,14 +161,14 @@ class Run:
 
     def _save_parts(self) -> None:
         about = {"preset": self.config.preset, "stage": self.config.stage}
-        save_parts(self.folder, self.ema, self.step, about)
+        save_parts(self.folder, self.average.weights, self.step, about)
 
     def train(self) -> bool:
         """Run to the end of the budget; False if a signal stopped it earlier.
 
         Raises:
             OSError: the last checkpoint cannot be written.
-            TrainingError: the budget is too small, the pictures are unfit, the device's memory is full;
+            TrainingError: the budget is too small, the images are unfit, the device's memory is full;
                 the last checkpoint stays.
         """
         handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGINT)}
@@ -176,7 +179,7 @@ class Run:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            self.board.close()
+            self.logger.close()
         self.save()
         return not self.stop
 
@@ -186,9 +189,9 @@ class Run:
             began = time.monotonic()
             recent.add(*self.advance())
             took = time.monotonic() - began
-            if self.new:
+            if self.new_shape:
                 log.info("the first step of such crops took %.1f s", took)
-            self.budget.stepped(took, new=self.new)
+            self.budget.stepped(took, new=self.new_shape)
             if self.step % self.config.log_every == 0:
                 self._log(recent.read(), (time.monotonic() - started) / (self.step - first))
                 recent = Means()
@@ -203,7 +206,7 @@ class Run:
         """Whether there is a next step: all ranks leave after the same one, whichever got a signal."""
         first = distributed.rank() == 0
         place = self.budget.place(self.step) if first else 0.0
-        self.place, over, stopped = distributed.largest(
+        self.place, over, stopped = distributed.all_reduce_max(
             place, first and self.budget.over(self.step), self.stop
         )
         self.stop = bool(stopped)
@@ -211,8 +214,7 @@ class Run:
 
     def _is_due(self, work: Work) -> bool:
         """Whether rank 0's budget says so."""
-        due = distributed.rank() == 0 and self.budget.due(work, self.step)
-        return bool(distributed.largest(due)[0])
+        return distributed.all_reduce_any(distributed.rank() == 0 and self.budget.due(work, self.step))
 
     def _timed(self, work: Work, do: Callable[[], None]) -> None:
         began = time.monotonic()
@@ -238,13 +240,13 @@ class Run:
     def advance(self) -> tuple[dict[str, Tensor], Tensor]:
         """Take a step, without compiling if that fails; returns what `_update` does."""
         try:
-            found = self._update()
+            result = self._update()
         except Exception as error:
             if self.compiler is None or not self.compiler.gives_up(error):
                 raise
-            found = self._update()
+            result = self._update()
         self.step += 1
-        return found
+        return result
 
     def _update(self) -> tuple[dict[str, Tensor], Tensor]:
         """One step; returns its terms, and whether its gradient was finite so that it was taken."""
@@ -252,7 +254,7 @@ class Run:
         self.rate.fill_(rate)
         for group in self.optimiser.param_groups:
             group["lr"], group["capturable"] = (self.rate, True) if self.on_gpu else (rate, False)
-        self.moves.fill_(1 - min(self.config.ema, (1 + self.step) / (10 + self.step)))
+        self.average.prepare(self.step)
         inputs = self._inputs()
         if self.graph is not None and self.stage.steady:
             self._seed(self.parts[0])
@@ -261,22 +263,22 @@ class Run:
 
     def _inputs(self) -> list[Inputs]:
         """What this rank's parts of the step work on."""
-        found: list[Inputs] = []
-        known = len(self.met)
+        inputs: list[Inputs] = []
+        before = len(self.shapes)
         for part in self.parts:
             batch = self.sampler(self.step, part)
-            self.met.add(batch.pixels.shape)
+            self.shapes.add(batch.pixels.shape)
             batch = replace(batch, pixels=to_device(batch.pixels, self.device))
-            found.append(self.stage.inputs(batch, self.place / self.config.steps))
-        self.new = len(self.met) > known
-        return found
+            inputs.append(self.stage.inputs(batch, self.place / self.config.steps))
+        self.new_shape = len(self.shapes) > before
+        return inputs
 
     def _compute(self, inputs: Sequence[Inputs]) -> tuple[dict[str, Tensor], Tensor]:
         """All that the device does in a step; the host does not look at any number."""
         self.optimiser.zero_grad(set_to_none=True)
-        with distributed.joint_statistics(self.stage.module):
+        with distributed.all_reduce_statistics(self.stage.module):
             terms = self._accumulate(inputs)
-        norm = clip_each(self.parameters, self.config.clip)
+        norm = clip_each(self.parameters, self.config.optimiser.clip)
         taken = torch.isfinite(norm)
         self.left_out += ~taken
         # the fused optimiser itself leaves such a step out, so that nobody need wait for the answer
@@ -284,8 +286,7 @@ class Run:
         self.optimiser.step()
         self._seed(self.config.parts)  # the same on all ranks
         extra = self.stage.after_step(taken)
-        distributed.share_codes(self.stage.module)
-        self._average(taken)
+        self.average.update(taken)
         return {**terms, **extra, "gradient": norm}, taken
 
     def _accumulate(self, inputs: Sequence[Inputs]) -> dict[str, Tensor]:
@@ -306,42 +307,26 @@ class Run:
             return self.loss.no_sync()
         return nullcontext()
 
-    @torch.no_grad()
-    def _average(self, taken: Tensor) -> None:
-        means, own = [self.ema[name] for name in self.floats], list(self.floats.values())
-        weight = taken * self.moves
-        if self.device.type == "cpu":
-            torch._foreach_lerp_(means, own, [weight] * len(own))
-        else:  # three times the memory's traffic, but not a kernel for each tensor
-            moves = list(torch._foreach_sub(own, means))
-            torch._foreach_mul_(moves, weight)
-            torch._foreach_add_(means, moves)
-        for name in self.stage.copied:
-            self.ema[name].copy_(self.floats[name])
-
     def _validate(self) -> None:
-        terms = distributed.from_first(self._measure() if distributed.rank() == 0 else {})
+        terms = distributed.broadcast(self._measure() if distributed.rank() == 0 else {})
         self.stage.after_validation(terms)
         self.validated = self.step
 
     def _measure(self) -> dict[str, float]:
         """Validate the averaged weights."""
-        own = {k: v.clone() for k, v in self.stage.module.state_dict().items()}
-        self.stage.module.load_state_dict(self.ema)
-        self.stage.module.eval()
-        with torch.no_grad(), any_shape():
+        with self.average.applied(self.stage.module), torch.no_grad(), any_shape():
+            self.stage.module.eval()
             result = self.stage.validate()
-        self.stage.module.train()
-        self.stage.module.load_state_dict(own)
-        self.board.row("val", self.step, result.terms)
-        if result.picture is not None:
-            self.board.picture(self.step, result.picture)
+            self.stage.module.train()
+        self.logger.log_terms("val", self.step, result.terms)
+        if result.image is not None:
+            self.logger.log_image(self.step, result.image)
         return result.terms
 
     def _log(self, terms: dict[str, float], pace: float) -> None:
-        terms = distributed.mean_terms(terms)
-        unread = distributed.total(self.sampler.skipped)
+        terms = distributed.all_reduce_mean(terms)
+        unread = distributed.all_reduce_sum(self.sampler.skipped)
         if distributed.rank() == 0:
             left = self.budget.left(self.step, pace)
             terms = {**terms, **({"unread": unread} if unread else {})}
-            self.board.row("train", self.step, terms, pace, left)
+            self.logger.log_terms("train", self.step, terms, pace, left)

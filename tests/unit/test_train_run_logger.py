@@ -13,18 +13,18 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from dlf.errors import MissingExtra
-from dlf.train import board
-from dlf.train.board import EVENTS, LOG, Board, time_left
+from dlf.train import run_logger
+from dlf.train.run_logger import EVENTS, LOG, RunLogger, time_left
 
 pytestmark = pytest.mark.torch
 
 
 def test_rows_and_time_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    told = Board(tmp_path, 1000)
+    logger = RunLogger(tmp_path, 1000)
     with caplog.at_level(logging.INFO, "dlf"):
-        told.row("train", 400, {"l1": 0.123456789}, pace=2.0, left=1200.0)
-        told.row("val", 400, {"psnr": 20.0})
-    told.close()
+        logger.log_terms("train", 400, {"l1": 0.123456789}, pace=2.0, left=1200.0)
+        logger.log_terms("val", 400, {"psnr": 20.0})
+    logger.close()
     train, val = (json.loads(line) for line in (tmp_path / LOG).read_text("utf-8").splitlines())
     assert train == {"kind": "train", "step": 400, "l1": 0.12346, "seconds": 2.0}
     assert val == {"kind": "val", "step": 400, "psnr": 20.0, "seconds": 0.0}
@@ -41,27 +41,27 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_what_cannot_be_written_is_reported_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    told = Board(tmp_path / "nowhere", 10)
-    told.row("train", 1, {"l1": 1.0})
-    told.picture(1, Image.new("RGB", (8, 8)))
+    logger = RunLogger(tmp_path / "nowhere", 10)
+    logger.log_terms("train", 1, {"l1": 1.0})
+    logger.log_image(1, Image.new("RGB", (8, 8)))
     assert "cannot log step 1" in caplog.text
-    assert "cannot keep the picture of step 1" in caplog.text
+    assert "cannot keep the image of step 1" in caplog.text
 
 
 def test_tensorboard_holds_numbers_and_pictures(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    told = Board(tmp_path, 10, tensorboard=True)
-    told.row("train", 5, {"l1": 0.5, "bpp": 0.02})
-    told.row("val", 10, {"l1": 0.25})
-    told.picture(10, Image.new("RGB", (16, 8), "red"))
-    told.close()
+    logger = RunLogger(tmp_path, 10, tensorboard=True)
+    logger.log_terms("train", 5, {"l1": 0.5, "bpp": 0.02})
+    logger.log_terms("val", 10, {"l1": 0.25})
+    logger.log_image(10, Image.new("RGB", (16, 8), "red"))
+    logger.close()
     events = EventAccumulator(str(tmp_path / EVENTS))
     events.Reload()
     assert set(events.Tags()["scalars"]) == {"train/l1", "train/bpp", "val/l1"}
     assert [(e.step, e.value) for e in events.Scalars("val/l1")] == [(10, 0.25)]
-    (shown,) = events.Images("val/pictures")
+    (shown,) = events.Images("val/images")
     assert (shown.step, shown.width, shown.height) == (10, 16, 8)
 
 
@@ -70,6 +70,6 @@ def test_missing_tensorboard_says_what_to_type(tmp_path: Path, monkeypatch: pyte
         msg = f"{module} is not installed; run: pip install 'dlf-codec[{extra}]'"
         raise MissingExtra(msg)
 
-    monkeypatch.setattr(board, "need", absent)
+    monkeypatch.setattr(run_logger, "need", absent)
     with pytest.raises(MissingExtra, match="tensorboard"):
-        Board(tmp_path, 10, tensorboard=True)
+        RunLogger(tmp_path, 10, tensorboard=True)

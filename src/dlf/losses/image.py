@@ -1,4 +1,4 @@
-"""Everything that judges a decoded picture in training, as the tokenizer and the joint stage use it."""
+"""Everything that judges a decoded image in training, as the tokenizer and the joint stage use it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dlf.losses.adversarial import Adversarial, Adversary, Average, keep
+from dlf.losses.adversarial import Adversarial, Adversary, Average, no_averaging
 from dlf.losses.objective import Weights, pixel_terms, weighted_sum
 from dlf.losses.texture import TextureDistance
 
@@ -23,7 +23,7 @@ Wrap = Callable[[Any], Any]
 """Makes a function of the same arguments and results, such as a compiled one."""
 
 
-class PictureLoss:
+class ImageLoss:
     """Pixel, perceptual and adversarial terms of a batch, and the discriminator's turn after the step."""
 
     def __init__(
@@ -39,7 +39,7 @@ class PictureLoss:
         self.weights, self.perceptual, self.bf16 = weights, perceptual, bf16
         self.adversary = (
             Adversary(adversarial, bf16=bf16, features=features, batches=batches)
-            if adversarial.wanted
+            if adversarial.active
             else None
         )
         self.pixel_terms = partial(pixel_terms, weights=weights, perceptual=None)
@@ -63,16 +63,16 @@ class PictureLoss:
         return {"offset": rng.integers(0, OFFSETS, 2), "strength": np.array(strength, np.float32)}
 
     def __call__(
-        self, picture: Tensor, target: Tensor, last: Tensor, inputs: Mapping[str, Tensor]
+        self, image: Tensor, target: Tensor, last: Tensor, inputs: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a scalar with the gradient of the weighted sum, and the unweighted terms.
 
-        picture, target: RGB (B, 3, H, W) in [-1, 1].  last: weights of the layer that made the picture.
+        image, target: RGB (B, 3, H, W) in [-1, 1].  last: weights of the layer that made the image.
         inputs: what `draw` says, as tensors.
         """
-        with torch.autocast(picture.device.type, torch.bfloat16, enabled=self.bf16):
-            terms = self.pixel_terms(picture, target)
-            shifted = (_from(picture, inputs["offset"]), _from(target, inputs["offset"]))
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
+            terms = self.pixel_terms(image, target)
+            shifted = (_from(image, inputs["offset"]), _from(target, inputs["offset"]))
             if self.distance is not None:
                 terms["perceptual"] = self.distance(*shifted).mean()
             if self.texture_distance is not None:
@@ -82,7 +82,7 @@ class PictureLoss:
             return total, terms
         judged = self.adversary.terms(*shifted)
         return self.adversary.weigh(
-            judged, total, picture, last, inputs["strength"], pulls=self.pulls
+            judged, total, image, last, inputs["strength"], pulls=self.pulls
         ), terms | judged
 
     @property
@@ -110,8 +110,8 @@ class PictureLoss:
         if self.adversary is not None:
             self.adversary.network.to(device)
 
-    def after_step(self, average: Average = keep) -> dict[str, Tensor]:
-        """Let the discriminator learn from the step's pictures; returns what is to be logged.
+    def after_step(self, average: Average = no_averaging) -> dict[str, Tensor]:
+        """Let the discriminator learn from the step's images; returns what is to be logged.
 
         average: brings its gradients together where several processes train.
         """
@@ -128,7 +128,7 @@ class PictureLoss:
 
 
 def _from(x: Tensor, offset: Tensor) -> Tensor:
-    """The picture from an offset (2,) on, always of one size.
+    """The image from an offset (2,) on, always of one size.
 
     The strides of a feature network hide patterns of the same period; another offset at every step shows
     them.

@@ -1,4 +1,4 @@
-"""The loop: resuming exactly, stopping, bad steps, checkpoints."""
+"""The engine: resuming exactly, stopping, bad steps, checkpoints."""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -15,13 +15,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dlf.train import checkpoint
-from dlf.train.board import LOG
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.data import Batch
-from dlf.train.graph import Inputs
-from dlf.train.loop import CHECKPOINT, Run
+from dlf.train.engine import CHECKPOINT, Run
 from dlf.train.recompute import BLOCKS, recompute_blocks
-from dlf.train.stage import LossReport
+from dlf.train.run_logger import LOG
+from dlf.train.stage import Inputs, LossReport
 from dlf.train.tokenizer_stage import TokenizerStage
 from tiny_runs import CONFIG, STEPS, Sampler, assert_same, make_run, make_stage, pictures, stop_after, tensors
 
@@ -45,7 +44,7 @@ def test_resumed_run_equals_one_that_never_stopped(kind: str, stopped: int, tmp_
     assert second.train()
     a, b = (checkpoint.load(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
     assert a.step == b.step == STEPS
-    assert a.stage.keys() >= {"idle"}
+    assert a.stage["books"].keys() >= {"idle"}
     assert_same(vars(a), vars(b))
     changed = [k for k, v in a.model.items() if not torch.equal(v, start[k])]
     book = "quantize.embedding.weight"
@@ -98,7 +97,7 @@ def test_step_without_finite_gradient_is_left_out(tmp_path: Path) -> None:
     def hook(step: int) -> None:
         copied = {
             "model": run.stage.module.state_dict(),
-            "ema": run.ema,
+            "ema": run.average.weights,
             "adam": run.optimiser.state_dict()["state"],
         }
         states.append({k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in tensors(copied)})
@@ -147,18 +146,32 @@ def test_averaged_weights_follow(tmp_path: Path) -> None:
     run = make_run("joint", tmp_path)
     run.train()
     name = "details.enc_trans_0.0.0.conv1.weight"
-    own, mean = run.stage.module.state_dict()[name], run.ema[name]
+    own, mean = run.stage.module.state_dict()[name], run.average.weights[name]
     assert not torch.equal(own, mean)
     assert (own - mean).abs().max() < 0.05
+
+
+def test_without_averaging_there_is_one_copy_of_the_weights(tmp_path: Path) -> None:
+    """In memory, and in the checkpoint; validation measures the newest weights."""
+    config, stage = make_stage("joint")
+    run = Run(replace(config, ema=0.0), stage, Sampler(), tmp_path)
+    own = stage.module.state_dict()
+    assert all(run.average.weights[name].data_ptr() == tensor.data_ptr() for name, tensor in own.items())
+    assert run.train()
+    state = checkpoint.load(tmp_path / CHECKPOINT)
+    assert_same(state.model, state.ema)
+    resumed = Run(replace(config, ema=0.0), make_stage("joint")[1], Sampler(), tmp_path)
+    assert_same(resumed.average.weights, state.ema)
+    assert all(state.ema[name].data_ptr() == tensor.data_ptr() for name, tensor in state.model.items())
 
 
 def test_codes_that_jump_are_not_averaged(tmp_path: Path) -> None:
     run = make_run("joint", tmp_path)
     assert run.train()
     own = run.stage.module.state_dict()
-    assert torch.equal(run.ema["quantize.embedding.weight"], own["quantize.embedding.weight"])
+    assert torch.equal(run.average.weights["quantize.embedding.weight"], own["quantize.embedding.weight"])
     for name in ("vqgan.quantize.embedding.weight", "fusion.ffn.3.weight"):
-        assert not torch.equal(run.ema[name], own[name]), name
+        assert not torch.equal(run.average.weights[name], own[name]), name
 
 
 def test_a_full_disk_does_not_end_a_run(
@@ -199,7 +212,7 @@ def test_a_changed_configuration_is_reported(tmp_path: Path, caplog: pytest.LogC
     stop_after(run, 1)
     run.train()
     _, stage = make_stage("tokenizer")
-    Run(replace(CONFIG, lr=0.5, seed=3), stage, Sampler(), tmp_path)
+    Run(replace(CONFIG, optimiser=replace(CONFIG.optimiser, lr=0.5), seed=3), stage, Sampler(), tmp_path)
     assert [m for m in caplog.messages if "it was" in m] == [
         "lr is now 0.5; it was 0.002",
         "seed is now 3; it was 0",

@@ -1,4 +1,4 @@
-"""What a run tells: a line of the log, a row of ``log.jsonl``, pictures, and TensorBoard if asked for.
+"""What a run tells: a line of the log, a row of ``log.jsonl``, images, and TensorBoard if asked for.
 
 Telling never ends a run: where the disk is full, the row is lost and the reason is logged.
 """
@@ -26,11 +26,11 @@ SHEET, SHEET_QUALITY = "sheet.jpg", 90  # of a run of several stages
 EVENTS = "tensorboard"
 
 
-class Board:
+class RunLogger:
     """Writes into a run's folder.
 
     steps: of the whole run, or None where minutes say how long it is.  tensorboard: also write event
-    files, to its folder "tensorboard".  stage: of a run of several; its rows name it, and a picture takes
+    files, to its folder "tensorboard".  stage: of a run of several; its rows name it, and an image takes
     the place of the one before.
 
     Raises:
@@ -43,7 +43,7 @@ class Board:
         self.folder, self.steps, self.stage = folder, steps, stage
         self.events = _open_events(folder / EVENTS) if tensorboard else None
 
-    def row(
+    def log_terms(
         self, kind: str, step: int, terms: Mapping[str, float], pace: float = 0.0, left: float = 0.0
     ) -> None:
         """Tell the terms of a step; pace: seconds a step.  left: seconds to the end of the run."""
@@ -62,17 +62,17 @@ class Board:
         except OSError as error:
             log.error("cannot log step %d: %s", step, error.strerror or error)
 
-    def picture(self, step: int, image: Image.Image) -> None:
-        """Keep a picture of a step."""
+    def log_image(self, step: int, image: Image.Image) -> None:
+        """Keep an image of a step."""
         try:
             if self.stage:
                 image.save(self.folder / SHEET, quality=SHEET_QUALITY)
             else:
                 image.save(self.folder / f"val_{step:07d}.png")
             if self.events is not None:
-                self.events.add_image("val/pictures", np.asarray(image), step, dataformats="HWC")
+                self.events.add_image("val/images", np.asarray(image), step, dataformats="HWC")
         except OSError as error:
-            log.error("cannot keep the picture of step %d: %s", step, error.strerror or error)
+            log.error("cannot keep the image of step %d: %s", step, error.strerror or error)
 
     def close(self) -> None:
         """Write what is still in memory."""
