@@ -31,7 +31,7 @@ class Model:
     def __init__(self, bundle: ModelBundle) -> None:
         tables = bundle.tables()
         self.bundle, self.backend = bundle, OnnxBackend(bundle, tables)
-        self.codec = StreamCodec(bundle.manifest.id, tables, self.backend)
+        self.codec = StreamCodec(bundle.manifest, tables, self.backend)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import dlf
 from dlf.bitstream import metadata, varint
 from dlf.bitstream.header import Header
 from dlf.bitstream.spec import MAGIC, MAX_VARINT_BYTES
-from dlf.errors import DlfError, FormatError, LimitExceeded, UnsupportedVersion
+from dlf.errors import DlfError, FormatError, InvalidArgument, LimitExceeded, UnsupportedVersion
 from dlf.imageio import info_of, load_rgb
 from dlf.limits import check_size
 
@@ -144,7 +144,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         data = dlf.encode(
             _meant(im), metadata=True, **{key: options[key] for key in OPTIONS if key in options}
         )
-    except (LimitExceeded, FormatError) as error:
+    except (LimitExceeded, InvalidArgument) as error:
         raise ValueError(str(error)) from error
     except DlfError as error:
         raise OSError(str(error)) from error

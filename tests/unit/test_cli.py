@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ import pytest
 from PIL import Image
 
 from dlf.bitstream import container, varint
-from dlf.bitstream.container import Stream
 from dlf.bitstream.header import Header
 
 MOCK = [sys.executable, str(Path(__file__).parents[1] / "mock_cli.py")]
@@ -195,11 +193,11 @@ def test_unwritable_output(dlf: Callable[..., Done], photo: Path, tmp_path: Path
     assert photo.read_bytes() == before
 
 
-GOOD = container.dump(Stream(Header(1, 50, 70, 41), b"payload\0"))
+GOOD = container.dump(container.seal(Header(1, 50, 70, 41), b"payload", "00" * 32))
 
 
 def sealed(body: bytes) -> bytes:
-    return body + zlib.crc32(body).to_bytes(4, "little")
+    return body + bytes(4)  # what comes before is refused earlier, or by nobody without the model
 
 
 @pytest.mark.parametrize(
@@ -214,7 +212,7 @@ def sealed(body: bytes) -> bytes:
         (sealed(b"\x44LF\x20" + GOOD[4:-4]), "version 2"),
         (sealed(b"DLF\x10\x01\x32" + 2 * varint.pack(100_000)), "100000x100000"),
         (sealed(b"DLF\x10\x63\x32\x01\x01"), "model number 99 is not installed"),
-        (GOOD, "damaged"),  # no payload ends in a zero byte
+        (GOOD, "written with another model of the number 1 than 'mock'"),
     ],
 )
 def test_bad_streams(dlf: Callable[..., Done], tmp_path: Path, data: bytes, words: str) -> None:
@@ -230,6 +228,7 @@ def test_info_without_the_model_of_the_file(dlf: Callable[..., Done], tmp_path: 
     done = dlf("info", "x.dlf")
     assert done.code == 0
     assert "99 (not installed)" in done.text
+    assert "00000000 (not checked)" in done.text
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"DLF\x10"])
@@ -366,9 +365,9 @@ def test_shipped_model(tmp_path: Path) -> None:
     assert np.sqrt((difference**2).mean()) < 50
 
 
-def test_default_quality_is_the_librarys() -> None:
-    from dlf.api import DEFAULT_QUALITY
-    from dlf.cli.encode import command
-
-    (quality,) = (option for option in command.params if option.name == "quality")
-    assert quality.default == DEFAULT_QUALITY
+def test_default_quality_is_the_models(
+    dlf: Callable[..., Done], photo: Path, tmp_path: Path, write_bundle: Callable[..., Path]
+) -> None:
+    write_bundle(tmp_path / "model", default_quality=80)
+    assert dlf("encode", "photo.png").code == 0
+    assert container.load((tmp_path / "photo.dlf").read_bytes()).header.quality == 80

@@ -28,10 +28,8 @@ from dlf.cli.options import (
     "-q",
     "--quality",
     type=click.IntRange(0, 100),
-    default=50,
-    show_default=True,
     metavar="0..100",
-    help="Higher is better and larger.",
+    help="Higher is better and larger.  [default: the model's, 50 for those of the package]",
 )
 @click.option(
     "--keep-metadata",
@@ -41,7 +39,7 @@ from dlf.cli.options import (
 @engine_options
 @loudness_options
 def command(
-    common: Common, outputs: Outputs, engine: Engine, quality: int, keep_metadata: bool, quiet: bool
+    common: Common, outputs: Outputs, engine: Engine, quality: int | None, keep_metadata: bool, quiet: bool
 ) -> int:
     """Compress pictures to .dlf files."""
     planned = jobs.plan(common, outputs.output, ".dlf")

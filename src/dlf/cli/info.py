@@ -52,7 +52,7 @@ def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:
         "quality": str(info.quality),
         "width": str(info.width),
         "height": str(info.height),
-        "checksum": f"{data[-4:][::-1].hex()} (good)",
+        "checksum": f"{data[-4:][::-1].hex()} ({'good' if info.checked else 'not checked'})",
     }
     rows = []
     for name, part in container.parts(container.load(data)):

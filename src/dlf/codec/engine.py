@@ -6,6 +6,7 @@ is needed where no such bundle is used.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -13,7 +14,7 @@ from typing import cast
 from dlf.codec.backend import Backend
 from dlf.codec.bundle import ModelBundle
 from dlf.entropy.tables import Tables
-from dlf.errors import EngineError
+from dlf.errors import EngineError, InvalidArgument
 from dlf.extras import need
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
@@ -24,10 +25,12 @@ class EngineOptions:
     """How the networks of pixels are run; what decides the symbols of a stream does not depend on it.
 
     threads: processor threads within one operation; None uses all.
-    device: "cpu", or a device of torch such as "cuda".
+    device: "cpu", or a device of torch such as "cuda" or "cuda:1".
     precision: of weights and products, one of `PRECISIONS`; None is what the bundle stores.
     compiled: let torch compile the networks, which takes minutes and pays for many pictures.
     progress: called while the networks run, with what runs and how much of it is done, 0..1.
+
+    Raises TypeError, InvalidArgument (a ValueError) for what is none of these.
     """
 
     threads: int | None = None
@@ -37,9 +40,15 @@ class EngineOptions:
     progress: Callable[[str, float], None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.threads is not None and operator.index(self.threads) < 1:
+            msg = f"the number of threads is {self.threads}, but must be at least 1; None uses all"
+            raise InvalidArgument(msg)
+        if not isinstance(self.device, str):
+            msg = f"the device must be a text such as 'cpu' or 'cuda', not {type(self.device).__name__}"
+            raise TypeError(msg)
         if self.precision not in (None, *PRECISIONS):
             msg = f"the precision '{self.precision}' is unknown: choose one of {', '.join(PRECISIONS)}"
-            raise EngineError(msg)
+            raise InvalidArgument(msg)
 
 
 def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) -> Backend:

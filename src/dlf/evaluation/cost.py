@@ -184,7 +184,7 @@ class _Networks:
         self._backend = make_backend(self._bundle, tables, EngineOptions(threads=threads))
         self._around: Around = self._timed
         surrounded = Surrounded(self._backend, lambda name: self._around(name))
-        self.codec = StreamCodec(self._bundle.manifest.id, tables, surrounded)
+        self.codec = StreamCodec(self._bundle.manifest, tables, surrounded)
         self._seconds: dict[str, float] = {}
         self._macs: dict[str, int] = {}
 

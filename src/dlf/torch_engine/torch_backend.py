@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from math import prod
 
@@ -149,6 +150,10 @@ class TorchBackend:
     def _quality(self, quality: int) -> Tensor:
         return torch.tensor([float(quality)], device=self._device)
 
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    # a child has none of its parent's threads, and OpenMP would wait for them for ever
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 _LABELS = {ANALYSIS: "analysis", SYNTHESIS: "painting"}
 _PARTS: dict[str, Callable[[Dlf], list[nn.Module]]] = {
