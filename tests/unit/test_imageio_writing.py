@@ -266,6 +266,14 @@ def test_missing_plugin(name: str, module: str, monkeypatch: pytest.MonkeyPatch)
         to_bytes(IMAGE, name)
 
 
+@pytest.mark.skipif("jxl" not in HERE, reason="the plugin for JPEG XL is not installed")
+def test_jpeg_xl_is_written_in_srgb_alone() -> None:
+    image = IMAGE.copy()
+    image.info["icc_profile"] = b"some other space"
+    with pytest.raises(ImageError, match="sRGB alone"):
+        to_bytes(image, "jxl")
+
+
 def test_picture_keeps_its_own_info_to_itself() -> None:
     image = IMAGE.copy()
     image.info |= {"comment": b"x" * 50, "gamma": 1.0, "exif": exif_block()}

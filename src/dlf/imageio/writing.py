@@ -130,8 +130,11 @@ def _metadata_options(output: OutputFormat, image: Image.Image) -> dict[str, obj
     if output.name == "ppm":
         return {}
     options: dict[str, object] = {}
-    if icc and output.name != "jxl":  # the plugin takes none: the file says sRGB by itself
+    if icc and output.name != "jxl":
         options["icc_profile"] = icc
+    elif icc and not means_srgb(icc):  # the plugin takes none: the file says sRGB by itself
+        msg = "JPEG XL files are written in sRGB alone: convert the picture first"
+        raise ImageError(msg)
     if dpi and output.name in OWN_RESOLUTION:
         options["dpi"] = dpi
     elif dpi and not (exif and meta.exif_resolution(exif, Problems())):
