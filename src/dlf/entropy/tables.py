@@ -110,10 +110,12 @@ class Tables:
         _check(complete, f"the arrays must be {', '.join(names)}")
         for array in arrays.values():
             array.flags.writeable = False
-        options: dict[str, Any] = {name: arrays.pop(name) for name in OPTIONS if name in arrays}
-        for name, value in options.items():
+        options: dict[str, Any] = {}
+        for name in OPTIONS.keys() & arrays:
+            value = arrays.pop(name)
             _shape(value, np.int64, name, 0)
-        return cls(**arrays, **{name: int(value) for name, value in options.items()})
+            options[name] = int(value)
+        return cls(**arrays, **options)
 
 
 def gaussian_frequencies(scales: NDArray[np.float64], limit: int) -> UInt32:
