@@ -95,6 +95,7 @@ class Codec:
         quality: int | None = None,
         *,
         metadata: bool = False,
+        strict: bool = False,
     ) -> bytes:
         """Compress an image.
 
@@ -103,6 +104,8 @@ class Codec:
                 or the file opened in binary mode.
             quality: 0 (smallest) to 100 (best); None is the model's default.
             metadata: store ICC profile, EXIF and XMP of the image as well.
+            strict: refuse a file with a flaw that can be passed over, such as a JPEG without its end marker;
+                otherwise it is read, with a line in the log.
 
         Returns:
             The bytes of the ``.dlf`` file.
@@ -114,7 +117,7 @@ class Codec:
         """
         quality = self._quality(quality)
         source = image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
-        rgb, attached = load_rgb(source, max_pixels=self._max_pixels)
+        rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         blob = pack_metadata(attached) if metadata and attached is not None else b""
         return container.dump(self._load(self._bundle).codec.encode_rgb(rgb, quality, blob))
 
@@ -241,10 +244,14 @@ def _default_codec() -> Codec:
 
 
 def encode(
-    image: Source | bytearray | memoryview, quality: int | None = None, *, metadata: bool = False
+    image: Source | bytearray | memoryview,
+    quality: int | None = None,
+    *,
+    metadata: bool = False,
+    strict: bool = False,
 ) -> bytes:
     """Compress an image with the model of the package; see `Codec.encode`."""
-    return _default_codec().encode(image, quality, metadata=metadata)
+    return _default_codec().encode(image, quality, metadata=metadata, strict=strict)
 
 
 def decode(data: Data) -> Image.Image:

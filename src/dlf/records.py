@@ -54,14 +54,18 @@ class Prior:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What came with the source image besides its pixels, verbatim; None where absent, never empty.
+    """What came with the source image besides its pixels; None where absent, never empty.
 
-    icc: colour profile.  exif: the EXIF block as Pillow hands it out.  xmp: the XMP packet.
+    icc: colour profile of the source, which its decoded pixels (sRGB) no longer need.
+    exif: the EXIF block, a TIFF structure without the mark that some containers put before it.
+    xmp: the XMP packet.
+    dpi: resolution across and down, dots per inch, where EXIF does not say it.
     """
 
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dlf
 from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+from dlf.cli.main import main
 from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
@@ -289,6 +290,24 @@ def test_what_cannot_be_had_is_said(
 def test_onnx_models_have_no_engine_options() -> None:
     with pytest.raises(EngineError, match="its own precision only"):
         dlf.Codec(engine=EngineOptions(precision="int8")).encode(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--device", "nowhere"), "--device: torch cannot use the device 'nowhere' here"),
+        (("--precision", "int8", "--device", "meta"), "--device, --precision: int8 needs an x86 processor"),
+        (("--precision", "float16", "--compile"), "a compiled model runs in float32 only"),
+        (("--jobs", "2"), "--jobs does not go with the model 'tiny-l'"),
+    ],
+)
+def test_what_cannot_be_had_ends_the_command_before_the_first_file(
+    folder: Path, options: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["encode", "no-such.png", "--model", str(folder), *options]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "no-such" not in said
 
 
 def test_progress_goes_from_nothing_to_all(folder: Path, picture: Picture) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import cast
 
 from dlf.codec.backend import Backend
@@ -52,22 +53,32 @@ class EngineOptions:
             raise InvalidArgument(msg)
 
 
-def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) -> Backend:
-    """Return what runs the networks of a bundle.
+def check_options(bundle: ModelBundle, options: EngineOptions) -> None:
+    """Refuse options that a model cannot be run with here; reads nothing of the model.
 
     Raises:
         MissingExtra: the engine is not installed.
         EngineError: the engine cannot do what the options ask for.
     """
     if bundle.manifest.engine == "torch":
-        need("torch", "torch")
-        need("safetensors", "torch")
-        found = need("dlf.torch_engine.torch_backend", "torch").TorchBackend(bundle, tables, options)
-        return cast("Backend", found)
-    if options != EngineOptions(threads=options.threads):
+        _torch_backend().usable_device(options)
+    elif options != EngineOptions(threads=options.threads):
         msg = f"the model '{bundle.manifest.name}' runs on the processor in its own precision only"
         raise EngineError(msg)
+
+
+def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) -> Backend:
+    """Return what runs the networks of a bundle; raises as `check_options`."""
+    check_options(bundle, options)
+    if bundle.manifest.engine == "torch":
+        return cast("Backend", _torch_backend().TorchBackend(bundle, tables, options))
     # imported here because ONNX Runtime takes as long to import as everything else together
     from dlf.codec.onnx_backend import OnnxBackend
 
     return OnnxBackend(bundle, tables, options.threads)
+
+
+def _torch_backend() -> ModuleType:
+    need("torch", "torch")
+    need("safetensors", "torch")
+    return need("dlf.torch_engine.torch_backend", "torch")

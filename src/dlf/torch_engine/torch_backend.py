@@ -50,7 +50,7 @@ class TorchBackend:
             raise BundleError(msg)
         with torch.device("meta"):
             self.model = Dlf(config).eval().requires_grad_(False)
-        self._bundle, self._options, self._device = bundle, options, _device(options)
+        self._bundle, self._options, self._device = bundle, options, usable_device(options)
         self._loaded: set[str] = set()
         self._precision = "float32"
         self._context: SnappedContext | None = None
@@ -165,7 +165,8 @@ _PARTS: dict[str, Callable[[Dlf], list[nn.Module]]] = {
 _PRECISION = {"F32": "float32", "BF16": "bfloat16", "F16": "float32"}
 
 
-def _device(options: EngineOptions) -> str:
+def usable_device(options: EngineOptions) -> str:
+    """Return the device that options name; raises EngineError if it or the precision cannot be had here."""
     try:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
