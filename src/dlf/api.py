@@ -72,8 +72,9 @@ class Codec:
         max_pixels: int = MAX_PIXELS,
         engine: EngineOptions | None = None,
     ) -> None:
-        if not isinstance(engine, EngineOptions | None):
-            msg = f"engine must be EngineOptions, not {type(engine).__name__}"
+        given: object = engine  # whatever the caller gave
+        if not isinstance(given, EngineOptions | None):
+            msg = f"engine must be EngineOptions, not {type(given).__name__}"
             raise TypeError(msg)
         if operator.index(max_pixels) < 1:
             msg = f"max_pixels is {max_pixels}, but must be at least 1"

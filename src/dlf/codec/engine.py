@@ -44,8 +44,9 @@ class EngineOptions:
         if self.threads is not None and operator.index(self.threads) < 1:
             msg = f"the number of threads is {self.threads}, but must be at least 1; None uses all"
             raise InvalidArgument(msg)
-        if not isinstance(self.device, str):
-            msg = f"the device must be a text such as 'cpu' or 'cuda', not {type(self.device).__name__}"
+        device: object = self.device  # whatever the caller gave
+        if not isinstance(device, str):
+            msg = f"the device must be a text such as 'cpu' or 'cuda', not {type(device).__name__}"
             raise TypeError(msg)
         if self.precision not in (None, *PRECISIONS):
             msg = f"the precision '{self.precision}' is unknown: choose one of {', '.join(PRECISIONS)}"
