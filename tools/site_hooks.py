@@ -1,0 +1,75 @@
+"""What mkdocs does to our pages, named as `hooks` in mkdocs.yml.
+
+- README.md, CONTRIBUTING.md and CHANGELOG.md become pages, so that no text stands in two places; links between
+  them and the files in docs/ are turned to fit.
+- A line ``::: dlf COMMAND`` becomes what ``dlf COMMAND --help`` prints.
+- A site of which a page would fetch anything from another host is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+ROOT = Path(__file__).parents[1]
+ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+COLUMNS = "100"  # of the help texts
+
+# a link that a browser follows by itself, without a click
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe|source|video)\b[^>]*?\bsrc=["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|<link\b(?=[^>]*\brel=["']?(?:stylesheet|preconnect|preload|icon))[^>]*?\bhref=["']?((?:https?:)?//[^"'\s>]+)""",
+    re.IGNORECASE,
+)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are files of the repository's root."""
+    for name, page in ROOT_PAGES.items():
+        text = (ROOT / name).read_text("utf-8")
+        text = re.sub(r"\]\(docs/", "](", text)
+        files.append(File.generated(config, page, content=link_root_files(text, "")))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Turn links to files of the root, and print the help of commands."""
+    return re.sub(r"^::: (dlf.*)$", help_of, link_root_files(markdown, r"\.\./"), flags=re.MULTILINE)
+
+
+def link_root_files(text: str, prefix: str) -> str:
+    """Links to README.md and its like lead to their pages, those to other files of the root are plain text."""
+    for name, page in ROOT_PAGES.items():
+        text = re.sub(rf"\]\({prefix}{re.escape(name)}", f"]({page}", text)
+    return re.sub(rf"\[([^\]]+)\]\({prefix}(?:NOTICE|LICENSE|CITATION\.cff)\)", r"\1", text)
+
+
+def help_of(line: re.Match[str]) -> str:
+    """A code block with what a command says of itself."""
+    words = line[1].split()
+    environment = os.environ | {"COLUMNS": COLUMNS, "NO_COLOR": "1", "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", *words, "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        msg = f"'{line[1]} --help' failed: {done.stderr.strip()}"
+        raise PluginError(msg)
+    return f"```text\n$ {line[1]} --help\n{done.stdout.rstrip()}\n```"
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Fail if a page fetches something from another host when it is read."""
+    for path in sorted(Path(config.site_dir).rglob("*.html")):
+        if match := FETCHED.search(path.read_text("utf-8")):
+            msg = f"{path.relative_to(config.site_dir)} fetches {match[1] or match[2]}"
+            raise PluginError(msg)
