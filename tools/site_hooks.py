@@ -2,7 +2,7 @@
 
 - README.md, CONTRIBUTING.md and CHANGELOG.md become pages, so that no text stands in two places; links between
   them and the files in docs/ are turned to fit.
-- A line ``::: dlf COMMAND`` becomes what ``dlf COMMAND --help`` prints.
+- A line ``<!-- help of dlf COMMAND -->`` becomes what ``dlf COMMAND --help`` prints.
 - A site of which a page would fetch anything from another host is an error.
 """
 
@@ -45,7 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Turn links to files of the root, and print the help of commands."""
-    return re.sub(r"^::: (dlf.*)$", help_of, link_root_files(markdown, r"\.\./"), flags=re.MULTILINE)
+    return re.sub(r"^<!-- help of (dlf.*) -->$", help_of, link_root_files(markdown, r"\.\./"), flags=re.MULTILINE)
 
 
 def link_root_files(text: str, prefix: str) -> str:
