@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-COLUMNS = "100"  # of the help texts
+COLUMNS = "80"  # of the help texts: what fits the page
 
 # a link that a browser follows by itself, without a click
 FETCHED = re.compile(

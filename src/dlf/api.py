@@ -34,13 +34,16 @@ class _Loaded:
 class Codec:
     """A codec whose model is loaded once.
 
-    model: folder, role ("base", "fast"), name or id of the model that encodes; None is the package's default.
-        Decoding takes the model that the file names, if it is this one or installed.
-    threads: processor threads within one operation; None uses all.
-    max_pixels: limit of width * height, both ways.
-    engine: device and precision, for models that torch runs; None is the processor.
+    Args:
+        model: folder, role ("base", "fast"), name or id of the model that encodes; None is the package's
+            default.  Decoding takes the model that the file names, if it is this one or installed.
+        threads: processor threads within one operation; None uses all.
+        max_pixels: limit of width * height, both ways.
+        engine: device and precision, for models that torch runs; None is the processor.
 
-    Raises UnknownModel if the model is not installed, BundleError if it cannot be used.
+    Raises:
+        UnknownModel: the model is not installed.
+        BundleError: it cannot be used.
     """
 
     def __init__(

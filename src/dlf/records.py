@@ -66,11 +66,20 @@ class Metadata:
 class StreamInfo:
     """What a ``.dlf`` file says about itself.
 
-    version: of the format.  model: id; model_name: None if the model is not installed.
-    quality: 0..100.  width, height: pixels.
-    header_bytes, metadata_bytes, payload_bytes, checksum_bytes: together they are file_bytes.
-    token_bits, detail_bits: information content of the two parts of the payload, in bits; None if the
-        model is not installed.  The payload has about a byte more than their sum.
+    Attributes:
+        version: of the format.
+        model: id of the model that wrote it.
+        model_name: None if the model is not installed.
+        quality: 0..100.
+        width: pixels.
+        height: pixels.
+        header_bytes: with the three below they are `file_bytes`.
+        metadata_bytes: 0 without metadata.
+        payload_bytes: all symbols.
+        checksum_bytes: 4.
+        file_bytes: of the whole file.
+        token_bits: information content of the tokens, in bits; None if the model is not installed.
+        detail_bits: the same of the details.  The payload has about a byte more than their sum.
     """
 
     version: int
