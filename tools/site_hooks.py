@@ -1,7 +1,7 @@
 """What mkdocs does to our pages, named as `hooks` in mkdocs.yml.
 
-- README.md, CONTRIBUTING.md and CHANGELOG.md become pages, so that no text stands in two places; links between
-  them and the files in docs/ are turned to fit.
+- README.md, CONTRIBUTING.md and CHANGELOG.md become pages, so that no text stands in two places; links
+  between them and the files in docs/ are turned to fit.
 - A line ``<!-- help of dlf COMMAND -->`` becomes what ``dlf COMMAND --help`` prints.
 - A site of which a page would fetch anything from another host is an error.
 """
@@ -45,11 +45,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Turn links to files of the root, and print the help of commands."""
-    return re.sub(r"^<!-- help of (dlf.*) -->$", help_of, link_root_files(markdown, r"\.\./"), flags=re.MULTILINE)
+    return re.sub(
+        r"^<!-- help of (dlf.*) -->$", help_of, link_root_files(markdown, r"\.\./"), flags=re.MULTILINE
+    )
 
 
 def link_root_files(text: str, prefix: str) -> str:
-    """Links to README.md and its like lead to their pages, those to other files of the root are plain text."""
+    """Links to README.md and its like lead to their pages; other files of the root have none."""
     for name, page in ROOT_PAGES.items():
         text = re.sub(rf"\]\({prefix}{re.escape(name)}", f"]({page}", text)
     return re.sub(rf"\[([^\]]+)\]\({prefix}(?:NOTICE|LICENSE|CITATION\.cff)\)", r"\1", text)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,31 @@ def section(path: Path, heading: str) -> str:
     _, found, rest = path.read_text("utf-8").partition(f"\n## {heading}\n")
     assert found, f"{path.name} has no section '{heading}'"
     return rest.partition("\n## ")[0]
+
+
+GENERATED = {"index.md", "contributing.md", "changelog.md"}  # by tools/site_hooks.py
+
+
+def pages() -> list[Path]:
+    return [
+        *sorted(DOCS.glob("*.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    ]
+
+
+def without_code(path: Path) -> str:
+    return re.sub(r"^```.*?^```|`[^`\n]*`", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def headings(path: Path) -> list[str]:
+    return re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.M), re.M
+    )
+
+
+def anchor(heading: str) -> str:
+    words = re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()
+    return re.sub(r"[-\s]+", "-", words)
 
 
 @pytest.fixture
@@ -124,34 +150,58 @@ def test_pages_link_to_what_exists() -> None:
                 assert fragment in anchors[file], f"{path.name} links to {target}"
 
 
-GENERATED = {"index.md", "contributing.md", "changelog.md"}  # by tools/site_hooks.py
+NAMED_FILE = re.compile(r"`([\w./-]+/[\w./-]+\.(?:py|yaml|json|csv|md|bin|jpg|cff))`")
+FOLDERS = ("", "src/dlf", "src", "docs", "configs")  # that names on the pages are relative to
+NOT_OURS = re.compile(r"^(?:runs|OUT|report|assets)/")
 
 
-def pages() -> list[Path]:
-    return [*sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+def test_files_that_a_page_names_are_there(path: Path) -> None:
+    for name in NAMED_FILE.findall(path.read_text("utf-8")):
+        there = any((ROOT / folder / name).exists() for folder in FOLDERS)
+        assert there or NOT_OURS.match(name), f"{path.name} names {name}"
 
 
-def without_code(path: Path) -> str:
-    return re.sub(r"^```.*?^```|`[^`\n]*`", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(
+    r"(?:^|`|&& |\| |-m )dlf ([a-z]+(?: (?:import|split|recover)\b)?)([^\n`|&#;]*)", re.MULTILINE
+)
+OPTION = re.compile(r"(?<=\s)(--[a-z][\w-]*|-[a-zA-Z])(?=[\s=]|$)")
 
 
-def headings(path: Path) -> list[str]:
-    return re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.M), re.M)
+@lru_cache
+def help_of(command: str) -> str:
+    line = [sys.executable, "-m", "dlf", *command.split(), "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"there is no command 'dlf {command}'"
+    return done.stdout
 
 
-def anchor(heading: str) -> str:
-    words = re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()
-    return re.sub(r"[-\s]+", "-", words)
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+def test_options_that_a_page_names_are_there(path: Path) -> None:
+    text = path.read_text("utf-8").replace("\\\n", " ")
+    text = re.sub(r"(`[^`\n]*)\n([^`\n]*`)", r"\1 \2", text)  # code that wraps
+    for command, rest in COMMAND.findall(text):
+        for option in OPTION.findall(rest):
+            assert re.search(rf"(?<![\w-]){option}\b", help_of(command)), (
+                f"{path.name}: dlf {command} {option}"
+            )
 
 
 def test_site_builds_strictly(tmp_path: Path) -> None:
     """As .ci/run does; the hooks of the site refuse pages that fetch something from elsewhere."""
     for name in ("mkdocs", "material", "mkdocstrings_handlers.python"):
         pytest.importorskip(name)
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    line = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     api = (tmp_path / "site" / "api" / "index.html").read_text("utf-8")
     assert all(f'id="dlf.{name}"' in api for name in ("encode", "decode", "info", "Codec"))
@@ -174,7 +224,8 @@ def fetched() -> Callable[[str], bool]:
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "tools" / "site_hooks.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return lambda text: module.FETCHED.search(text) is not None
