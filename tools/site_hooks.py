@@ -2,6 +2,7 @@
 
 - README.md, CONTRIBUTING.md and CHANGELOG.md become pages, so that no text stands in two places; links
   between them and the files in docs/ are turned to fit.
+- A link whose text is the name of a page gets the page's title.
 - A line ``<!-- help of dlf COMMAND -->`` becomes what ``dlf COMMAND --help`` prints.
 - A site of which a page would fetch anything from another host is an error.
 """
@@ -38,13 +39,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are files of the repository's root."""
     for name, page in ROOT_PAGES.items():
         text = (ROOT / name).read_text("utf-8")
-        text = re.sub(r"\]\(docs/", "](", text)
+        text = re.sub(r"(\[|\]\()docs/(\w+\.md)", r"\1\2", text).replace("](docs/", "](")
         files.append(File.generated(config, page, content=link_root_files(text, "")))
     return files
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Turn links to files of the root, and print the help of commands."""
+    """Turn links to files of the root, name pages by their titles, and print the help of commands."""
+    markdown = re.sub(r"\[(\w+)\.md\]\(\1\.md", lambda link: f"[{title(link[1])}]({link[1]}.md", markdown)
     return re.sub(
         r"^<!-- help of (dlf.*) -->$", help_of, link_root_files(markdown, r"\.\./"), flags=re.MULTILINE
     )
@@ -55,6 +57,11 @@ def link_root_files(text: str, prefix: str) -> str:
     for name, page in ROOT_PAGES.items():
         text = re.sub(rf"\]\({prefix}{re.escape(name)}", f"]({page}", text)
     return re.sub(rf"\[([^\]]+)\]\({prefix}(?:NOTICE|LICENSE|CITATION\.cff)\)", r"\1", text)
+
+
+def title(page: str) -> str:
+    """The heading of a page in docs/."""
+    return (ROOT / "docs" / f"{page}.md").read_text("utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def help_of(line: re.Match[str]) -> str:
