@@ -154,16 +154,16 @@ def tiny_v2_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _export(preset: str, number: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
-    from dlf.export import bundle_writer
+    from dlf.bundles import onnx_bundle
     from dlf.nn.build import PRESETS
     from dlf.nn.model import Dlf
 
     folder, config = tmp_path_factory.mktemp(preset), PRESETS[preset]
     counts = np.zeros((config.tokens.count, config.tokens.codes), np.int64)
-    spec = bundle_writer.BundleSpec(preset, number, default_quality=50, token_counts=counts, card={})
+    spec = onnx_bundle.BundleSpec(preset, number, default_quality=50, token_counts=counts, card={})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        bundle_writer.write_bundle(Dlf(config).eval(), folder, spec)
+        onnx_bundle.write_bundle(Dlf(config).eval(), folder, spec)
     return folder
 
 

@@ -32,8 +32,8 @@ from dlf.codec.codec import Received, StreamCodec
 from dlf.codec.engine import EngineOptions
 from dlf.nn.config import ModelConfig, from_dict
 from dlf.nn.model import Dlf
-from dlf.nn.torch_backend import TorchBackend
 from dlf.records import UInt8
+from dlf.torch_engine.torch_backend import TorchBackend
 
 PICTURE = Path(__file__).parent.parent / "tests" / "data" / "astronaut.jpg"
 QUALITY = 50

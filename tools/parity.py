@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlf.bitstream import container
+from dlf.bundles.keymap import entries, fit
+from dlf.bundles.torch_bundle import BundleSpec, write_bundle
 from dlf.codec import tiling
 from dlf.codec.bundle import MANIFEST, ModelBundle
 from dlf.codec.codec import StreamCodec
@@ -32,12 +34,10 @@ from dlf.entropy.coder import SymbolWriter
 from dlf.entropy.gaussian import exchange_symbols
 from dlf.entropy.tables import Tables
 from dlf.geometry import Plan
-from dlf.importers.bundle import BundleSpec, write_bundle
-from dlf.importers.keymap import entries, fit
 from dlf.nn.build import DLF_L
 from dlf.nn.model import Dlf
-from dlf.nn.torch_backend import TorchBackend
 from dlf.records import Int32, UInt8
+from dlf.torch_engine.torch_backend import TorchBackend
 
 Array = NDArray[np.generic]
 QUALITY = 50  # without meaning for this model

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from dlf.importers.bundle import BundleSpec, write_bundle
+from dlf.bundles.torch_bundle import BundleSpec, write_bundle
 from dlf.nn.build import TINY_L
 from dlf.nn.model import Dlf
 

@@ -56,12 +56,12 @@ def test_operations_of_a_graph() -> None:
     assert found == conv + up + 8 * 10 * 5 * 7 + 8 * 10 * 7 * 6
 
 
-# what loads a model is silent about it, see `dlf.nn.parts`
+# what loads a model is silent about it, see `dlf.torch_engine.loading`
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 @pytest.mark.torch
 def test_operations_in_torch() -> None:
     torch = pytest.importorskip("torch")
-    from dlf.nn.packed import linear_maker
+    from dlf.torch_engine.linear import linear_maker
 
     linear = torch.nn.Linear(6, 10)
     query, key = torch.zeros(2, 3, 5, 8), torch.zeros(2, 3, 7, 8)
@@ -152,10 +152,10 @@ def test_networks_the_rest_and_all() -> None:
 
 @pytest.mark.torch
 def test_parameters_in_both_forms(tiny_bundle: Path, tmp_path: Path) -> None:
-    from dlf.importers.bundle import BundleSpec, write_bundle
+    from dlf.bundles.torch_bundle import BundleSpec, write_bundle
     from dlf.nn.build import TINY_L
     from dlf.nn.model import Dlf
-    from dlf.nn.parts import tensors_of
+    from dlf.torch_engine.loading import tensors_of
 
     sizes = complexity.network_sizes(ModelBundle.open(tiny_bundle))
     assert set(sizes) == set(complexity.NETWORKS)
@@ -176,7 +176,7 @@ def test_parameters_in_both_forms(tiny_bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.torch
 def test_a_model_that_torch_runs(tmp_path: Path, picture: Picture) -> None:
     torch = pytest.importorskip("torch")
-    from dlf.importers.bundle import BundleSpec, write_bundle
+    from dlf.bundles.torch_bundle import BundleSpec, write_bundle
     from dlf.nn.build import TINY_L
     from dlf.nn.model import Dlf
 

@@ -17,14 +17,14 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from dlf.bundles import graphs, onnx_bundle
+from dlf.bundles.onnx_bundle import smooth_frequencies
+from dlf.bundles.onnx_graph import SMALL, store_half
+from dlf.bundles.parity import compare
 from dlf.codec.bundle import FILES, GRAPHS, TABLES, ModelBundle, numerics_id
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
-from dlf.export import bundle_writer, graphs
-from dlf.export.bundle_writer import smooth_frequencies
-from dlf.export.onnx_writer import SMALL, store_half
-from dlf.export.parity import compare
 from dlf.nn.build import TINY
 from dlf.nn.context import SCALES
 from dlf.nn.model import Dlf
@@ -55,8 +55,8 @@ def model() -> Dlf:
 def bundle(model: Dlf, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
     folder = tmp_path_factory.mktemp("models") / "inner" / "tiny"
     counts = np.random.default_rng(0).integers(0, 50, (TINY.tokens.count, TINY.tokens.codes))
-    spec = bundle_writer.BundleSpec("a-name", 101, default_quality=40, token_counts=counts, card={"by": "us"})
-    bundle_writer.write_bundle(model, folder, spec)
+    spec = onnx_bundle.BundleSpec("a-name", 101, default_quality=40, token_counts=counts, card={"by": "us"})
+    onnx_bundle.write_bundle(model, folder, spec)
     return ModelBundle.open(folder)
 
 
@@ -159,7 +159,7 @@ def test_numbers_of_tokens_that_were_not_trained_are_refused(ends: tuple[int, in
 def test_tables(model: Dlf, bundle: ModelBundle) -> None:
     with np.load(bundle.folder / TABLES, allow_pickle=False) as arrays:
         found = dict(arrays)
-    assert found["gaussian_frequency"].shape == (SCALES, 2 * bundle_writer.SYMBOL_LIMIT + 2)
+    assert found["gaussian_frequency"].shape == (SCALES, 2 * onnx_bundle.SYMBOL_LIMIT + 2)
     for name in ("gaussian_frequency", "token_frequency"):
         assert found[name].dtype == np.uint32
         assert (found[name].sum(1) == 2**16).all()
@@ -179,7 +179,7 @@ def test_tables(model: Dlf, bundle: ModelBundle) -> None:
 def test_wider_tables_are_wider_distributions(bundle: ModelBundle) -> None:
     with np.load(bundle.folder / TABLES, allow_pickle=False) as arrays:
         rows = arrays["gaussian_frequency"].astype(np.int64)
-    centre = bundle_writer.SYMBOL_LIMIT
+    centre = onnx_bundle.SYMBOL_LIMIT
     symbols = np.arange(-centre, centre + 1)
     np.testing.assert_array_equal(rows[:, :-1], rows[:, -2::-1])
     assert (np.diff(rows[:, centre]) <= 0).all()
@@ -209,7 +209,7 @@ def test_graphs_are_of_the_operator_set_that_we_promise(name: str, bundle: Model
 
 def test_export_repeats_itself(model: Dlf, bundle: ModelBundle) -> None:
     for name in ("prior.onnx", "context.onnx"):
-        assert bundle_writer._graph(model, name) == bundle.read(name)
+        assert onnx_bundle._graph(model, name) == bundle.read(name)
 
 
 @pytest.mark.parametrize(
@@ -280,8 +280,8 @@ def test_large_weights_are_stored_in_half_precision(bundle: ModelBundle) -> None
 def test_bundles_are_replaced(model: Dlf, tmp_path: Path) -> None:
     counts = np.zeros((TINY.tokens.count, TINY.tokens.codes), np.int64)
     for number in (1, 2):
-        spec = bundle_writer.BundleSpec("x", number, default_quality=50, token_counts=counts, card={})
-        bundle_writer.write_bundle(model, tmp_path, spec)
+        spec = onnx_bundle.BundleSpec("x", number, default_quality=50, token_counts=counts, card={})
+        onnx_bundle.write_bundle(model, tmp_path, spec)
         opened = ModelBundle.open(tmp_path)
         assert opened.manifest.id == number
         for name in FILES:

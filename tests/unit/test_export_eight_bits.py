@@ -16,15 +16,15 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, numpy_helper
 
+from dlf.bundles import eight_bits, onnx_bundle
+from dlf.bundles.eight_bits import ENCODER_SIDE, pack, round_to_eight
+from dlf.bundles.export import round_weights
+from dlf.bundles.onnx_bundle import ANALYSIS, CONTEXT, PRIOR, SYNTHESIS
+from dlf.bundles.onnx_graph import EIGHT, SCALE
+from dlf.bundles.parity import compare
+from dlf.bundles.recover import recover
 from dlf.cli.main import main
 from dlf.codec.bundle import ModelBundle
-from dlf.export import bundle_writer, eight_bits
-from dlf.export.bundle_writer import ANALYSIS, CONTEXT, PRIOR, SYNTHESIS
-from dlf.export.eight_bits import ENCODER_SIDE, pack, round_to_eight
-from dlf.export.onnx_writer import EIGHT, SCALE
-from dlf.export.parity import compare
-from dlf.export.recover import recover
-from dlf.export.run import round_weights
 from dlf.nn.build import TINY
 from dlf.nn.model import Dlf
 from dlf.records import UInt8
@@ -163,7 +163,7 @@ def test_graphs_hold_the_rounded_weights_in_eight_bits(model: Dlf, bundle: Model
             assert scale.dtype == np.float32
             assert scale.size == max(scale.shape)
     for name in (PRIOR, CONTEXT):
-        assert bundle.read(name) == bundle_writer._graph(model, name)
+        assert bundle.read(name) == onnx_bundle._graph(model, name)
 
 
 def test_the_runtime_folds_them_when_it_loads(bundle: ModelBundle, tmp_path: Path) -> None:

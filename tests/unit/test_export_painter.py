@@ -19,13 +19,13 @@ torch = pytest.importorskip("torch")
 
 import dlf
 from dlf.bitstream import container
+from dlf.bundles.export import ExportJob, PainterJob, export, export_painter
+from dlf.bundles.parity import compare
+from dlf.bundles.recover import recover
 from dlf.codec.bundle import FILES, ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.errors import BundleError
-from dlf.export.parity import compare
-from dlf.export.recover import recover
-from dlf.export.run import ExportJob, PainterJob, export, export_painter
 from dlf.nn.build import TINY
 from dlf.nn.model import Dlf
 from dlf.records import UInt8

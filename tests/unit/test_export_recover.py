@@ -14,11 +14,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from dlf.bundles.onnx_bundle import BundleSpec, write_bundle
+from dlf.bundles.parity import compare
+from dlf.bundles.recover import recover
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
-from dlf.export.bundle_writer import BundleSpec, write_bundle
-from dlf.export.parity import compare
-from dlf.export.recover import recover
 from dlf.nn.build import PRESETS, TINY, TINY_V2
 from dlf.nn.config import ModelConfig
 from dlf.nn.model import Dlf

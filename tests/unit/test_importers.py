@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import dlf
+from dlf.bundles import checkpoint_file, released
+from dlf.bundles.keymap import MASKS, entries
 from dlf.cli.main import main
 from dlf.codec.bundle import MANIFEST, ModelBundle
 from dlf.errors import CheckpointError
-from dlf.importers import checkpoint, released
-from dlf.importers.keymap import MASKS, entries
 from dlf.nn.build import DLF_L, TINY_L
 from dlf.nn.model import Dlf
 from dlf.records import UInt8
@@ -92,7 +92,7 @@ def test_names_are_those_of_the_released_checkpoints() -> None:
 
 
 def test_every_tensor_arrives(lightning: Path) -> None:
-    found = released.match(TINY_L, checkpoint.read(lightning), released.DLF)
+    found = released.match(TINY_L, checkpoint_file.read(lightning), released.DLF)
     wanted = state()
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
@@ -146,7 +146,7 @@ def test_what_is_no_checkpoint_is_refused(content: bytes, suffix: str, tmp_path:
     path = tmp_path / f"model{suffix}"
     path.write_bytes(content)
     with pytest.raises(CheckpointError):
-        checkpoint.read(path)
+        checkpoint_file.read(path)
 
 
 def test_safetensors_and_plain_state_dicts_are_read_too(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_safetensors_and_plain_state_dicts_are_read_too(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "a.safetensors")
     torch.save(tensors, tmp_path / "b.pth", _use_new_zipfile_serialization=False)
     for name in ("a.safetensors", "b.pth"):
-        found = checkpoint.read(tmp_path / name)
+        found = checkpoint_file.read(tmp_path / name)
         assert found.keys() == tensors.keys()
         assert all(torch.equal(found[key], tensors[key]) for key in tensors)
 

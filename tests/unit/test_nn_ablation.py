@@ -13,9 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import dlf
+from dlf.bundles import onnx_bundle
+from dlf.bundles.parity import compare
 from dlf.codec.bundle import ModelBundle
-from dlf.export import bundle_writer
-from dlf.export.parity import compare
 from dlf.losses.objective import Weights
 from dlf.nn.ablation import VectorDetails
 from dlf.nn.build import PRESETS, TINY
@@ -80,8 +80,8 @@ def random_model(config: ModelConfig) -> Dlf:
 def write(model: Dlf, folder: Path) -> ModelBundle:
     tokens = model.config.tokens
     counts = np.zeros((tokens.count, tokens.codes), np.int64)
-    spec = bundle_writer.BundleSpec("ablated", 101, default_quality=40, token_counts=counts, card={})
-    bundle_writer.write_bundle(model, folder, spec)
+    spec = onnx_bundle.BundleSpec("ablated", 101, default_quality=40, token_counts=counts, card={})
+    onnx_bundle.write_bundle(model, folder, spec)
     return ModelBundle.open(folder)
 
 

@@ -16,8 +16,8 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from dlf.bundles import onnx_bundle
 from dlf.entropy.quadtree import STEPS, step_masks
-from dlf.export import bundle_writer
 from dlf.nn.build import COMPACT, TINY, TINY_V2
 from dlf.nn.config import ModelConfig
 from dlf.nn.context import ContextModel
@@ -77,7 +77,7 @@ def graphs_of(config: ModelConfig, context: ContextModel, codes: VectorQuantizer
         quantize=codes,
         grid=lambda height, width: make_grid(height // 16, width // 16, 8),
     )
-    return {name: bundle_writer._graph(model, f"{name}.onnx") for name in ("prior", "context")}
+    return {name: onnx_bundle._graph(model, f"{name}.onnx") for name in ("prior", "context")}
 
 
 class Torch:

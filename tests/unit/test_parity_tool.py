@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+from dlf.bundles.keymap import entries
+from dlf.bundles.torch_bundle import BundleSpec, write_bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.engine import EngineOptions
-from dlf.importers.bundle import BundleSpec, write_bundle
-from dlf.importers.keymap import entries
 from dlf.nn.build import DLF_L, TINY_L
 from dlf.nn.model import Dlf
-from dlf.nn.torch_backend import TorchBackend
+from dlf.torch_engine.torch_backend import TorchBackend
 
 pytestmark = pytest.mark.torch
 

@@ -16,21 +16,21 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import dlf
+from dlf.bundles.torch_bundle import BundleSpec, write_bundle
 from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
 from dlf.errors import BundleError, ChecksumError, EngineError, FormatError
-from dlf.importers.bundle import BundleSpec, write_bundle
-from dlf.nn import memory, processor
 from dlf.nn.build import TINY_L
 from dlf.nn.hybrid import HybridEncoder
 from dlf.nn.model import Dlf
-from dlf.nn.painter import PhaseUpsample
-from dlf.nn.parts import PARTS
-from dlf.nn.snapped import MEAN_UNIT, SCALE_UNIT, SnappedContext
-from dlf.nn.torch_backend import TorchBackend
 from dlf.nn.vqgan import Upsample
 from dlf.records import Float32, Int32, StepParams, UInt8
+from dlf.torch_engine import memory, processor
+from dlf.torch_engine.loading import PARTS
+from dlf.torch_engine.pixel_decoder import PhaseUpsample
+from dlf.torch_engine.snapped_context import MEAN_UNIT, SCALE_UNIT, SnappedContext
+from dlf.torch_engine.torch_backend import TorchBackend
 
 pytestmark = pytest.mark.torch
 

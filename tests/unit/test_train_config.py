@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dlf.importers.keymap import entries
+from dlf.bundles.keymap import entries
 from dlf.losses.objective import Weights
 from dlf.nn.build import PRESETS
 from dlf.nn.config import ModelConfig, from_dict, to_dict

@@ -14,12 +14,12 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dlf.bundles import checkpoint_file
+from dlf.bundles.keymap import entries
+from dlf.bundles.pretrained import take_over
+from dlf.bundles.released import TITOK, VQGAN, Origin, match
+from dlf.bundles.torch_bundle import write_start
 from dlf.errors import CheckpointError
-from dlf.importers import checkpoint
-from dlf.importers.bundle import write_start
-from dlf.importers.keymap import entries
-from dlf.importers.pretrained import take_over
-from dlf.importers.released import TITOK, VQGAN, Origin, match
 from dlf.losses.objective import Weights
 from dlf.nn.build import DLF_L, PRESETS
 from dlf.nn.model import Dlf
@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(origin: Origin, tmp_pa
 @pytest.mark.parametrize("origin", [TITOK, VQGAN], ids=lambda origin: origin.title)
 def test_a_file_that_the_import_wrote_is_taken_over_alike(origin: Origin, tmp_path: Path) -> None:
     path = write(tmp_path / "start.bin", pretrained(origin))
-    write_start(match(SMALL, checkpoint.read(path), origin), tmp_path / "start.safetensors", "float32")
+    write_start(match(SMALL, checkpoint_file.read(path), origin), tmp_path / "start.safetensors", "float32")
     torch.manual_seed(5)
     models = Dlf(SMALL), Dlf(SMALL)
     models[1].load_state_dict(models[0].state_dict())

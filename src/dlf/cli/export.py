@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from dlf.export.run import ExportJob, export
+    from dlf.bundles.export import ExportJob, export
 
     if args.painter_for is not None:
         return _export_painter(args)
@@ -72,8 +72,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _export_painter(args: argparse.Namespace) -> int:
+    from dlf.bundles.export import PainterJob, export_painter
     from dlf.codec.bundle import find
-    from dlf.export.run import PainterJob, export_painter
 
     given = {"--id": args.id, "--quality": args.quality, "--tokens": args.tokens}
     if fixed := [name for name, value in given.items() if value is not None]:

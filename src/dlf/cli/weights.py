@@ -78,12 +78,12 @@ def run(args: argparse.Namespace) -> int:
     """Import; returns the exit code."""
     need("torch", "torch")
     need("safetensors", "torch")
-    from dlf.importers import checkpoint, released
+    from dlf.bundles import checkpoint_file, released
     from dlf.nn.build import PRESETS
 
     config = PRESETS[args.preset]
     try:
-        found = checkpoint.read(args.checkpoint)
+        found = checkpoint_file.read(args.checkpoint)
         origin = released.kind(found)
         tensors = released.match(config, found, origin)
         return (_import_model if origin == released.DLF else _import_start)(args, tensors)
@@ -93,8 +93,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import_model(args: argparse.Namespace, tensors: dict[str, Tensor]) -> int:
+    from dlf.bundles.torch_bundle import BundleSpec, size_of, write_model
     from dlf.codec.bundle import MANIFEST, user_folder
-    from dlf.importers.bundle import BundleSpec, size_of, write_model
 
     published = PUBLISHED.fullmatch(args.name or args.checkpoint.stem.lower())
     name = args.name or (published and f"dlf-l-qp{published[1]}")
@@ -124,7 +124,7 @@ def _card(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _import_start(args: argparse.Namespace, tensors: dict[str, Tensor]) -> int:
-    from dlf.importers.bundle import write_start
+    from dlf.bundles.torch_bundle import write_start
 
     if args.output is None:
         msg = "a TiTok or VQGAN checkpoint is no codec: give -o a file to start training from"
@@ -145,8 +145,8 @@ def run_recover(args: argparse.Namespace) -> int:
     """Recover; returns the exit code."""
     need("torch", "torch")
     need("onnx", "torch")
+    from dlf.bundles.recover import recover
     from dlf.codec.bundle import find
-    from dlf.export.recover import recover
     from dlf.nn.build import PRESETS
     from dlf.train.checkpoint import Checkpoint, save
 

@@ -54,7 +54,7 @@ def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) ->
     if bundle.manifest.engine == "torch":
         need("torch", "torch")
         need("safetensors", "torch")
-        found = need("dlf.nn.torch_backend", "torch").TorchBackend(bundle, tables, options)
+        found = need("dlf.torch_engine.torch_backend", "torch").TorchBackend(bundle, tables, options)
         return cast("Backend", found)
     if options != EngineOptions(threads=options.threads):
         msg = f"the model '{bundle.manifest.name}' runs on the processor in its own precision only"

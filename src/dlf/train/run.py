@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dlf.importers.pretrained import take_over
-from dlf.importers.released import TITOK, VQGAN
+from dlf.bundles.pretrained import take_over
+from dlf.bundles.released import TITOK, VQGAN
 from dlf.losses.perceptual import perceptual_distance
 from dlf.train import distributed
 from dlf.train.board import Board

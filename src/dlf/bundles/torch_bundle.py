@@ -32,8 +32,8 @@ from dlf.geometry import WINDOW_PIXELS
 from dlf.nn.build import PRESETS
 from dlf.nn.config import ModelConfig, to_dict
 from dlf.nn.model import Dlf
-from dlf.nn.parts import PARTS, tensors_of
-from dlf.nn.snapped import MEAN_UNIT, SCALE_UNIT, STEP_UNIT
+from dlf.torch_engine.loading import PARTS, tensors_of
+from dlf.torch_engine.snapped_context import MEAN_UNIT, SCALE_UNIT, STEP_UNIT
 
 # the published tables of the details
 SCALES = 256

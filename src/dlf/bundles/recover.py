@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 from torch import Tensor
 
+from dlf.bundles.onnx_bundle import ANALYSIS, CONTEXT, PRIOR, SYNTHESIS, trace
+from dlf.bundles.onnx_graph import EIGHT, HALF, SCALE
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
-from dlf.export.bundle_writer import ANALYSIS, CONTEXT, PRIOR, SYNTHESIS, trace
-from dlf.export.onnx_writer import EIGHT, HALF, SCALE
 from dlf.nn.build import PRESETS
 from dlf.nn.exact import ACTIVATION_UNIT, WEIGHT_UNIT
 from dlf.nn.model import Dlf

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from dlf.export.eight_bits import Packed
+from dlf.bundles.eight_bits import Packed
 
 OPSET = 18
 SMALL = 1024  # tensors of fewer elements are not worth a cast

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlf.bundles import graphs
+from dlf.bundles.onnx_bundle import plan_tensors
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.entropy.quadtree import STEPS
 from dlf.errors import BundleError
-from dlf.export import graphs
-from dlf.export.bundle_writer import plan_tensors
 from dlf.geometry import CELL, Plan
 from dlf.nn.exact import ACTIVATION_LIMIT
 from dlf.nn.model import Dlf

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlf.nn import processor
 from dlf.nn.vqgan import Upsample
+from dlf.torch_engine import processor
 
 
 def painting_type(precision: str, device: str) -> torch.dtype:

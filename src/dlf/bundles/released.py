@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dlf.bundles.keymap import IGNORED, MASKS, Entry, entries, fit
 from dlf.errors import CheckpointError
-from dlf.importers.keymap import IGNORED, MASKS, Entry, entries, fit
 from dlf.nn.config import ModelConfig
 from dlf.nn.model import Dlf
 

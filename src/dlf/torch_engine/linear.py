@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlf.nn import processor
 from dlf.nn.layers import Mlp
+from dlf.torch_engine import processor
 
 Maker = Callable[..., nn.Module]
 """Called with weight, bias and gelu=...; returns what takes the place of a linear layer."""

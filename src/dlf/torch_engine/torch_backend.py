@@ -16,16 +16,16 @@ from dlf.errors import BundleError, EngineError
 from dlf.geometry import PATCH
 from dlf.nn.config import ModelConfig, from_dict
 from dlf.nn.context import ContextModel
-from dlf.nn.memory import activation_bytes, check, weight_bytes
 from dlf.nn.model import Dlf, Fused
-from dlf.nn.packed import linear_maker
-from dlf.nn.painter import lay_out, painting_type
-from dlf.nn.parts import load_part, stored_type, tensors_of
-from dlf.nn.processor import use_huge_pages
-from dlf.nn.progress import watch
-from dlf.nn.snapped import MEAN_UNIT, STEP_UNIT, SnappedContext
 from dlf.nn.windows import Grid, make_grid
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+from dlf.torch_engine.linear import linear_maker
+from dlf.torch_engine.loading import load_part, stored_type, tensors_of
+from dlf.torch_engine.memory import activation_bytes, check, weight_bytes
+from dlf.torch_engine.pixel_decoder import lay_out, painting_type
+from dlf.torch_engine.processor import use_huge_pages
+from dlf.torch_engine.progress import watch
+from dlf.torch_engine.snapped_context import MEAN_UNIT, STEP_UNIT, SnappedContext
 
 
 class TorchBackend:

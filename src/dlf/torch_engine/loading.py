@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS
 from dlf.errors import BundleError
 from dlf.nn.layers import Mlp
-from dlf.nn.packed import Maker, pack
+from dlf.torch_engine.linear import Maker, pack
 
 PARTS = {
     ANALYSIS: ("encoder.", "quantize.", "details.enc_"),
@@ -60,7 +60,7 @@ def load_part(
     """Fill one part of a model that was built on the meta device.
 
     path: a file of that part.  dtype: of the parameters.  make: what replaces linear layers, if anything
-    (`dlf.nn.packed.linear_maker`).
+    (`dlf.torch_engine.linear.linear_maker`).
 
     Without `make` the parameters stay mapped to the file where device and dtype allow it.  With it layers
     are replaced while the next ones are read, so that there is never more in memory than the model and a

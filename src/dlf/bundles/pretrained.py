@@ -1,7 +1,7 @@
 """Start the paper's preset from what it starts from: TiTok-L-32 and the VQGAN of taming-transformers.
 
 DLF trains neither from nothing (section 4.1 of https://arxiv.org/abs/2503.01428).  Which tensor goes where
-is said in `dlf.importers.released`.
+is said in `dlf.bundles.released`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from dlf.bundles import checkpoint_file
+from dlf.bundles.released import Origin, match
 from dlf.errors import CheckpointError
-from dlf.importers import checkpoint
-from dlf.importers.released import Origin, match
 from dlf.nn.model import Dlf
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def take_over(model: Dlf, path: Path, origin: Origin) -> tuple[str, ...]:
         CheckpointError: the file cannot be read, or does not hold exactly what the model needs; the
             model is then as it was.
     """
-    found = checkpoint.read(path)
+    found = checkpoint_file.read(path)
     try:
         tensors = match(model.config, found, origin)
     except CheckpointError as error:

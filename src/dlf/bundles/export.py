@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dlf.bundles.eight_bits import CONTEXT, ENCODER_SIDE, Packed, round_to_eight
+from dlf.bundles.onnx_bundle import BundleSpec, PainterSpec, write_bundle, write_painter
+from dlf.bundles.onnx_graph import SMALL
+from dlf.bundles.parity import Parity, compare, worst
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
-from dlf.export.bundle_writer import BundleSpec, PainterSpec, write_bundle, write_painter
-from dlf.export.eight_bits import CONTEXT, ENCODER_SIDE, Packed, round_to_eight
-from dlf.export.onnx_writer import SMALL
-from dlf.export.parity import Parity, compare, worst
 from dlf.nn.build import PRESETS
 from dlf.nn.model import Dlf
 from dlf.nn.semantic import QUALITIES

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from dlf.bundles import graphs
+from dlf.bundles.eight_bits import Packed
+from dlf.bundles.onnx_graph import Signature, store_eight, store_half, to_onnx
 from dlf.codec.bundle import FILES, FORMAT, GRAPHS, MANIFEST, TABLES, Manifest, ModelBundle, numerics_id
 from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import TOTAL, gaussian_frequencies
-from dlf.export import graphs
-from dlf.export.eight_bits import Packed
-from dlf.export.onnx_writer import Signature, store_eight, store_half, to_onnx
 from dlf.files import write_bytes
 from dlf.geometry import WINDOW_CELLS, ceil_div
 from dlf.nn.context import SCALE_LOG_STEP, SCALE_LOW, SCALES
@@ -61,7 +61,7 @@ def plan_tensors(grid: Grid) -> list[Tensor]:
 def write_bundle(model: Dlf, folder: Path, spec: BundleSpec, packed: Iterable[Packed] = ()) -> None:
     """Write all files of a bundle; existing ones are replaced.
 
-    packed: weights of the model to store in 8 bits; see `dlf.export.eight_bits`.
+    packed: weights of the model to store in 8 bits; see `dlf.bundles.eight_bits`.
     """
     data = {name: _graph(model, name, packed) for name in GRAPHS}
     data[TABLES] = _tables(model, spec)

@@ -1,0 +1,1 @@
+"""Model bundles written: from trained torch modules, or from released checkpoints."""

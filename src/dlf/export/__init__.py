@@ -1,1 +1,0 @@
-"""From trained torch modules to a model bundle."""

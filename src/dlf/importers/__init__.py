@@ -1,1 +1,0 @@
-"""Released checkpoints (DLF, TiTok, VQGAN) to the parameters of our networks."""

@@ -1,0 +1,1 @@
+"""The networks of a bundle in torch, for models too large for a graph file and for GPUs."""
