@@ -162,6 +162,18 @@ def test_files_that_a_page_names_are_there(path: Path) -> None:
         assert there or NOT_OURS.match(name), f"{path.name} names {name}"
 
 
+NAMED_CODE = re.compile(r"`([\w/]+\.py)`((?:,? `\w+(?:\.(?!py`)\w+)*`)+)")
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+def test_code_that_a_page_names_is_in_its_file(path: Path) -> None:
+    """As in: `nn/vq.py` `VectorQuantizer`."""
+    for file, names in NAMED_CODE.findall(path.read_text("utf-8")):
+        code = next(folder / file for folder in map(ROOT.joinpath, FOLDERS) if (folder / file).exists())
+        for name in re.findall(r"\w+", names):
+            assert re.search(rf"\b{name}\b", code.read_text("utf-8")), f"{path.name}: {name} of {file}"
+
+
 COMMAND = re.compile(
     r"(?:^|`|&& |\| |-m )dlf ([a-z]+(?: (?:import|split|recover)\b)?)([^\n`|&#;]*)", re.MULTILINE
 )
