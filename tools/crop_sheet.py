@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dlf.cli.eval import bits, listed
+from dlf.cli.eval import bits
+from dlf.cli.options import listed
 from dlf.errors import DlfError
 from dlf.evaluation.candidates import Candidate, Spec, open_candidate, parse_spec
 from dlf.evaluation.dataset import find_pictures
@@ -27,6 +30,8 @@ from dlf.evaluation.metrics import MS_SSIM
 from dlf.evaluation.sheet import stacked, strip
 from dlf.imageio import load_rgb
 from dlf.records import UInt8
+
+T = TypeVar("T")
 
 COUNT = 12
 SIDE = 160  # pixels of a crop
@@ -55,10 +60,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--folder", type=Path, help="crops of these photographs, where they have most detail")
-    parser.add_argument("--bpp", type=bits, default=RATES, help="bits a pixel, with commas between")
+    parser.add_argument("--bpp", type=argument(bits), default=RATES, help="bits a pixel, with commas between")
     models = parser.add_mutually_exclusive_group()
     models.add_argument("--model", help="folder or name of our model (default: the package's)")
-    models.add_argument("--models", type=listed, help="several to compare; AVIF gets the bytes of the first")
+    models.add_argument(
+        "--models", type=argument(listed), help="several to compare; AVIF gets the bytes of the first"
+    )
     parser.add_argument("--zoom", type=int, choices=(1, 2, 3, 4), default=1, help="2: at 200 %%")
     args = parser.parse_args()
     try:
@@ -72,6 +79,18 @@ def main() -> int:
         print(f"crop_sheet: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Return an argument type of the command dlf as one of argparse."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except click.BadParameter as error:
+            raise argparse.ArgumentTypeError(error.message) from error
+
+    return parsed
 
 
 def own(model: str | None) -> Candidate:

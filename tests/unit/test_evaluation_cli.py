@@ -122,7 +122,7 @@ def test_a_codec_that_is_not_there_is_told(folder: Path) -> None:
 
 
 def test_the_spellings_of_before(folder: Path) -> None:
-    done = call(folder, "--quality", "50", "--baseline", "webp", "--quiet", "--complexity")
+    done = call(folder, "--quality", "50", "--codecs", "dlf,webp", "--quiet", "--complexity")
     assert done.returncode == 0, done.stderr
     lines = (folder / "out" / "summary.md").read_text().splitlines()
     stages = [line.split(" | ")[1] for line in lines if line.startswith("| dlf |") and "q50" not in line]

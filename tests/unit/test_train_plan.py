@@ -152,7 +152,7 @@ def test_a_profile_is_a_table_of_all_stages(
     monkeypatch.setattr(compiling, "_compiled", lambda function: function)
     write(carry, whole_plan(compile=True))
     out = tmp_path / "out"
-    assert main(line(carry, out, "--profile", 1, "--crops", 32, 64)) == 0
+    assert main(line(carry, out, "--profile", 1, "--crops", "32,64")) == 0
     said = capsys.readouterr().out.splitlines()
     rows = [text.split() for text in said[2:11]]
     kinds = ("tokenizer", "joint", "decoder")
@@ -163,7 +163,7 @@ def test_a_profile_is_a_table_of_all_stages(
     assert all("compiling " in text for text in said[11:-1])
     assert (out / "profile.txt").read_text("utf-8").splitlines() == said
     assert [path.name for path in out.iterdir()] == ["profile.txt"]
-    words = ("--profile", 1000, "--crops", 32, "--seconds", 4, "--eager", "joint", "decoder")
+    words = ("--profile", 1000, "--crops", 32, "--seconds", 4, "--eager", "joint,decoder")
     assert main(line(carry, out, *words)) == 0
     said = capsys.readouterr().out.splitlines()
     assert "broken off: no time" in said[2]
@@ -271,7 +271,7 @@ def test_what_would_end_a_plan_later_is_said_at_the_start(
     carry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, minutes = tmp_path / "out", ("--minutes", 1)
-    assert "the following arguments are required: --minutes" in refused(carry, out, capsys)
+    assert "required: --minutes" in refused(carry, out, capsys)
     few = refused(carry, out, capsys, "--minutes", 0.1)
     assert "0.1 minutes is too small: the tokenizer stage would get 1.8 s and needs 3 s" in few
     late = refused(carry, out, capsys, *minutes, "--from", "joint")

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-import argparse
 import time
+
+import click
 
 import dlf
 from dlf.cli import jobs
-from dlf.cli.jobs import Job, Report, UsageError
+from dlf.cli.display import Display
+from dlf.cli.jobs import Job, Report
+from dlf.cli.options import (
+    Common,
+    Engine,
+    Outputs,
+    common_options,
+    engine_options,
+    loudness_options,
+    output_options,
+)
 
 SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``dlf decode``."""
-    jobs.add_common_arguments(parser)
-    jobs.add_codec_arguments(parser)
-    parser.add_argument(
-        "--format", choices=list(SUFFIX), help="picture format (default: by the ending of OUT, else png)"
-    )
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Decode every input; returns the exit code."""
+@click.command("decode")
+@common_options
+@output_options
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(list(SUFFIX)),
+    help="Picture format.  [default: by the ending of OUT, else png]",
+)
+@engine_options
+@loudness_options
+def command(common: Common, outputs: Outputs, engine: Engine, kind: str | None, quiet: bool) -> int:
+    """Paint the pictures of .dlf files."""
     from dlf.imageio import to_bytes
 
-    planned = jobs.plan(args, SUFFIX[args.format or "png"])
-    kinds = {job: _kind(job, args.format) for job in planned}
-
-    codec = dlf.Codec(args.model, args.threads, engine=jobs.engine_options(args))
+    planned = jobs.plan(common, outputs.output, SUFFIX[kind or "png"])
+    kinds = {job: _kind(job, kind) for job in planned}
+    display = Display(quiet=quiet)
+    codec = dlf.Codec(common.model, engine.threads, engine=engine.options(display.network))
 
     def work(job: Job) -> Report:
-        jobs.check_target(job, overwrite=args.overwrite)
+        jobs.check_target(job, overwrite=outputs.overwrite)
         start = time.perf_counter()
         image = codec.decode(jobs.read(job.source))
         data = to_bytes(image, kinds[job])
@@ -49,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         }
         return Report(text, fields)
 
-    return jobs.run(args, planned, work)
+    return jobs.run(display, common, planned, work)
 
 
 def _kind(job: Job, wanted: str | None) -> str:
@@ -63,8 +75,8 @@ def _kind(job: Job, wanted: str | None) -> str:
     try:
         kind = format_of(target)
     except ImageError as error:
-        raise UsageError(str(error)) from error
+        raise click.UsageError(str(error)) from error
     if wanted not in (None, kind):
         msg = f"--format {wanted} does not go with the name {target}"
-        raise UsageError(msg)
+        raise click.UsageError(msg)
     return kind

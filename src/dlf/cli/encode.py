@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
-import argparse
 import time
+
+import click
 
 import dlf
 from dlf.cli import jobs
+from dlf.cli.display import Display
 from dlf.cli.jobs import Job, Report
+from dlf.cli.options import (
+    Common,
+    Engine,
+    Outputs,
+    common_options,
+    engine_options,
+    loudness_options,
+    output_options,
+)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``dlf encode``."""
-    jobs.add_common_arguments(parser)
-    jobs.add_codec_arguments(parser)
-    parser.add_argument(
-        "-q",
-        "--quality",
-        type=lambda text: jobs.bounded(text, 0, 100),
-        default=50,
-        metavar="0..100",
-        help="higher is better and larger (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--keep-metadata",
-        action="store_true",
-        help="store ICC, EXIF and XMP as well; they can be larger than the picture",
-    )
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Encode every input; returns the exit code."""
-    planned = jobs.plan(args, ".dlf")
-    codec = dlf.Codec(args.model, args.threads, engine=jobs.engine_options(args))
+@click.command("encode")
+@common_options
+@output_options
+@click.option(
+    "-q",
+    "--quality",
+    type=click.IntRange(0, 100),
+    default=50,
+    show_default=True,
+    metavar="0..100",
+    help="Higher is better and larger.",
+)
+@click.option(
+    "--keep-metadata",
+    is_flag=True,
+    help="Store ICC, EXIF and XMP as well; they can be larger than the picture.",
+)
+@engine_options
+@loudness_options
+def command(
+    common: Common, outputs: Outputs, engine: Engine, quality: int, keep_metadata: bool, quiet: bool
+) -> int:
+    """Compress pictures to .dlf files."""
+    planned = jobs.plan(common, outputs.output, ".dlf")
+    display = Display(quiet=quiet)
+    codec = dlf.Codec(common.model, engine.threads, engine=engine.options(display.network))
 
     def work(job: Job) -> Report:
-        jobs.check_target(job, overwrite=args.overwrite)
+        jobs.check_target(job, overwrite=outputs.overwrite)
         start = time.perf_counter()
         source = jobs.read(job.source) if job.source == jobs.STDIO else job.source
-        data = codec.encode(source, args.quality, metadata=args.keep_metadata)
+        data = codec.encode(source, quality, metadata=keep_metadata)
         seconds = time.perf_counter() - start
         jobs.write(job, data)
         return _report(job, data, seconds)
 
-    return jobs.run(args, planned, work)
+    return jobs.run(display, common, planned, work)
 
 
 def _report(job: Job, data: bytes, seconds: float) -> Report:

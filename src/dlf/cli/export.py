@@ -2,48 +2,73 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlf.cli.jobs import UsageError, complain
+import click
+
+from dlf.cli.jobs import complain
+from dlf.cli.options import PATH, gathered
 from dlf.extras import need
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``dlf export``."""
-    parser.add_argument(
-        "checkpoint", type=Path, help="checkpoint, or folder of weights, of an align, joint or decoder stage"
-    )
-    parser.add_argument("--preset", help="of weights that do not say it")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder")
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="pictures to count tokens and to compare on"
-    )
-    parser.add_argument("--name", required=True, help="name of the model")
-    parser.add_argument("--id", type=int, help="number that streams name the model by")
-    parser.add_argument("--quality", type=int, metavar="0..100", help="default quality (default: 50)")
-    parser.add_argument(
-        "--tokens", type=int, nargs=2, metavar=("AT_0", "AT_50"),
-        help="tokens that a window sends at quality 0, and from 50 on (default: half, all)",
-    )  # fmt: skip
-    parser.add_argument("--card", type=Path, metavar="JSON", help="what people should know about the model")
-    parser.add_argument(
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line says; each field is the option of its name."""
+
+    checkpoint: Path
+    preset: str | None
+    output: Path
+    data: Path
+    name: str
+    id: int | None
+    quality: int | None
+    tokens: tuple[int, int] | None
+    card: Path | None
+    painter_for: str | None
+    weights: str
+
+
+export_options = gathered(
+    Arguments,
+    "args",
+    click.argument("checkpoint", type=PATH, metavar="CHECKPOINT"),
+    click.option("--preset", help="Of weights that do not say it."),
+    click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Bundle folder."),
+    click.option(
+        "--data", type=PATH, required=True, metavar="DIR",
+        help="Pictures to count tokens and to compare on.",
+    ),
+    click.option("--name", required=True, help="Name of the model."),
+    click.option("--id", type=int, help="Number that streams name the model by."),
+    click.option("--quality", type=int, metavar="0..100", help="Default quality.  [default: 50]"),
+    click.option(
+        "--tokens", type=int, nargs=2, metavar="AT_0 AT_50",
+        help="Tokens that a window sends at quality 0, and from 50 on.  [default: half, all]",
+    ),
+    click.option("--card", type=PATH, metavar="JSON", help="What people should know about the model."),
+    click.option(
         "--painter-for", metavar="MODEL",
-        help="export a new painter only: a model with the id of MODEL (name or folder) that paints the files "
-        "of MODEL anew; the checkpoint's encoder, quantisers and context network must be those of MODEL",
-    )  # fmt: skip
-    parser.add_argument(
-        "--weights", choices=("float16", "int8"), default="float16",
-        help="what large weights of the pixel networks are stored in (default: %(default)s)",
-    )  # fmt: skip
-    parser.set_defaults(run=run, quiet=False, verbose=False)
+        help="Export a new painter only: a model with the id of MODEL (name or folder) that paints the files "
+        "of MODEL anew; the checkpoint's encoder, quantisers and context network must be those of MODEL.",
+    ),
+    click.option(
+        "--weights", type=click.Choice(["float16", "int8"]), default="float16", show_default=True,
+        help="What large weights of the pixel networks are stored in.",
+    ),
+)  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
-    """Export and check; returns the exit code."""
+@click.command("export", short_help="Turn a training checkpoint into a model.")
+@export_options
+def command(args: Arguments) -> int:
+    """Turn a training checkpoint into a model bundle that encodes and decodes.
+
+    CHECKPOINT is a checkpoint, or a folder of weights, of an align, joint or decoder stage.
+    """
     need("torch", "torch")
     logging.getLogger("dlf").setLevel(logging.INFO)
     try:
@@ -53,41 +78,40 @@ def run(args: argparse.Namespace) -> int:
         return 1
 
 
-def _export(args: argparse.Namespace) -> int:
+def _export(args: Arguments) -> int:
     from dlf.bundles.export import ExportJob, export
 
     if args.painter_for is not None:
         return _export_painter(args)
     if args.id is None:
         msg = "--id is needed: the number that streams name the model by"
-        raise UsageError(msg)
-    ends = tuple(args.tokens) if args.tokens else None
+        raise click.UsageError(msg)
     quality = 50 if args.quality is None else args.quality
     job = ExportJob(
-        args.checkpoint, args.data, args.output, args.name, args.id, quality, _card(args), ends, args.weights,
-        args.preset,
+        args.checkpoint, args.data, args.output, args.name, args.id, quality, _card(args), args.tokens,
+        args.weights, args.preset,
     )  # fmt: skip
-    print(export(job))
+    click.echo(export(job))
     return 0
 
 
-def _export_painter(args: argparse.Namespace) -> int:
+def _export_painter(args: Arguments) -> int:
     from dlf.bundles.export import PainterJob, export_painter
     from dlf.codec.bundle import find
 
     given = {"--id": args.id, "--quality": args.quality, "--tokens": args.tokens}
     if fixed := [name for name, value in given.items() if value is not None]:
         msg = f"{', '.join(fixed)} cannot be chosen with --painter-for: it is that of the model"
-        raise UsageError(msg)
+        raise click.UsageError(msg)
     base = find(args.painter_for)
     job = PainterJob(
         args.checkpoint, args.data, args.output, args.name, _card(args), base, args.weights, args.preset
     )
-    print(export_painter(job))
+    click.echo(export_painter(job))
     return 0
 
 
-def _card(args: argparse.Namespace) -> dict[str, Any]:
+def _card(args: Arguments) -> dict[str, Any]:
     card = json.loads(args.card.read_text(encoding="utf-8")) if args.card else {}
     if not isinstance(card, dict):
         msg = f"{args.card} holds no JSON object"

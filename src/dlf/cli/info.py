@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict, dataclass
+
+import click
 
 import dlf
 from dlf.cli import jobs
+from dlf.cli.display import Display
 from dlf.cli.jobs import Job, Report
+from dlf.cli.options import Common, common_options, loudness_options
 
 
 @dataclass(frozen=True)
@@ -19,25 +22,22 @@ class Row:
     bits: float
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``dlf info``."""
-    jobs.add_common_arguments(parser)
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Describe every input; returns the exit code."""
-    codec = dlf.Codec(args.model)
+@click.command("info", short_help="Show what .dlf files hold.")
+@common_options
+@loudness_options
+def command(common: Common, quiet: bool) -> int:
+    """Show what .dlf files hold: every field, with bytes and bits per pixel of each part."""
+    codec = dlf.Codec(common.model)
 
     def work(job: Job) -> Report:
         data = jobs.read(job.source)
         info = codec.info(data)
         rows = _rows(data, info)
-        text = "" if args.json else _table(job.source, rows, info)
+        text = "" if common.json else _table(job.source, rows, info)
         parts = {row.name: {"bytes": row.bits / 8, "bpp": info.bits_per_pixel(row.bits)} for row in rows}
         return Report(text, {**asdict(info), "bpp": info.bpp, "parts": parts})
 
-    return jobs.run(args, [Job(source) for source in args.inputs], work)
+    return jobs.run(Display(quiet=quiet), common, [Job(source) for source in common.inputs], work)
 
 
 def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:

@@ -1,84 +1,84 @@
-"""``dlf encode``, ``decode``, ``train`` and the others of `COMMANDS`: parser, dispatch, exit codes."""
+"""``dlf encode``, ``decode``, ``train`` and the others of `COMMANDS`: dispatch and exit codes."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import import_module
+
+import click
 
 import dlf
-from dlf.cli import decode, encode, export, info, pack, plan, train, weights
-from dlf.cli import eval as evaluate
-from dlf.cli.jobs import UsageError, complain, explain
+from dlf.cli.jobs import complain, explain
 from dlf.errors import DlfError
 
-COMMANDS = (
-    ("encode", encode),
-    ("decode", decode),
-    ("info", info),
-    ("eval", evaluate),
-    ("train", train),
-    ("plan", plan),
-    ("pack", pack),
-    ("export", export),
-    ("weights", weights),
-)
+COMMANDS = ("encode", "decode", "info", "eval", "train", "plan", "pack", "export", "weights")
+"""Each is the click command `command` of the module `dlf.cli` of that name."""
 
-ROLES = (
-    "Models of the package go by what they are for: --model base (the best pictures) or --model fast (the "
-    "smallest and quickest), as far as this version has one of its own; --model default is what is taken "
-    "when none is named.  A .dlf file says which model reads it."
-)
+COMPLETION = "_DLF_COMPLETE"
+"""Environment variable by which a shell asks for completions, as click's documentation names it."""
 
 INTERRUPTED = 130
 READER_GONE = 141
 
 
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong instead of repeating the whole usage."""
+class LazyGroup(click.Group):
+    """A group of commands, each imported when it is asked for."""
 
-    def error(self, message: str) -> NoReturn:
-        """Exit with code 2."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"dlf.cli.{cmd_name}").command
+        return command
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line; `args.run` is the command's function."""
-    parser = Parser(
-        prog="dlf", description="Compress photographs to about a kilobyte and paint them back.", epilog=ROLES
-    )
-    parser.add_argument("--version", action="version", version=f"dlf {dlf.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, command in COMMANDS:
-        text = (command.__doc__ or "").partition("\n")[0]
-        command.add_arguments(commands.add_parser(name, help=text, description=text))
-    return parser
+@click.command(
+    cls=LazyGroup,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""
+    Models of the package go by what they are for: --model base (the best pictures) or --model fast (the
+    smallest and quickest), as far as this version has one of its own; --model default is what is taken when
+    none is named.  A .dlf file says which model reads it.
+
+    Completion: add eval "$(_DLF_COMPLETE=bash_source dlf)" to ~/.bashrc, or the same with zsh_source to
+    ~/.zshrc; for fish put _DLF_COMPLETE=fish_source dlf | source into ~/.config/fish/completions/dlf.fish.
+    """,
+)
+@click.version_option(dlf.__version__, message="dlf %(version)s")
+def dlf_command() -> None:
+    """Compress photographs to about a kilobyte and paint them back."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    # what Pillow or a user's file names make Python say is a log line, not an output
-    logging.basicConfig(
-        format="dlf: %(message)s",
-        level=logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.WARNING,
-    )
+    logging.basicConfig(format="dlf: %(message)s")
     logging.captureWarnings(True)
-    logging.getLogger("py.warnings").setLevel(logging.DEBUG if args.verbose else logging.ERROR)
-    logging.getLogger("PIL").setLevel(logging.WARNING)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    if COMPLETION in os.environ:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(dlf_command, {}, "dlf", COMPLETION, os.environ[COMPLETION])
     try:
-        code: int = args.run(args)
+        code = _invoke(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
-    except UsageError as error:
-        complain(str(error))
-        return 2
+    except click.UsageError as error:
+        name = "dlf" if error.ctx is None else error.ctx.command_path
+        # some messages of click list what there is, a line for each
+        sentence = " ".join(line.strip() for line in error.format_message().splitlines()).rstrip(".")
+        click.echo(f"{name}: {sentence} (see {name} --help)", err=True)
+        return error.exit_code
     except (DlfError, MemoryError) as error:  # before the first input, so it concerns them all
         complain(explain(error))
         return 1
@@ -93,3 +93,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"cannot write to standard output: {error.strerror}")
         return 1
     return code
+
+
+def _invoke(arguments: list[str]) -> int:
+    """Run a command and return its exit code.
+
+    `click.Command.main` does the same, but with its own ideas of exit codes and of what to say.
+    """
+    try:
+        with dlf_command.make_context("dlf", arguments) as context:
+            code: int = dlf_command.invoke(context)
+            return code
+    except click.exceptions.Exit as done:  # after --help and --version
+        return done.exit_code

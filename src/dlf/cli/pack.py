@@ -2,49 +2,44 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from dlf.cli.jobs import bounded, complain
+import click
+
+from dlf.cli.jobs import complain
+from dlf.cli.options import PATH, above_zero
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``dlf pack``."""
-    parser.add_argument("folder", type=Path, nargs="+", help="folder of pictures or tar shards")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="tar file to write")
-    parser.add_argument(
-        "--max-mb", type=_megabytes, default=40.0, metavar="N", help="size at most (default: %(default)g)"
-    )
-    parser.add_argument(
-        "--short-side",
-        type=lambda text: bounded(text, 32, 2**16),
-        default=288,
-        metavar="PIXELS",
-        help="shrink pictures to this shorter side (default: %(default)s)",
-    )
-    parser.set_defaults(run=run, quiet=False, verbose=False)
+@click.command("pack", short_help="Pack photos into one tar shard of limited size.")
+@click.argument("folders", nargs=-1, required=True, type=PATH, metavar="FOLDER...")
+@click.option("-o", "--output", type=PATH, required=True, metavar="FILE", help="Tar file to write.")
+@click.option(
+    "--max-mb",
+    type=lambda text: above_zero(text, "megabytes"),
+    default="40",
+    show_default=True,
+    metavar="N",
+    help="Size at most.",
+)
+@click.option(
+    "--short-side",
+    type=click.IntRange(32, 2**16),
+    default=288,
+    show_default=True,
+    metavar="PIXELS",
+    help="Shrink pictures to this shorter side.",
+)
+def command(folders: tuple[Path, ...], output: Path, max_mb: float, short_side: int) -> int:
+    """Pack photos into one tar shard of limited size, to train on where not all of them can go.
 
-
-def _megabytes(text: str) -> float:
-    """Argument type of a size."""
-    try:
-        size = float(text)
-    except ValueError:
-        size = 0.0
-    if not 0 < size < float("inf"):
-        msg = f"'{text}' is not a number of megabytes above 0"
-        raise argparse.ArgumentTypeError(msg)
-    return size
-
-
-def run(args: argparse.Namespace) -> int:
-    """Pack; returns the exit code."""
+    FOLDER is a folder of pictures or of tar shards.
+    """
     from dlf.train.pack import pack
 
     try:
-        found = pack(args.folder, args.output, max_bytes=int(args.max_mb * 1e6), short_side=args.short_side)
+        found = pack(folders, output, max_bytes=int(max_mb * 1e6), short_side=short_side)
     except OSError as error:
-        complain(f"{args.output} cannot be written: {error.strerror or error}")
+        complain(f"{output} cannot be written: {error.strerror or error}")
         return 1
-    print(found)
+    click.echo(found)
     return 0

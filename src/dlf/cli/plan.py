@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlf.cli.jobs import UsageError, bounded, complain, count
-from dlf.cli.train import length_in_minutes
+import click
+
+from dlf.cli.jobs import complain
+from dlf.cli.options import COUNT, PATH, gathered, listed, minutes, needed, whole_numbers
 from dlf.extras import need
 
 if TYPE_CHECKING:
@@ -31,67 +32,98 @@ TABLE = "profile.txt"
 CHECKPOINT = "last.pt"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``dlf plan``."""
-    parser.add_argument("plan", type=Path, help="JSON file, such as configs/gpu10_base.json")
-    for key, text in (
-        ("data", "folder of training pictures or tar shards"),
-        ("val", "folder of validation pictures or tar shards"),
-        ("perceptual", "Inception-v3 weights of the perceptual term"),
-        ("features", "EfficientNet-lite0 weights of a discriminator"),
-    ):
-        parser.add_argument(
-            f"--{key}", type=Path, metavar="PATH", help=f"{text} (default: {DEFAULTS[key]} beside the plan)"
+ALL_STAGES = "ALL"  # what --eager means without a value
+
+
+def crop_sides(text: str) -> tuple[int, ...]:
+    """Argument type: sides of crops in pixels, with commas between."""
+    return whole_numbers(text, 32, 2**13)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line says; each field is the option of its name.
+
+    first: the stage of --from.  eager: None, or stages, or `ALL_STAGES` alone.
+    """
+
+    plan: Path
+    data: Path | None
+    val: Path | None
+    perceptual: Path | None
+    features: Path | None
+    output: Path | None
+    minutes: float | None
+    start: Path | None
+    first: str | None
+    eager: tuple[str, ...] | None
+    pixels: int | None
+    device: str
+    profile: int | None
+    seconds: int
+    crops: tuple[int, ...]
+    print_plan: bool
+    threads: int
+
+
+plan_options = gathered(
+    Arguments,
+    "args",
+    click.argument("plan", type=PATH, metavar="PLAN"),
+    *(
+        click.option(
+            f"--{key}", type=PATH, metavar="PATH", help=f"{text}.  [default: {DEFAULTS[key]} beside the plan]"
         )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="folder for weights, pictures and log"
-    )
-    parser.add_argument("--minutes", type=length_in_minutes, metavar="N", help="of the whole plan")
-    parser.add_argument(
-        "--start",
-        type=Path,
-        metavar="PATH",
-        help="checkpoint, or folder of weights, that the first stage starts from",
-    )
-    parser.add_argument(
-        "--from", dest="first", metavar="STAGE", help="leave out the stages before this one (such as joint)"
-    )
-    parser.add_argument(
-        "--eager",
-        nargs="*",
-        metavar="STAGE",
-        help="neither record nor compile these stages (none named: all)",
-    )
-    parser.add_argument(
-        "--pixels",
-        type=lambda text: bounded(text, 1024, 2**28),
-        metavar="N",
-        help="of a batch, in every stage",
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--profile", type=count, metavar="STEPS", help="measure steps of every stage instead")
-    parser.add_argument(
-        "--seconds", type=count, default=150, metavar="N", help="of a profile at most (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--crops",
-        type=lambda text: bounded(text, 32, 2**13),
-        nargs="+",
-        default=[128, 256],
-        metavar="PIXELS",
-        help="sides of a profile's crops (default: 128 256)",
-    )
-    parser.add_argument(
-        "--print-plan", action="store_true", help="print the plan with all its values, and train nothing"
-    )
-    parser.add_argument(
-        "--threads", type=count, default=os.cpu_count() or 1, metavar="N", help="of the processor"
-    )
-    parser.set_defaults(run=run, quiet=False, verbose=False)
+        for key, text in (
+            ("data", "Folder of training pictures or tar shards"),
+            ("val", "Folder of validation pictures or tar shards"),
+            ("perceptual", "Inception-v3 weights of the perceptual term"),
+            ("features", "EfficientNet-lite0 weights of a discriminator"),
+        )
+    ),
+    click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder for weights, pictures and log."),
+    click.option("--minutes", type=minutes, metavar="N", help="Of the whole plan."),
+    click.option(
+        "--start", type=PATH, metavar="PATH",
+        help="Checkpoint, or folder of weights, that the first stage starts from.",
+    ),
+    click.option(
+        "--from", "first", metavar="STAGE", help="Leave out the stages before this one (such as joint)."
+    ),
+    click.option(
+        "--eager", type=listed, is_flag=False, flag_value=ALL_STAGES, metavar="[STAGE,STAGE]",
+        help="Neither record nor compile these stages (none named: all).",
+    ),
+    click.option(
+        "--pixels", type=click.IntRange(1024, 2**28), metavar="N", help="Of a batch, in every stage."
+    ),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+        help="Where to train.",
+    ),
+    click.option("--profile", type=COUNT, metavar="STEPS", help="Measure steps of every stage instead."),
+    click.option(
+        "--seconds", type=COUNT, default=150, show_default=True, metavar="N", help="Of a profile at most."
+    ),
+    click.option(
+        "--crops", type=crop_sides, default="128,256", show_default=True, metavar="PIXELS,PIXELS",
+        help="Sides of a profile's crops.",
+    ),
+    click.option("--print-plan", is_flag=True, help="Print the plan with all its values, and train nothing."),
+    click.option(
+        "--threads", type=COUNT, default=os.cpu_count() or 1, metavar="N",
+        help="Of the processor.  [default: all]",
+    ),
+)  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
-    """Carry out; returns the exit code (1 if a signal stopped the plan)."""
+@click.command("plan", short_help="Train several stages within one budget of minutes.")
+@plan_options
+def command(args: Arguments) -> int:
+    """Train several stages in a row within one budget of minutes, as a plan says.
+
+    PLAN is a JSON file, such as configs/gpu10_base.json.  The exit code is 1 if a signal stopped the plan.
+    """
     since = time.monotonic()  # to load torch takes a part of the minutes
     need("torch", "torch")
     need("safetensors", "torch")
@@ -104,25 +136,25 @@ def run(args: argparse.Namespace) -> int:
             plan = from_stage(plan, args.first)
         plan = tuple(replace(p, config=replace(p.config, **_changes(args, p.config))) for p in plan)
         if args.print_plan:
-            print(as_json(plan))
+            click.echo(as_json(plan))
             return 0
         if args.profile:
-            return _profile(args, plan, since)
+            return _profile(args, plan, args.profile, since)
         return _train(args, plan, since)
     except (ValueError, OSError) as error:  # a wrong plan, network or folder
         complain(str(error))
         return 1
 
 
-def _changes(args: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
+def _changes(args: Arguments, config: TrainConfig) -> dict[str, Any]:
     """What the command line says of a stage."""
     changes: dict[str, Any] = {"pixels": args.pixels} if args.pixels else {}
-    if args.eager is not None and (not args.eager or config.stage in args.eager):
+    if args.eager is not None and (args.eager == (ALL_STAGES,) or config.stage in args.eager):
         changes["compile"] = changes["graph"] = False
     return changes
 
 
-def _sources(args: argparse.Namespace) -> Sources:
+def _sources(args: Arguments) -> Sources:
     from dlf.train.run import Sources
 
     beside = args.plan.parent
@@ -130,44 +162,39 @@ def _sources(args: argparse.Namespace) -> Sources:
     for key in ("data", "val"):
         if not found[key].exists():
             msg = f"there is no {found[key]}: name the pictures with --{key}"
-            raise UsageError(msg)
+            raise click.UsageError(msg)
     perceptual = str(found["perceptual"])
     return Sources(
         found["data"], found["val"], args.output or Path(), args.start, perceptual, features=found["features"]
     )
 
 
-def _train(args: argparse.Namespace, plan: Plan, since: float) -> int:
+def _train(args: Arguments, plan: Plan, since: float) -> int:
     from dlf.train.plan_run import run_plan
 
-    missing = [f"--{key}" for key in ("output", "minutes") if getattr(args, key) is None]
-    if missing:
-        msg = f"the following arguments are required: {', '.join(missing)}"
-        raise UsageError(msg)
-    if (args.output / CHECKPOINT).exists():
-        msg = f"{args.output} is the folder of another run: take a new one"
-        raise UsageError(msg)
-    complete = run_plan(
-        plan, _sources(args), args.threads, minutes=args.minutes, device=args.device, since=since
-    )
+    output, limit = needed(args.output, "--output"), needed(args.minutes, "--minutes")
+    if (output / CHECKPOINT).exists():
+        msg = f"{output} is the folder of another run: take a new one"
+        raise click.UsageError(msg)
+    complete = run_plan(plan, _sources(args), args.threads, minutes=limit, device=args.device, since=since)
     return 0 if complete else 1
 
 
-def _profile(args: argparse.Namespace, plan: Plan, since: float) -> int:
+def _profile(args: Arguments, plan: Plan, steps: int, since: float) -> int:
     from dlf.train.plan_profile import profile_plan
 
     lines = profile_plan(
         plan,
         _sources(args),
         args.threads,
-        args.profile,
+        steps,
         seconds=args.seconds,
         crops=args.crops,
         device=args.device,
         since=since,
     )
     for line in _kept(lines, args.output):
-        print(line, flush=True)
+        click.echo(line)
     return 0
 
 

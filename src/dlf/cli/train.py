@@ -2,81 +2,97 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlf.cli.jobs import UsageError, complain, count
+import click
+
+from dlf.cli.jobs import complain
+from dlf.cli.options import COUNT, PATH, gathered, minutes, needed
 from dlf.extras import need
 
 if TYPE_CHECKING:
     from dlf.train.config import TrainConfig
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``dlf train``."""
-    parser.add_argument(
-        "config", type=Path, help="YAML or JSON file of the stage, such as configs/compact_joint.yaml"
-    )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of training pictures or tar shards")
-    parser.add_argument("--val", type=Path, metavar="DIR", help="folder of validation pictures or tar shards")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder of the run")
-    parser.add_argument(
-        "--init", type=Path, metavar="PATH", help="checkpoint, or folder of weights, of the stage before"
-    )
-    parser.add_argument(
-        "--minutes",
-        type=length_in_minutes,
-        metavar="N",
-        help="train for so long, however many steps that are",
-    )
-    parser.add_argument("--titok", type=Path, metavar="FILE", help="TiTok weights to start from")
-    parser.add_argument("--vqgan", type=Path, metavar="FILE", help="VQGAN weights to start from")
-    parser.add_argument(
-        "--perceptual",
-        metavar="NETWORK",
-        help="of the perceptual term: lpips-vgg (downloads VGG-16), or a file of Inception-v3 weights",
-    )
-    parser.add_argument(
-        "--features",
-        type=Path,
-        metavar="FILE",
-        help="weights of EfficientNet-lite0, for a discriminator on frozen features",
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--compile", action="store_true", help="compile the networks; eager where that fails")
-    parser.add_argument(
-        "--profile", type=count, metavar="STEPS", help="say what steps cost on this machine; no run is left"
-    )
-    parser.add_argument(
-        "--print-config", action="store_true", help="print the whole configuration as JSON, and train nothing"
-    )
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's event files")
-    parser.add_argument(
-        "--threads", type=count, default=os.cpu_count() or 1, metavar="N", help="threads of each process"
-    )
-    parser.set_defaults(run=run, quiet=False, verbose=False)
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line says; each field is the option of its name."""
+
+    config: Path
+    data: Path | None
+    val: Path | None
+    output: Path | None
+    init: Path | None
+    minutes: float | None
+    titok: Path | None
+    vqgan: Path | None
+    perceptual: str | None
+    features: Path | None
+    device: str
+    compile: bool
+    profile: int | None
+    print_config: bool
+    tensorboard: bool
+    threads: int
 
 
-def length_in_minutes(text: str) -> float:
-    """Argument type of a length of time."""
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < float("inf"):
-        msg = f"'{text}' is not a number of minutes above 0"
-        raise argparse.ArgumentTypeError(msg)
-    return minutes
+training_options = gathered(
+    Arguments,
+    "args",
+    click.argument("config", type=PATH, metavar="CONFIG"),
+    click.option("--data", type=PATH, metavar="DIR", help="Folder of training pictures or tar shards."),
+    click.option("--val", type=PATH, metavar="DIR", help="Folder of validation pictures or tar shards."),
+    click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder of the run."),
+    click.option(
+        "--init", type=PATH, metavar="PATH", help="Checkpoint, or folder of weights, of the stage before."
+    ),
+    click.option(
+        "--minutes", type=minutes, metavar="N", help="Train for so long, however many steps that are."
+    ),
+    click.option("--titok", type=PATH, metavar="FILE", help="TiTok weights to start from."),
+    click.option("--vqgan", type=PATH, metavar="FILE", help="VQGAN weights to start from."),
+    click.option(
+        "--perceptual", metavar="NETWORK",
+        help="Of the perceptual term: lpips-vgg (downloads VGG-16), or a file of Inception-v3 weights.",
+    ),
+    click.option(
+        "--features", type=PATH, metavar="FILE",
+        help="Weights of EfficientNet-lite0, for a discriminator on frozen features.",
+    ),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+        help="Where to train.",
+    ),
+    click.option("--compile", is_flag=True, help="Compile the networks; eager where that fails."),
+    click.option(
+        "--profile", type=COUNT, metavar="STEPS",
+        help="Say what steps cost on this machine; no run is left.",
+    ),
+    click.option(
+        "--print-config", is_flag=True, help="Print the whole configuration as JSON, and train nothing."
+    ),
+    click.option("--tensorboard", is_flag=True, help="Also write TensorBoard's event files."),
+    click.option(
+        "--threads", type=COUNT, default=os.cpu_count() or 1, metavar="N",
+        help="Threads of each process.  [default: processors]",
+    ),
+)  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train; returns the exit code (1 if a signal stopped the run, which can then be resumed)."""
+@click.command("train", short_help="Train one stage of a model; resumes.")
+@training_options
+def command(args: Arguments) -> int:
+    """Train one stage of a model from a configuration file; resumes what the output folder holds.
+
+    CONFIG is the YAML or JSON file of the stage, such as configs/compact_joint.yaml.  The exit code is 1 if
+    a signal stopped the run, which can then be resumed.
+    """
     since = time.monotonic()  # to load torch takes a part of a run of minutes
     need("torch", "torch")
     from dlf.nn.config import to_dict
@@ -85,12 +101,14 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("dlf").setLevel(logging.INFO)
     if args.init and (args.titok or args.vqgan):
         msg = "--init starts from our own weights, --titok and --vqgan from others': name one"
-        raise UsageError(msg)
-    changes = {"minutes": args.minutes, "compile": args.compile}
+        raise click.UsageError(msg)
     try:
-        config = replace(load_config(args.config), **{key: value for key, value in changes.items() if value})
+        config = load_config(args.config)
+        config = replace(
+            config, minutes=args.minutes or config.minutes, compile=args.compile or config.compile
+        )
         if args.print_config:
-            print(json.dumps(to_dict(config), indent=2))
+            click.echo(json.dumps(to_dict(config), indent=2))
             return 0
         return _train(args, config, since)
     except (ValueError, OSError) as error:  # a wrong configuration, checkpoint or folder
@@ -98,19 +116,13 @@ def run(args: argparse.Namespace) -> int:
         return 1
 
 
-def _train(args: argparse.Namespace, config: TrainConfig, since: float) -> int:
+def _train(args: Arguments, config: TrainConfig, since: float) -> int:
     from dlf.train.run import Sources, profile_stage, run_stage
 
-    missing = [f"--{key}" for key in ("data", "val") if getattr(args, key) is None]
-    if args.output is None and not args.profile:
-        missing.append("--output")
-    if missing:
-        msg = f"the following arguments are required: {', '.join(missing)}"
-        raise UsageError(msg)
     sources = Sources(
-        args.data,
-        args.val,
-        args.output or Path(),
+        needed(args.data, "--data"),
+        needed(args.val, "--val"),
+        (args.output or Path()) if args.profile else needed(args.output, "--output"),
         args.init,
         args.perceptual,
         features=args.features,
@@ -119,7 +131,7 @@ def _train(args: argparse.Namespace, config: TrainConfig, since: float) -> int:
     )
     if args.profile:
         for line in profile_stage(config, sources, args.threads, args.profile, device=args.device):
-            print(line, flush=True)
+            click.echo(line)
         return 0
     complete = run_stage(
         config, sources, args.threads, device=args.device, tensorboard=args.tensorboard, since=since

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlf.cli.jobs import UsageError, bounded
+import click
+
+from dlf.cli.options import PATH, gathered
 from dlf.errors import CheckpointError
 from dlf.extras import need
 
@@ -21,61 +23,56 @@ FIRST_ID = 16  # of the four published rates
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``dlf weights``."""
-    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    command = actions.add_parser(
-        "import",
-        help="turn a checkpoint into a model folder",
-        description="Turn a released DLF checkpoint into a model that encodes and decodes, "
-        "or a TiTok or VQGAN checkpoint into a file to start training from.",
-    )
-    command.add_argument("checkpoint", type=Path, help=".ckpt, .pth or .safetensors file")
-    command.add_argument("--name", help="of the model (default: dlf-l-qp0..3 by the file's name)")
-    command.add_argument(
-        "--id", type=lambda text: bounded(text, 2, 2**35 - 1), help="number that streams name it by"
-    )
-    command.add_argument("--dtype", choices=DTYPES, default="float32", help="of the stored weights")
-    command.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="PATH",
-        help="model folder, or file to start training from",
-    )
-    command.add_argument("--overwrite", action="store_true", help="replace a model that exists")
-    command.add_argument("--preset", default="dlf-l", help=argparse.SUPPRESS)
-    command.set_defaults(run=run, quiet=False, verbose=False)
-    command = actions.add_parser(
-        "recover",
-        help="turn a model into a checkpoint to train on",
-        description="Turn a model of this package's own kind back into a checkpoint for `dlf train --init`.",
-    )
-    command.add_argument("model", help="its name, role (such as 'default') or folder")
-    command.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="checkpoint to write"
-    )
-    command.add_argument("--preset", default="compact", help="that it was trained as (default: %(default)s)")
-    command.add_argument("--overwrite", action="store_true", help="replace a file that exists")
-    command.set_defaults(run=run_recover, quiet=False, verbose=False)
-    command = actions.add_parser(
-        "split",
-        help="write a checkpoint's averaged weights as small files",
-        description="Write a training checkpoint's averaged weights as float16 safetensors files of less "
-        "than 16 MiB each, which `dlf train --init FOLDER` reads.",
-    )
-    command.add_argument("checkpoint", type=Path, help="last.pt of a run, or a folder of such files")
-    command.add_argument(
-        "--eight-bits",
-        action="store_true",
-        help="store large weights in 8 bits: half the size, to go on from",
-    )
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write to")
-    command.set_defaults(run=run_split, quiet=False, verbose=False)
+@click.group(
+    "weights",
+    no_args_is_help=False,
+    subcommand_metavar="ACTION",
+    short_help="Import released weights; get a model's back.",
+)
+def command() -> None:
+    """Import released checkpoints as models of this package; get a model's weights back to train them on."""
 
 
-def run(args: argparse.Namespace) -> int:
-    """Import; returns the exit code."""
+@dataclass(frozen=True)
+class ImportArguments:
+    """What the command line says; each field is the option of its name."""
+
+    checkpoint: Path
+    name: str | None
+    id: int | None
+    dtype: str
+    output: Path | None
+    overwrite: bool
+    preset: str
+
+
+import_options = gathered(
+    ImportArguments,
+    "args",
+    click.argument("checkpoint", type=PATH, metavar="CHECKPOINT"),
+    click.option("--name", help="Of the model.  [default: dlf-l-qp0..3 by the file's name]"),
+    click.option("--id", type=click.IntRange(2, 2**35 - 1), help="Number that streams name it by."),
+    click.option(
+        "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True,
+        help="Of the stored weights.",
+    ),
+    click.option(
+        "-o", "--output", type=PATH, metavar="PATH", help="Model folder, or file to start training from."
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace a model that exists."),
+    click.option("--preset", default="dlf-l", hidden=True),
+)  # fmt: skip
+
+
+@command.command("import", short_help="Turn a checkpoint into a model folder.")
+@import_options
+def import_command(args: ImportArguments) -> int:
+    """Turn a released DLF checkpoint into a model that encodes and decodes.
+
+    A TiTok or VQGAN checkpoint becomes a file to start training from.
+
+    CHECKPOINT is a .ckpt, .pth or .safetensors file.
+    """
     need("torch", "torch")
     need("safetensors", "torch")
     from dlf.bundles import checkpoint_file, released
@@ -92,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         raise CheckpointError(msg) from error
 
 
-def _import_model(args: argparse.Namespace, tensors: dict[str, Tensor]) -> int:
+def _import_model(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
     from dlf.bundles.torch_bundle import BundleSpec, size_of, write_model
     from dlf.codec.bundle import MANIFEST, user_folder
 
@@ -101,48 +98,56 @@ def _import_model(args: argparse.Namespace, tensors: dict[str, Tensor]) -> int:
     number = args.id or (published and FIRST_ID + int(published[1]))
     if not name or not number:
         msg = "the file's name does not say which model it is: give --name and --id"
-        raise UsageError(msg)
+        raise click.UsageError(msg)
     folder: Path = args.output or user_folder() / name
     if (folder / MANIFEST).exists() and not args.overwrite:
         msg = f"there is a model in {folder} (--overwrite replaces it)"
-        raise UsageError(msg)
+        raise click.UsageError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     needed, free = size_of(tensors, args.dtype), shutil.disk_usage(folder).free
     if needed > free:
         msg = f"the model takes {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {folder}"
         raise CheckpointError(msg)
     write_model(args.preset, tensors, folder, BundleSpec(name, number, args.dtype, _card(args)))
-    print(f"{args.checkpoint} -> {folder}: model {name}, number {number}, {args.dtype}")
+    click.echo(f"{args.checkpoint} -> {folder}: model {name}, number {number}, {args.dtype}")
     return 0
 
 
-def _card(args: argparse.Namespace) -> dict[str, str]:
+def _card(args: ImportArguments) -> dict[str, str]:
     return {
         "model": f"preset {args.preset}, imported from {args.checkpoint.name}",
         "source": "https://arxiv.org/abs/2503.01428",
     }
 
 
-def _import_start(args: argparse.Namespace, tensors: dict[str, Tensor]) -> int:
+def _import_start(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
     from dlf.bundles.torch_bundle import write_start
 
     if args.output is None:
         msg = "a TiTok or VQGAN checkpoint is no codec: give -o a file to start training from"
-        raise UsageError(msg)
-    _refuse_existing(args)
+        raise click.UsageError(msg)
+    _refuse_existing(args.output, overwrite=args.overwrite)
     write_start(tensors, args.output, args.dtype)
-    print(f"{args.checkpoint} -> {args.output}: {len(tensors)} tensors, {args.dtype}")
+    click.echo(f"{args.checkpoint} -> {args.output}: {len(tensors)} tensors, {args.dtype}")
     return 0
 
 
-def _refuse_existing(args: argparse.Namespace) -> None:
-    if args.output.exists() and not args.overwrite:
-        msg = f"{args.output} exists (--overwrite replaces it)"
-        raise UsageError(msg)
+def _refuse_existing(output: Path, *, overwrite: bool) -> None:
+    if output.exists() and not overwrite:
+        msg = f"{output} exists (--overwrite replaces it)"
+        raise click.UsageError(msg)
 
 
-def run_recover(args: argparse.Namespace) -> int:
-    """Recover; returns the exit code."""
+@command.command("recover", short_help="Turn a model into a checkpoint to train on.")
+@click.argument("model", metavar="MODEL")
+@click.option("-o", "--output", type=PATH, required=True, metavar="FILE", help="Checkpoint to write.")
+@click.option("--preset", default="compact", show_default=True, help="That it was trained as.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+def recover_command(model: str, output: Path, preset: str, overwrite: bool) -> int:
+    """Turn a model of this package's own kind back into a checkpoint for `dlf train --init`.
+
+    MODEL is its name, role (such as 'default') or folder.
+    """
     need("torch", "torch")
     need("onnx", "torch")
     from dlf.bundles.recover import recover
@@ -150,36 +155,47 @@ def run_recover(args: argparse.Namespace) -> int:
     from dlf.nn.build import PRESETS
     from dlf.train.checkpoint import Checkpoint, save
 
-    if args.preset not in PRESETS:
-        msg = f"there is no preset {args.preset}; there are {', '.join(PRESETS)}"
-        raise UsageError(msg)
-    _refuse_existing(args)
-    bundle = find(args.model)
-    found = recover(bundle, args.preset)
+    if preset not in PRESETS:
+        msg = f"there is no preset {preset}; there are {', '.join(PRESETS)}"
+        raise click.UsageError(msg)
+    _refuse_existing(output, overwrite=overwrite)
+    bundle = find(model)
+    found = recover(bundle, preset)
     try:
-        save(args.output, Checkpoint(0, {"preset": args.preset}, found.tensors, found.tensors, {}))
+        save(output, Checkpoint(0, {"preset": preset}, found.tensors, found.tensors, {}))
     except OSError as error:
         msg = f"the checkpoint cannot be written: {error.strerror or error}"
         raise CheckpointError(msg) from error
     held = len(found.tensors) - len(found.guessed)
-    print(
-        f"{bundle.manifest.name} -> {args.output}: {held} tensors, {len(found.guessed)} that it does not hold"
+    click.echo(
+        f"{bundle.manifest.name} -> {output}: {held} tensors, {len(found.guessed)} that it does not hold"
     )
     return 0
 
 
-def run_split(args: argparse.Namespace) -> int:
-    """Split; returns the exit code."""
+@command.command("split", short_help="Write a checkpoint's averaged weights as small files.")
+@click.argument("checkpoint", type=PATH, metavar="CHECKPOINT")
+@click.option(
+    "--eight-bits", is_flag=True, help="Store large weights in 8 bits: half the size, to go on from."
+)
+@click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder to write to.")
+def split_command(checkpoint: Path, eight_bits: bool, output: Path) -> int:
+    """Write a checkpoint's averaged weights as small files, which `dlf train --init FOLDER` reads.
+
+    They are float16 safetensors files of less than 16 MiB each.
+
+    CHECKPOINT is last.pt of a run, or a folder of such files.
+    """
     need("torch", "torch")
     need("safetensors", "torch")
     from dlf.train.weights import load_labelled, save_parts
 
     try:
-        found, about = load_labelled(args.checkpoint)
+        found, about = load_labelled(checkpoint)
         step = about.pop("step", "0")
-        paths = save_parts(args.output, found, int(step), about, eight_bits=args.eight_bits)
+        paths = save_parts(output, found, int(step), about, eight_bits=eight_bits)
     except (ValueError, OSError) as error:
         raise CheckpointError(str(error)) from error
     size = sum(path.stat().st_size for path in paths) / 2**20
-    print(f"{args.checkpoint} -> {args.output}: {len(paths)} files, {size:.1f} MiB, step {step}")
+    click.echo(f"{checkpoint} -> {output}: {len(paths)} files, {size:.1f} MiB, step {step}")
     return 0
