@@ -3,29 +3,39 @@
 - README.md, CONTRIBUTING.md and CHANGELOG.md become pages, so that no text stands in two places; links
   between them and the files in docs/ are turned to fit.
 - A link whose text is the name of a page gets the page's title.
-- A line ``<!-- help of dlf COMMAND -->`` becomes what ``dlf COMMAND --help`` prints.
+- The line ``<!-- help of every command -->`` becomes a section for each, with what its ``--help`` prints.
 - A site of which a page would fetch anything from another host is an error.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[1]
 ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-COLUMNS = "80"  # of the help texts: what fits the page
+COMMANDS = "<!-- help of every command -->"
+COLUMNS = 80  # of the help texts: what fits the page
+SEE_ALSO = {
+    "dlf eval": "evaluation",
+    "dlf train": "training",
+    "dlf plan": "one_gpu",
+    "dlf export": "training",
+    "dlf weights import": "paper_size",
+}
+"""Pages that say more about a command."""
 
 # a link that a browser follows by itself, without a click
 FETCHED = re.compile(
@@ -47,9 +57,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Turn links to files of the root, name pages by their titles, and print the help of commands."""
     markdown = re.sub(r"\[(\w+)\.md\]\(\1\.md", lambda link: f"[{title(link[1])}]({link[1]}.md", markdown)
-    return re.sub(
-        r"^<!-- help of (dlf.*) -->$", help_of, link_root_files(markdown, r"\.\./"), flags=re.MULTILINE
-    )
+    text = link_root_files(markdown, r"\.\./")
+    return text.replace(COMMANDS, help_of_all()) if COMMANDS in text else text
 
 
 def link_root_files(text: str, prefix: str) -> str:
@@ -64,16 +73,28 @@ def title(page: str) -> str:
     return (ROOT / "docs" / f"{page}.md").read_text("utf-8").partition("\n")[0].removeprefix("# ")
 
 
-def help_of(line: re.Match[str]) -> str:
-    """A code block with what a command says of itself."""
-    words = line[1].split()
-    environment = os.environ | {"COLUMNS": COLUMNS, "NO_COLOR": "1", "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-m", *words, "--help"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        msg = f"'{line[1]} --help' failed: {done.stderr.strip()}"
-        raise PluginError(msg)
-    return f"```text\n$ {line[1]} --help\n{done.stdout.rstrip()}\n```"
+def help_of_all() -> str:
+    """A section for every command, with what its ``--help`` prints."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from dlf.cli.main import dlf_command
+
+    context = click.Context(
+        dlf_command, info_name="dlf", terminal_width=COLUMNS, **dlf_command.context_settings
+    )
+    return "\n\n".join(sections(dlf_command, context))
+
+
+def sections(command: click.Command, context: click.Context) -> Iterator[str]:
+    """The section of a command, and those of its subcommands."""
+    path = context.command_path
+    more = f"See also [{title(SEE_ALSO[path])}]({SEE_ALSO[path]}.md).\n\n" if path in SEE_ALSO else ""
+    level = "###" if path.count(" ") > 1 else "##"
+    yield f"{level} {path}\n\n{more}```text\n{command.get_help(context)}\n```"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None and not below.hidden:
+                yield from sections(below, click.Context(below, parent=context, info_name=name))
 
 
 def on_post_build(config: MkDocsConfig) -> None:
