@@ -4,11 +4,13 @@
   between them and the files in docs/ are turned to fit.
 - A link whose text is the name of a page gets the page's title.
 - The line ``<!-- help of every command -->`` becomes a section for each, with what its ``--help`` prints.
+- The line ``<!-- modules -->`` becomes a list of all modules, with the first line of each.
 - A site of which a page would fetch anything from another host is an error.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-COMMANDS = "<!-- help of every command -->"
 COLUMNS = 80  # of the help texts: what fits the page
 SEE_ALSO = {
     "dlf eval": "evaluation",
@@ -58,7 +59,10 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     """Turn links to files of the root, name pages by their titles, and print the help of commands."""
     markdown = re.sub(r"\[(\w+)\.md\]\(\1\.md", lambda link: f"[{title(link[1])}]({link[1]}.md", markdown)
     text = link_root_files(markdown, r"\.\./")
-    return text.replace(COMMANDS, help_of_all()) if COMMANDS in text else text
+    for marker, write in WRITTEN.items():
+        if marker in text:
+            text = text.replace(marker, write())
+    return text
 
 
 def link_root_files(text: str, prefix: str) -> str:
@@ -95,6 +99,32 @@ def sections(command: click.Command, context: click.Context) -> Iterator[str]:
             below = command.get_command(context, name)
             if below is not None and not below.hidden:
                 yield from sections(below, click.Context(below, parent=context, info_name=name))
+
+
+def list_of_modules() -> str:
+    """A table for each folder of the package."""
+    source = ROOT / "src" / "dlf"
+    tables = []
+    for folder in (source, *sorted(path.parent for path in source.rglob("*/__init__.py"))):
+        rows = [
+            f"| `{path.name}` | {first_line(path)} |"
+            for path in sorted(folder.glob("*.py"))
+            if path.stem[0] != "_"
+        ]
+        name = folder.relative_to(ROOT / "src").as_posix()
+        head = f"## {name}\n\n{first_line(folder / '__init__.py')}\n\n"
+        tables.append(head + ("| module | |\n|---|---|\n" + "\n".join(rows) if rows else ""))
+    return "\n\n".join(tables)
+
+
+def first_line(path: Path) -> str:
+    """Of a module's docstring."""
+    text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    return text.partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+
+
+WRITTEN = {"<!-- help of every command -->": help_of_all, "<!-- modules -->": list_of_modules}
+"""Lines of pages, and what they become."""
 
 
 def on_post_build(config: MkDocsConfig) -> None:
