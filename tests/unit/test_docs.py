@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from PIL import Image
@@ -172,6 +173,17 @@ def test_code_that_a_page_names_is_in_its_file(path: Path) -> None:
         code = next(folder / file for folder in map(ROOT.joinpath, FOLDERS) if (folder / file).exists())
         for name in re.findall(r"\w+", names):
             assert re.search(rf"\b{name}\b", code.read_text("utf-8")), f"{path.name}: {name} of {file}"
+
+
+@pytest.mark.parametrize("heading", ["4. One encode", "5. One decode"])
+def test_the_walks_of_the_architecture_name_what_is_there(heading: str) -> None:
+    names = re.findall(
+        r"\b(?:api|bitstream|cli|codec|files|geometry|imageio)(?:\.\w+)+",
+        section(DOCS / "architecture.md", heading),
+    )
+    assert len(names) >= 5
+    for name in names:
+        resolve_name(f"dlf.{name}")  # raises if a part of it is not there
 
 
 COMMAND = re.compile(
