@@ -57,7 +57,7 @@ class Codec:
         self._bundle = bundle.find(model)
         self._engine = replace(engine or EngineOptions(), threads=threads)
         self._max_pixels = max_pixels
-        self._loaded: dict[int, _Loaded] = {}
+        self._loaded: dict[tuple[int, int], _Loaded] = {}
 
     def encode(self, image: Source, quality: int = DEFAULT_QUALITY, *, metadata: bool = False) -> bytes:
         """Compress a picture.
@@ -127,13 +127,18 @@ class Codec:
         )
 
     def _load(self, model: int) -> _Loaded:
-        """Return the model of an id, which is loaded when first asked for."""
-        if model not in self._loaded:
+        """Return the model of an id, which is loaded when this process first asks for it.
+
+        A forked child has none of the threads that its parent's networks run on: it would compute on one
+        thread at best, and wait for ever where the parent was computing at the fork.
+        """
+        key = os.getpid(), model
+        if key not in self._loaded:
             found = self._bundle if model == self._bundle.manifest.id else bundle.find(model)
             tables = found.tables()
             backend = make_backend(found, tables, self._engine)
-            self._loaded[model] = _Loaded(found, StreamCodec(model, tables, backend))
-        return self._loaded[model]
+            self._loaded[key] = _Loaded(found, StreamCodec(model, tables, backend))
+        return self._loaded[key]
 
 
 @lru_cache(maxsize=1)

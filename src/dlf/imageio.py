@@ -55,8 +55,12 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow hands these to other programs of the system, which is no place for untrusted files.
-REFUSED_FORMATS = frozenset({"EPS", "WMF"})
+REFUSED = {
+    "DLF": ".dlf files are not encoded again: decode them first",
+    "EPS": "EPS files are not read: Pillow hands them to a program that is no place for untrusted files",
+    "WMF": "WMF files are not read: Pillow hands them to the system, no place for untrusted files",
+}
+"""Formats that Pillow knows and that are not read, each with the reason."""
 
 
 def load_rgb(source: Source, *, max_pixels: int = MAX_PIXELS) -> tuple[UInt8, Metadata | None]:
@@ -193,9 +197,8 @@ def _convert(image: Image.Image, max_pixels: int) -> tuple[UInt8, Metadata | Non
     if 0 in image.size:
         msg = "the picture has no pixels"
         raise ImageError(msg)
-    if image.format in REFUSED_FORMATS:
-        msg = f"{image.format} files are not read"
-        raise ImageError(msg)
+    if image.format in REFUSED:
+        raise ImageError(REFUSED[image.format])
     image.load()  # some formats know their metadata only now
     rgb = _flatten(image)
     turn = TURNS.get(_orientation(image))

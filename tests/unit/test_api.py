@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,6 +109,23 @@ def test_the_model_is_loaded_once(picture: Picture, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bundle.ModelBundle, "read", None)
     codec.decode(data)
     codec.info(data)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_loads_networks_of_its_own(
+    picture: Picture, monkeypatch: pytest.MonkeyPatch, backend: Backend
+) -> None:
+    """Those of its parent need threads that only the parent has."""
+    loaded: list[int] = []
+    monkeypatch.setattr(onnx_backend, "OnnxBackend", lambda *_: loaded.append(os.getpid()) or backend)
+    data = dlf.encode(picture(20, 20))
+    dlf.decode(data)
+    assert loaded == [os.getpid()]
+    if not (child := os.fork()):
+        dlf.decode(data)
+        dlf.decode(data)
+        os._exit(loaded[1:] != [os.getpid()])
+    assert os.waitpid(child, 0) == (child, 0)
 
 
 def test_bad_data_is_refused_before_a_model_is_loaded(

@@ -84,14 +84,30 @@ def run_shell(script: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_python_of_the_readme(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def run_python(path: Path) -> dict[str, object]:
+    """Run the blocks of a page one after the other; returns the names that they define."""
     names: dict[str, object] = {}
-    for _, code in blocks(ROOT / "README.md", "python"):
+    for _, code in blocks(path, "python"):
         exec(code, names)  # our own page
+    return names
+
+
+def test_python_of_the_readme(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = run_python(ROOT / "README.md")
     assert "width=256" in capsys.readouterr().out
     assert isinstance(names["image"], Image.Image)
     assert names["image"].size == (256, 256)
     assert [bytes(file[:3]) for file in names["files"]] == [b"DLF", b"DLF"]  # type: ignore[attr-defined]
+
+
+def test_python_of_the_quick_start(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_python(DOCS / "quickstart.md")
+    assert 0.01 < float(capsys.readouterr().out) < 0.1
+
+
+def test_python_of_the_reference(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_python(DOCS / "api.md")
+    assert "checksum" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
