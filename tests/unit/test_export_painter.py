@@ -106,7 +106,7 @@ def test_files_of_the_one_are_painted_by_the_other(
     assert second.encode(picture(100, 310), quality) == data
     stream = container.load(data)
     symbols = [
-        StreamCodec(101, found.tables(), OnnxBackend(found, found.tables(), 1)).receive(stream)
+        StreamCodec(found.manifest, found.tables(), OnnxBackend(found, found.tables(), 1)).receive(stream)
         for found in (base, painter)
     ]
     np.testing.assert_array_equal(symbols[0].tokens, symbols[1].tokens)

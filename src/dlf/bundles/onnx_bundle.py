@@ -22,7 +22,6 @@ from dlf.bundles import graphs
 from dlf.bundles.eight_bits import Packed
 from dlf.bundles.onnx_graph import Signature, store_eight, store_half, to_onnx
 from dlf.codec.bundle import FILES, FORMAT, GRAPHS, MANIFEST, TABLES, Manifest, ModelBundle, numerics_id
-from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import TOTAL, gaussian_frequencies
 from dlf.files import write_bytes
 from dlf.geometry import WINDOW_CELLS, ceil_div
@@ -32,7 +31,6 @@ from dlf.nn.semantic import QUALITIES, token_schedule
 from dlf.nn.windows import Grid
 
 SYMBOL_LIMIT = 24
-SKIP_BELOW = 1  # the lowest table has a deviation of 0.11: such symbols are zero anyway
 ANALYSIS, PRIOR, CONTEXT, SYNTHESIS = GRAPHS
 TRACE_ROWS, TRACE_COLS = 9, 11  # latent cells of the traced example: several, partly filled windows
 
@@ -76,8 +74,6 @@ def write_bundle(model: Dlf, folder: Path, spec: BundleSpec, packed: Iterable[Pa
         tokens=config.tokens.count,
         codes=config.tokens.codes,
         channels=config.quant.channels,
-        skip_below=SKIP_BELOW,
-        frequency_bits=FREQUENCY_BITS,
         swin_window=config.detail.swin_window,
         default_quality=spec.default_quality,
         card=spec.card,

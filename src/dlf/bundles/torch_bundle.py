@@ -25,7 +25,6 @@ from dlf.codec.bundle import (
     numerics_id,
     sha256_of,
 )
-from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import QUALITIES, TOTAL, gaussian_frequencies
 from dlf.files import write_bytes
 from dlf.geometry import WINDOW_PIXELS
@@ -40,7 +39,6 @@ SCALES = 256
 SCALE_LOW, SCALE_HIGH = 0.11, 64.0
 SKIP_BELOW = 0.12
 SYMBOL_LIMIT = 50
-ESCAPE_DIGIT_BITS = 4
 
 Get = Callable[[str], Tensor]
 """From one of our tensor names to the tensor, in our shape."""
@@ -102,8 +100,6 @@ def write_bundle(config: ModelConfig, get: Get, folder: Path, spec: BundleSpec) 
         tokens=config.tokens.count,
         codes=config.tokens.codes,
         channels=config.quant.channels,
-        skip_below=1,
-        frequency_bits=FREQUENCY_BITS,
         swin_window=config.detail.swin_window,
         default_quality=50,
         card=spec.card,
@@ -129,7 +125,6 @@ def published_tables(config: ModelConfig) -> bytes:
         "mean_unit": MEAN_UNIT,
         "step_unit": STEP_UNIT,
         "padding": WINDOW_PIXELS,
-        "escape_digit_bits": ESCAPE_DIGIT_BITS,
         "symbol_sum": 1,
     }
     options: dict[str, Any] = {name: np.array(value, np.int64) for name, value in chosen.items()}

@@ -80,9 +80,9 @@ def import_command(args: ImportArguments) -> int:
 
     config = PRESETS[args.preset]
     try:
-        found = checkpoint_file.read(args.checkpoint)
-        origin = released.kind(found)
-        tensors = released.match(config, found, origin)
+        stored = checkpoint_file.read(args.checkpoint)
+        origin = released.kind(stored)
+        tensors = released.match(config, stored, origin)
         return (_import_model if origin == released.DLF else _import_start)(args, tensors)
     except OSError as error:
         msg = f"the model cannot be written: {error.strerror or error}"
@@ -160,15 +160,15 @@ def recover_command(model: str, output: Path, preset: str, overwrite: bool) -> i
         raise click.UsageError(msg)
     _refuse_existing(output, overwrite=overwrite)
     bundle = find(model)
-    found = recover(bundle, preset)
+    recovered = recover(bundle, preset)
     try:
-        save(output, Checkpoint(0, {"preset": preset}, found.tensors, found.tensors, {}))
+        save(output, Checkpoint(0, {"preset": preset}, recovered.tensors, recovered.tensors, {}))
     except OSError as error:
         msg = f"the checkpoint cannot be written: {error.strerror or error}"
         raise CheckpointError(msg) from error
-    held = len(found.tensors) - len(found.guessed)
+    held = len(recovered.tensors) - len(recovered.guessed)
     click.echo(
-        f"{bundle.manifest.name} -> {output}: {held} tensors, {len(found.guessed)} that it does not hold"
+        f"{bundle.manifest.name} -> {output}: {held} tensors, {len(recovered.guessed)} that it does not hold"
     )
     return 0
 
@@ -191,9 +191,9 @@ def split_command(checkpoint: Path, eight_bits: bool, output: Path) -> int:
     from dlf.train.weights import load_labelled, save_parts
 
     try:
-        found, about = load_labelled(checkpoint)
+        tensors, about = load_labelled(checkpoint)
         step = about.pop("step", "0")
-        paths = save_parts(output, found, int(step), about, eight_bits=eight_bits)
+        paths = save_parts(output, tensors, int(step), about, eight_bits=eight_bits)
     except (ValueError, OSError) as error:
         raise CheckpointError(str(error)) from error
     size = sum(path.stat().st_size for path in paths) / 2**20
