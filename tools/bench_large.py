@@ -65,11 +65,10 @@ def operations(config: ModelConfig, height: int, width: int) -> tuple[float, flo
         y = torch.zeros(1, config.quant.channels, height // 32, width // 32)
 
         def encode() -> None:
-            model.details.analyse(model.encoder(pixels, grid)[1], quality)
+            model.analyse(pixels, quality, grid)
 
         def decode() -> None:
-            fused = model.fuse(codes, torch.ones(codes.shape[:2], dtype=torch.bool), y, quality, grid)
-            model.vqgan.decode(fused.latent)
+            model.synthesise(codes, torch.ones(codes.shape[:2], dtype=torch.bool), y, quality, grid)
 
         for work in (encode, decode):
             with FlopCounterMode(display=False) as counter:
@@ -103,15 +102,15 @@ class Subject:
 
     backend: TorchBackend
     rgb: UInt8
-    found: Received
+    symbols: Received
 
     def analyse(self) -> object:
         """Run the networks of encoding."""
         return self.backend.latents(self.rgb, QUALITY)
 
-    def paint(self) -> object:
+    def synthesise(self) -> object:
         """Run the networks of decoding."""
-        return self.backend.paint(self.found.tokens, self.found.y_hat, QUALITY)
+        return self.backend.decode(self.symbols.tokens, self.symbols.y_hat, QUALITY)
 
 
 def subjects(
@@ -129,13 +128,13 @@ def subjects(
         all_of_them["one window"] = Subject(backend, one, symbols)
     for subject in list(all_of_them.values())[1:]:  # the first has run before
         subject.analyse()
-        subject.paint()
+        subject.synthesise()
     return all_of_them
 
 
 def compare_times(all_of_them: dict[str, Subject], config: ModelConfig, repeats: int) -> None:
     """Print seconds, rates and ratios of both directions."""
-    for i, direction in enumerate(("analyse", "paint")):
+    for i, direction in enumerate(("analyse", "synthesise")):
         works: dict[str, Work] = {name: getattr(s, direction) for name, s in all_of_them.items()}
         before, seconds, after = product(), medians(works, repeats), product()
         rates = {name: (before[name] + after[name]) / 2 for name in before}

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from dlf.bitstream import container
 from dlf.bundles.keymap import entries, fit
-from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+from dlf.bundles.torch_bundle import write_torch_bundle
+from dlf.bundles.writer import BundleSpec
 from dlf.codec import tiling
 from dlf.codec.bundle import MANIFEST, ModelBundle
 from dlf.codec.codec import StreamCodec
@@ -88,7 +89,7 @@ def make_model(folder: Path, salt: int) -> None:
         wanted = released_shape(theirs[name], ours[name])
         return fit(theirs[name], torch.from_numpy(recipe(theirs[name], wanted, salt)), ours[name])
 
-    write_bundle(DLF_L, get, folder, BundleSpec(model_name(salt), MODEL_ID, "float32", {}))
+    write_torch_bundle(DLF_L, get, folder, BundleSpec(model_name(salt), MODEL_ID))
 
 
 @dataclass
@@ -160,8 +161,8 @@ def check(backend: TorchBackend, bundle: ModelBundle, fixture: dict[str, Array])
     """Encode and decode the fixture's picture; returns whether all is as it should be."""
     report, tables = Report(), bundle.tables()
     rgb: UInt8 = fixture["pixels"].astype(np.uint8)
-    z, y_tensor = backend.latents(rgb, QUALITY)
-    y = y_tensor.numpy()
+    z, y_batch = backend.latents(rgb, QUALITY)
+    y = y_batch[0].numpy()
     report.close("z", z.transpose(1, 2).numpy(), fixture["z"], 1e-4)
     tokens = backend.analyse(rgb, QUALITY).tokens
     wrong = int((tokens != fixture["indices"]).sum())
@@ -185,9 +186,9 @@ def check(backend: TorchBackend, bundle: ModelBundle, fixture: dict[str, Array])
     report.line("token_stream_bytes", f"{size}, at most {exact}", good=size <= exact)
 
     report.close("y_hat", y_hat, fixture["y_hat"], 1e-4)
-    fused, picture = backend.paint(fixture["indices"].astype(np.int32), y_hat, QUALITY)
-    report.close("logits", fused.logits[0].permute(2, 0, 1).numpy(), fixture["logits"], 2e-3)
-    report.close("x_hat", picture.numpy(), fixture["x_hat"], 2e-3)
+    synthesis = backend.decode(fixture["indices"].astype(np.int32), y_hat, QUALITY)
+    report.close("logits", synthesis.fused.logits[0].permute(2, 0, 1).numpy(), fixture["logits"], 2e-3)
+    report.close("x_hat", synthesis.image[0].numpy(), fixture["x_hat"], 2e-3)
     check_file(report, backend, bundle, rgb)
     return report.good
 

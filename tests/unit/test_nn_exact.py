@@ -21,7 +21,7 @@ from dlf.entropy.quadtree import STEPS, step_masks
 from dlf.nn.build import COMPACT, TINY, TINY_V2
 from dlf.nn.config import ModelConfig
 from dlf.nn.context import ContextModel
-from dlf.nn.detail import DetailQuantizer
+from dlf.nn.detail_branch import DetailQuantizer
 from dlf.nn.exact import (
     ACTIVATION_LIMIT,
     ACTIVATION_UNIT,
@@ -77,7 +77,7 @@ def graphs_of(config: ModelConfig, context: ContextModel, codes: VectorQuantizer
         quantize=codes,
         grid=lambda height, width: make_grid(height // 16, width // 16, 8),
     )
-    return {name: onnx_bundle._graph(model, f"{name}.onnx") for name in ("prior", "context")}
+    return {name: onnx_bundle.graph_file(model, f"{name}.onnx") for name in ("prior", "context")}
 
 
 class Torch:

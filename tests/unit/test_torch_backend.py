@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import dlf
-from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+from dlf.bundles.torch_bundle import write_torch_bundle
+from dlf.bundles.writer import BundleSpec
 from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
@@ -26,7 +27,7 @@ from dlf.nn.hybrid import HybridEncoder
 from dlf.nn.model import Dlf
 from dlf.nn.vqgan import Upsample
 from dlf.records import Float32, Int32, StepParams, UInt8
-from dlf.torch_engine import memory, processor
+from dlf.torch_engine import resources
 from dlf.torch_engine.loading import PARTS
 from dlf.torch_engine.pixel_decoder import PhaseUpsample
 from dlf.torch_engine.snapped_context import MEAN_UNIT, SCALE_UNIT, SnappedContext
@@ -53,7 +54,7 @@ def weights() -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def folder(weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
-    write_bundle(TINY_L, weights.__getitem__, folder, BundleSpec("tiny-l", 99, "float32", {}))
+    write_torch_bundle(TINY_L, weights.__getitem__, folder, BundleSpec("tiny-l", 99))
     return folder
 
 
@@ -97,16 +98,16 @@ def test_packed_layers_give_the_same_as_the_model(
     grid, quality = model.grid(256, 512), torch.tensor([50.0])
     with torch.no_grad():
         z, feature = model.encoder(pixels, grid)
-        y = model.details.analyse(feature, quality)[0]
-        found_z, found_y = backend.latents(rgb, 50)
-        torch.testing.assert_close(found_z, z, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(found_y, y, rtol=1e-4, atol=1e-4)
+        y = model.details.analyse(feature, quality)
+        packed_z, packed_y = backend.latents(rgb, 50)
+        torch.testing.assert_close(packed_z, z, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(packed_y, y, rtol=1e-4, atol=1e-4)
         tokens = model.quantize.nearest(z)
         sent = torch.ones_like(tokens, dtype=torch.bool)
-        fused = model.fuse(model.quantize.codebook()[tokens], sent, y[None], quality, grid)
-        found, image = backend.paint(tokens.numpy().astype(np.int32), y.numpy(), 50)
-        torch.testing.assert_close(found.logits, fused.logits, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(image, model.vqgan.decode(fused.latent)[0], rtol=1e-3, atol=1e-3)
+        whole = model.synthesise(model.quantize.codebook()[tokens], sent, y, quality, grid)
+        packed = backend.decode(tokens.numpy().astype(np.int32), y[0].numpy(), 50)
+        torch.testing.assert_close(packed.fused.logits, whole.fused.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(packed.image, whole.image, rtol=1e-3, atol=1e-3)
 
 
 def test_the_token_reshape_mixes_tokens_and_channels() -> None:
@@ -158,7 +159,7 @@ def test_painting_uses_bfloat16_only_where_the_processor_has_it(
     y_hat = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
     exact = TorchBackend(bundle, bundle.tables(), EngineOptions()).synthesise(tokens, y_hat, 50)
     for present, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(processor, "has", lambda *_, present=present: present)
+        monkeypatch.setattr(resources, "processor_has", lambda *_, present=present: present)
         backend = TorchBackend(bundle, bundle.tables(), EngineOptions(precision=precision))
         found = backend.synthesise(tokens, y_hat, 50)
         assert {p.dtype for p in backend.model.vqgan.decoder.parameters()} == {dtype}
@@ -168,10 +169,10 @@ def test_painting_uses_bfloat16_only_where_the_processor_has_it(
 
 def test_a_processor_that_torch_does_not_tell_about_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert processor.has("amx_bf16", "avx512_bf16")
-    assert not processor.has("amx_bf16")
+    assert resources.processor_has("amx_bf16", "avx512_bf16")
+    assert not resources.processor_has("amx_bf16")
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert not processor.has("avx512_bf16")
+    assert not resources.processor_has("avx512_bf16")
 
 
 def test_loading_leaves_the_number_of_threads_alone(bundle: ModelBundle, picture: Picture) -> None:
@@ -281,7 +282,7 @@ def test_what_cannot_be_had_is_said(
         EngineOptions(precision="int4")
     with pytest.raises(EngineError, match="device 'nowhere'"):
         make_backend(bundle, bundle.tables(), EngineOptions(device="nowhere"))
-    monkeypatch.setattr(memory, "available_bytes", lambda: 10**6)
+    monkeypatch.setattr(resources, "available_bytes", lambda: 10**6)
     with pytest.raises(EngineError, match=r"needs about .* GB of memory, but only 0.0 GB are free"):
         dlf.Codec(folder).encode(picture(32, 32))
 
@@ -296,7 +297,7 @@ def test_progress_goes_from_nothing_to_all(folder: Path, picture: Picture) -> No
     options = EngineOptions(progress=lambda label, share: seen.append((label, share)))
     codec = dlf.Codec(folder, engine=options)
     codec.decode(codec.encode(picture(256, 256)))
-    for label in ("analysis", "painting"):
+    for label in ("analysis", "synthesis"):
         shares = [share for name, share in seen if name == label]
         assert len(shares) > 3
         assert shares == sorted(shares)

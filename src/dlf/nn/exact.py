@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -51,12 +52,12 @@ class IntegerConv2d(nn.Conv2d):
     """The same with real parameters, made whole on every use, so that they can be trained."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `WholeConv2d`."""
+        """As `WholeConv2d`, with a gradient."""
         weight, bias = self.integers()
         return rescale(F.conv2d(x, weight, bias, padding=self.padding, groups=self.groups))
 
     def integers(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias as the whole numbers that count."""
+        """Weight (c_out, c_in / groups, k, k) and bias (c_out,) as the whole numbers that count."""
         assert self.bias is not None
         weight = clamp_ste(round_half_up(self.weight * WEIGHT_UNIT), -WEIGHT_LIMIT, WEIGHT_LIMIT)
         unit = WEIGHT_UNIT * ACTIVATION_UNIT
@@ -76,7 +77,10 @@ class IntegerConv2d(nn.Conv2d):
         return conv
 
 
-def with_whole_weights(module: nn.Module) -> nn.Module:
+M = TypeVar("M", bound=nn.Module)
+
+
+def with_whole_weights(module: M) -> M:
     """A copy of a module in which every integer convolution holds whole numbers."""
     copied = copy.deepcopy(module)
     for parent in list(copied.modules()):
@@ -111,12 +115,15 @@ class Arithmetic:
         return cls(c_in, c_out, kernel, padding=kernel // 2, groups=groups)
 
     def leaky(self, x: Tensor, slope: float) -> Tensor:
-        """LeakyReLU; in integers the slope is the nearest power of two, floored."""
+        """LeakyReLU, any shape.
+
+        In integers the slope is the nearest power of two, and what is below 0 is floored.
+        """
         if not self.integer:
             return F.leaky_relu(x, slope)
         power = 2.0 ** round(math.log2(slope))
         return torch.where(x >= 0, x, floor_ste(x * power))
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
-        """X + y."""
+        """Sum of two tensors of one shape; in integers within the activation limit."""
         return settle(x + y) if self.integer else x + y

@@ -58,5 +58,5 @@ class TokenPrior(nn.Module):
 
         tokens: int64 (B, down, across, tokens), indices of codes, -1 where not sent.
         """
-        found: Tensor = self(table[tokens.clamp(min=0)], tokens >= 0)
-        return found
+        told: Tensor = self(table[tokens.clamp(min=0)], tokens >= 0)
+        return told

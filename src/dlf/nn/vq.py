@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class VqResult(NamedTuple):
-    """quantised: (N, dim), straight-through.  indices: int64 (N,).  loss: scalar."""
+    """quantised: (N, dim), straight-through.  indices: int64 (N,).  loss: codebook and commitment, ()."""
 
     quantised: Tensor
     indices: Tensor
@@ -112,3 +112,9 @@ class VectorQuantizer(nn.Module):
             sums = torch.zeros_like(weight).index_add_(0, indices, z)
             counts = torch.bincount(indices, minlength=len(weight)).unsqueeze(1)
             weight.copy_(torch.where(counts > 0, sums / counts.clamp(min=1), weight))
+
+
+def quantise_grid(quantize: VectorQuantizer, z: Tensor) -> VqResult:
+    """Quantise vectors on a grid, (B, h, w, dim); the result has them there: indices (B, h, w)."""
+    flat: VqResult = quantize(z.reshape(-1, z.shape[-1]))
+    return VqResult(flat.quantised.reshape(z.shape), flat.indices.reshape(z.shape[:-1]), flat.loss)

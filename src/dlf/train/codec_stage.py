@@ -23,7 +23,7 @@ from dlf.losses.picture import PictureLoss, Wrap
 from dlf.nn.build import PRESETS
 from dlf.nn.hybrid import RunningStandard
 from dlf.nn.model import Bottleneck, Dlf, Fused
-from dlf.nn.semantic import sent_mask, token_schedule
+from dlf.nn.schedule import sent_mask, token_schedule
 from dlf.nn.windows import Grid
 from dlf.train import distributed
 from dlf.train.config import Rate, TrainConfig
@@ -233,9 +233,11 @@ class CodecStage:
             bottleneck = self.compress(pixels, draw.quality, sent, grid)
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
-            fused = model.fuse(codes, sent, y_hat, draw.quality, grid)
-            align = self.config.stage == "align"
-            picture = None if align else model.vqgan.decode(fused.latent).float()
+            if self.config.stage == "align":
+                fused, picture = model.fuse(codes, sent, y_hat, draw.quality, grid), None
+            else:
+                synthesis = model.synthesise(codes, sent, y_hat, draw.quality, grid)
+                fused, picture = synthesis.fused, synthesis.image.float()
         vq = bottleneck.tokens.loss + bottleneck.details.loss
         bpp = bottleneck.details.bits * draw.details / pixels[0, 0].numel()
         return Coded(bottleneck, fused, picture, vq, bpp, (weight * bpp).mean())

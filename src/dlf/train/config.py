@@ -53,7 +53,7 @@ class TrainConfig:
     for a later stage with `codes_apart` above 1, where a warm start places the codes (see
     `dlf.train.mixture`).
     token_ends: in the decoder stage, tokens that a window sends at qualities 0 and 50, as the bundle has them
-    (see `dlf.nn.semantic.token_schedule`); empty: as the model was trained.
+    (see `dlf.nn.schedule.token_schedule`); empty: as the model was trained.
     stream: decode pictures when they are drawn instead of holding them all in memory.  sampler: whether
     crops are cut on the host or on the training device; auto is the device where that is a GPU.
     downscale: largest factor by which crops are shrunk at random, on the device only.  recompute:

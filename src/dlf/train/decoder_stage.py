@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlf.nn.model import Bottleneck, Dlf
-from dlf.nn.semantic import token_schedule
+from dlf.nn.schedule import token_schedule
 from dlf.nn.windows import Grid
 from dlf.train.codec_stage import CodecStage, Draw
 from dlf.train.config import TrainConfig

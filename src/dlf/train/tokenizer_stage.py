@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dlf.losses.objective import pixel_terms
 from dlf.losses.picture import PictureLoss, Wrap
 from dlf.nn.build import PRESETS
-from dlf.nn.vq import VectorQuantizer
-from dlf.nn.vqgan import Vqgan, quantise_grid
+from dlf.nn.vq import VectorQuantizer, quantise_grid
+from dlf.nn.vqgan import Vqgan
 from dlf.train import distributed
 from dlf.train.config import TrainConfig
 from dlf.train.data import Batch, all_to_device, to_float
