@@ -18,7 +18,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from dlf.bundles.keymap import entries
-from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+from dlf.bundles.torch_bundle import write_torch_bundle
+from dlf.bundles.writer import BundleSpec
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.engine import EngineOptions
 from dlf.nn.build import DLF_L, TINY_L
@@ -98,7 +99,7 @@ def test_a_file_is_compared_in_any_size(
     with torch.random.fork_rng():
         torch.manual_seed(1)
         weights = Dlf(TINY_L).state_dict()
-    write_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99, "float32", {}))
+    write_torch_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99))
     bundle = ModelBundle.open(tmp_path)
     backend = TorchBackend(bundle, bundle.tables(), EngineOptions())
     rgb = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)

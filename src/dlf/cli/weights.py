@@ -80,9 +80,9 @@ def import_command(args: ImportArguments) -> int:
 
     config = PRESETS[args.preset]
     try:
-        found = checkpoint_file.read(args.checkpoint)
-        origin = released.kind(found)
-        tensors = released.match(config, found, origin)
+        content = checkpoint_file.read(args.checkpoint)
+        origin = released.kind(content)
+        tensors = released.match(config, content, origin)
         return (_import_model if origin == released.DLF else _import_start)(args, tensors)
     except OSError as error:
         msg = f"the model cannot be written: {error.strerror or error}"
@@ -90,7 +90,8 @@ def import_command(args: ImportArguments) -> int:
 
 
 def _import_model(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
-    from dlf.bundles.torch_bundle import BundleSpec, size_of, write_model
+    from dlf.bundles.torch_bundle import size_of, write_model
+    from dlf.bundles.writer import BundleSpec
     from dlf.codec.bundle import MANIFEST, user_folder
 
     published = PUBLISHED.fullmatch(args.name or args.checkpoint.stem.lower())
@@ -108,7 +109,8 @@ def _import_model(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
     if needed > free:
         msg = f"the model takes {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {folder}"
         raise CheckpointError(msg)
-    write_model(args.preset, tensors, folder, BundleSpec(name, number, args.dtype, _card(args)))
+    spec = BundleSpec(name, number, card=_card(args))
+    write_model(args.preset, tensors, folder, spec, args.dtype)
     click.echo(f"{args.checkpoint} -> {folder}: model {name}, number {number}, {args.dtype}")
     return 0
 
@@ -160,16 +162,15 @@ def recover_command(model: str, output: Path, preset: str, overwrite: bool) -> i
         raise click.UsageError(msg)
     _refuse_existing(output, overwrite=overwrite)
     bundle = find(model)
-    found = recover(bundle, preset)
+    recovered = recover(bundle, preset)
     try:
-        save(output, Checkpoint(0, {"preset": preset}, found.tensors, found.tensors, {}))
+        save(output, Checkpoint(0, {"preset": preset}, recovered.tensors, recovered.tensors, {}))
     except OSError as error:
         msg = f"the checkpoint cannot be written: {error.strerror or error}"
         raise CheckpointError(msg) from error
-    held = len(found.tensors) - len(found.guessed)
-    click.echo(
-        f"{bundle.manifest.name} -> {output}: {held} tensors, {len(found.guessed)} that it does not hold"
-    )
+    missing = len(recovered.guessed)
+    held = len(recovered.tensors) - missing
+    click.echo(f"{bundle.manifest.name} -> {output}: {held} tensors, {missing} that it does not hold")
     return 0
 
 
@@ -191,9 +192,9 @@ def split_command(checkpoint: Path, eight_bits: bool, output: Path) -> int:
     from dlf.train.weights import load_labelled, save_parts
 
     try:
-        found, about = load_labelled(checkpoint)
+        weights, about = load_labelled(checkpoint)
         step = about.pop("step", "0")
-        paths = save_parts(output, found, int(step), about, eight_bits=eight_bits)
+        paths = save_parts(output, weights, int(step), about, eight_bits=eight_bits)
     except (ValueError, OSError) as error:
         raise CheckpointError(str(error)) from error
     size = sum(path.stat().st_size for path in paths) / 2**20
