@@ -50,7 +50,7 @@ def medians(works: Mapping[str, Work], repeats: int) -> dict[str, float]:
             start = time.perf_counter()
             work()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 @cache
@@ -98,7 +98,7 @@ def age() -> str:
 
 @dataclass(frozen=True)
 class Subject:
-    """A picture of whole windows in one precision, and what the codec made of it."""
+    """An image of whole windows in one precision, and what the codec made of it."""
 
     backend: TorchBackend
     rgb: UInt8
@@ -117,15 +117,15 @@ def subjects(
     args: argparse.Namespace, bundle: ModelBundle, backend: TorchBackend, codec: StreamCodec, rgb: UInt8
 ) -> dict[str, Subject]:
     """What is timed, by name; the first is what all others are compared with."""
-    found = codec.receive(codec.encode_rgb(rgb, QUALITY))
+    symbols = codec.receive(codec.encode_rgb(rgb, QUALITY))
     one = rgb[:256, :256]
-    all_of_them = {args.precision or "as stored": Subject(backend, rgb, found)}
+    all_of_them = {args.precision or "as stored": Subject(backend, rgb, symbols)}
     if args.against:
         options = EngineOptions(threads=args.threads, precision=args.against)
-        all_of_them[args.against] = Subject(TorchBackend(bundle, bundle.tables(), options), rgb, found)
+        all_of_them[args.against] = Subject(TorchBackend(bundle, bundle.tables(), options), rgb, symbols)
     if args.single:
-        symbols = codec.receive(codec.encode_rgb(one, QUALITY))
-        all_of_them["one window"] = Subject(backend, one, symbols)
+        of_one = codec.receive(codec.encode_rgb(one, QUALITY))
+        all_of_them["one window"] = Subject(backend, one, of_one)
     for subject in list(all_of_them.values())[1:]:  # the first has run before
         subject.analyse()
         subject.synthesise()
@@ -158,7 +158,7 @@ def compare_times(all_of_them: dict[str, Subject], config: ModelConfig, repeats:
 def compare_pictures(subject: Subject, other: Subject, title: str) -> None:
     """Print how far two precisions are apart."""
     levels = [
-        s.backend.synthesise(subject.found.tokens, subject.found.y_hat, QUALITY).astype(float)
+        s.backend.synthesise(subject.symbols.tokens, subject.symbols.y_hat, QUALITY).astype(float)
         for s in (subject, other)
     ]
     psnr = 10 * np.log10(255**2 / np.mean((levels[0] - levels[1]) ** 2))

@@ -79,8 +79,8 @@ def ask(server: subprocess.Popen[str]) -> list[float]:
     assert server.stdout
     server.stdin.write("step\n")
     server.stdin.flush()
-    found: list[float] = json.loads(server.stdout.readline())
-    return found
+    seconds: list[float] = json.loads(server.stdout.readline())
+    return seconds
 
 
 def main() -> None:
@@ -102,9 +102,9 @@ def main() -> None:
     took: list[list[list[float]]] = [[], []]
     for step in range(WARM_UP + arguments.steps):
         for i in (0, 1) if step % 2 else (1, 0):
-            found = ask(servers[i])
+            seconds = ask(servers[i])
             if step >= WARM_UP:
-                took[i].append(found)
+                took[i].append(seconds)
     medians = [[statistics.median(column) for column in zip(*rows, strict=True)] for rows in took]
     for source, count, (wall, processor) in zip(
         (arguments.source, arguments.against), pixels, medians, strict=True

@@ -153,7 +153,10 @@ class VectorDetails(Transforms):
         return super().synthesise(y_hat, quality)
 
     def quantise(self, y: Tensor, quality: Tensor, told: Tensor | None = None) -> Quantised:
-        """Nearest codes of y, as `analyse` gives it; bits of their digits, without a gradient."""
+        """Nearest codes of y, in training (B, groups * dim, h, w), else the digits (B, C, h, w) as they are.
+
+        The bits are those of the digits, without a gradient.
+        """
         sent = self.sent(quality).repeat_interleave(2, 1)[..., None, None]
         if not self.training:
             return Quantised(y * sent, self._bits(y, sent), sent.mean())

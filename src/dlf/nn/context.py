@@ -134,6 +134,7 @@ class ContextModel(Context):
         return self._params(scale, mean)
 
     def _params(self, scale: Tensor, mean: Tensor) -> Params:
+        """The networks' two outputs (B, C, h, w) as `Params`."""
         if self.integer:
             scale = clamp_ste(scale + SCALE_OFFSET, 0, SCALES - 1)
         return Params(scale, mean)

@@ -47,15 +47,15 @@ class DetailBranch(nn.Module, ABC):
 
     @abstractmethod
     def analyse(self, feature: Tensor, quality: Tensor) -> Tensor:
-        """Features to the latent y, not divided by the step."""
+        """Features (B, hidden, h, w) to the latent y (B, C, h, w), not divided by the step."""
 
     @abstractmethod
     def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        """The dequantised latent to features."""
+        """The dequantised latent (B, C, h, w) to features (B, hidden, h, w)."""
 
     @abstractmethod
     def quantise(self, y: Tensor, quality: Tensor, told: Tensor | None = None) -> Quantised:
-        """The latent as a decoder would have it, and its cost.
+        """The latent (B, C, h, w) as a decoder would have it, and its cost.
 
         told: what the tokens tell the prior, see `ContextModel.prior`.
         """

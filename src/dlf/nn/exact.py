@@ -26,22 +26,25 @@ BIAS_LIMIT = 2**19
 
 
 def floor_ste(x: Tensor) -> Tensor:
-    """Floor with the gradient of the identity."""
+    """Floor, any shape, with the gradient of the identity."""
     return x + (x.floor() - x).detach() if torch.is_grad_enabled() else x.floor()
 
 
 def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
-    """Clamp with the gradient of the identity, so that a saturated value can come back."""
+    """Clamp, any shape, with the gradient of the identity, so that a saturated value can come back."""
     return x + (x.clamp(low, high) - x).detach() if torch.is_grad_enabled() else x.clamp(low, high)
 
 
 def round_half_up(x: Tensor) -> Tensor:
-    """Nearest integer, halves upwards, straight-through."""
+    """Nearest integer, any shape, halves upwards, straight-through."""
     return floor_ste(x + 0.5)
 
 
 class WholeConv2d(nn.Conv2d):
-    """A convolution whose parameters are whole numbers already; what is exported."""
+    """A convolution whose parameters are whole numbers already; what is exported.
+
+    (B, c_in, h, w) to (B, c_out, h, w).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, h, w), whole numbers within the activation limit; so is the result."""
@@ -49,7 +52,10 @@ class WholeConv2d(nn.Conv2d):
 
 
 class IntegerConv2d(nn.Conv2d):
-    """The same with real parameters, made whole on every use, so that they can be trained."""
+    """The same with real parameters, made whole on every use, so that they can be trained.
+
+    (B, c_in, h, w) to (B, c_out, h, w).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """As `WholeConv2d`, with a gradient."""
@@ -91,12 +97,15 @@ def with_whole_weights(module: M) -> M:
 
 
 def rescale(total: Tensor) -> Tensor:
-    """Sums of products back to activation units: divide by a power of two, round half up, clamp."""
+    """Sums of products back to activation units, any shape: divide by a power of two, round, clamp."""
     return settle(round_half_up(total / WEIGHT_UNIT))
 
 
 def settle(x: Tensor) -> Tensor:
-    """Clamp whole numbers to the activation limit; no gradient beyond it, or a deep chain explodes."""
+    """Clamp whole numbers to the activation limit, any shape.
+
+    There is no gradient beyond it, or a deep chain explodes.
+    """
     return x.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
 

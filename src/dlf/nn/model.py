@@ -168,7 +168,10 @@ class Dlf(nn.Module):
     def synthesise(
         self, codes: Tensor, sent: Tensor, y_hat: Tensor, quality: Tensor, grid: Grid
     ) -> Synthesis:
-        """Symbols to an image, whoever decodes: training, engine or exported graph; arguments as `fuse`."""
+        """Symbols to an image, whoever decodes: training, engine or exported graph.
+
+        Arguments as `fuse`: codes (B * windows, tokens, code dim), y_hat (B, C, H/32, W/32).
+        """
         fused = self.fuse(codes, sent, y_hat, quality, grid)
         return Synthesis(fused, self.vqgan.decode_patches(fused.latent))
 

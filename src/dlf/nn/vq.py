@@ -75,8 +75,9 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def revive(self, z: Tensor, indices: Tensor, patience: int, taken: Tensor | bool = True) -> Tensor:
-        """Count idle steps and move codes idle for more than `patience` to random rows of z.
+        """Count idle steps and move codes idle for more than `patience` to random rows of z (N, dim).
 
+        indices: codes that were used, int64 of any shape.
         taken: bool scalar; False for a step that does not count.  Returns how many codes were moved.  All
         shapes are fixed, so that nothing is read back.
         """
@@ -95,7 +96,7 @@ class VectorQuantizer(nn.Module):
         return moved.sum()
 
     def used(self, indices: Tensor) -> Tensor:
-        """Which codes are among the indices: bool (codes,)."""
+        """Which codes are among the indices, int64 of any shape: bool (codes,)."""
         marks = torch.zeros(len(self.idle), dtype=torch.bool, device=self.idle.device)
         return marks.scatter_(0, indices.flatten(), torch.ones_like(marks[:1]).expand(indices.numel()))
 
