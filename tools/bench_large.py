@@ -188,6 +188,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Print one line a figure."""
     args = arguments()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `dlf` does, before torch makes a tensor
+    if args.threads:
+        torch.set_num_threads(args.threads)
     height, width = 256 * args.down, 256 * args.windows
     with Image.open(PICTURE) as image:
         rgb: UInt8 = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))

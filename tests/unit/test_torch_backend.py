@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -175,19 +176,22 @@ def test_a_processor_that_torch_does_not_tell_about_has_nothing(monkeypatch: pyt
     assert not resources.processor_has("avx512_bf16")
 
 
-def test_loading_leaves_the_number_of_threads_alone(bundle: ModelBundle, picture: Picture) -> None:
-    before = torch.get_num_threads()
-    backend = TorchBackend(bundle, bundle.tables(), EngineOptions(threads=before + 1))
-    try:
-        backend.latents(picture(32, 32), 50)
-        assert torch.get_num_threads() == before + 1
-        found: list[int] = []
-        thread = Thread(target=lambda: found.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        assert found == [before + 1]
-    finally:
-        torch.set_num_threads(before)
+def test_threads_and_environment_of_the_host_stay(bundle: ModelBundle, picture: Picture) -> None:
+    before, environment = torch.get_num_threads(), dict(os.environ)
+    during: list[int] = []
+    options = EngineOptions(
+        threads=before + 1, progress=lambda label, share: during.append(torch.get_num_threads())
+    )
+    backend = TorchBackend(bundle, bundle.tables(), options)
+    codec = StreamCodec(99, bundle.tables(), backend)
+    codec.decode_stream(codec.encode_rgb(picture(32, 32), 50))
+    assert set(during) == {before + 1}
+    after = [torch.get_num_threads()]
+    thread = Thread(target=lambda: after.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert after == [before, before]
+    assert dict(os.environ) == environment
 
 
 def test_no_grad_changes_nothing_in_the_painter(weights: dict[str, Tensor]) -> None:

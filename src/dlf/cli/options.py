@@ -11,6 +11,7 @@ A command is a function of typed parameters.  Options that belong together reach
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -125,6 +126,9 @@ class Engine:
         """Return the same for the codec; raises EngineError."""
         from dlf.codec.engine import EngineOptions  # brings numpy, which the parser does not need
 
+        # torch then asks Linux for pages of 2 MB: maps at full size are made anew by every layer, and mapping
+        # them in pages of 4 KB takes a tenth of the time.  It looks when it makes its first tensor
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         return EngineOptions(
             device=self.device, precision=self.precision, compiled=self.compile, progress=progress
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -68,13 +68,17 @@ def processor_has(*names: str) -> bool:
     return any(bool(features.get(name)) for name in names)
 
 
-def use_huge_pages() -> None:
-    """Let torch ask Linux for pages of 2 MB for large tensors, unless the environment says otherwise.
-
-    Maps at full size are made anew by every layer, and mapping them in pages of 4 KB takes a tenth of the
-    time.  Torch reads the setting when it first makes a tensor; later it has no effect.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+@contextmanager
+def limited_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads meanwhile, None for what it uses anyway; the host's number comes back."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)
 
 
 def report_progress(modules: Iterable[nn.Module], label: str, report: Callable[[str, float], None]) -> None:

@@ -26,8 +26,8 @@ from dlf.torch_engine.pixel_decoder import decoder_dtype, prepare_decoder
 from dlf.torch_engine.resources import (
     activation_bytes,
     check_memory,
+    limited_threads,
     report_progress,
-    use_huge_pages,
     weight_bytes,
 )
 from dlf.torch_engine.snapped_context import MEAN_UNIT, STEP_UNIT, SnappedContext
@@ -42,7 +42,6 @@ class TorchBackend:
     """
 
     def __init__(self, bundle: ModelBundle, tables: Tables, options: EngineOptions) -> None:
-        use_huge_pages()
         try:
             config = from_dict(ModelConfig, bundle.manifest.network)
         except ValueError as error:
@@ -58,46 +57,48 @@ class TorchBackend:
         self._loaded: set[str] = set()
         self._precision = "float32"
         self._context: SnappedContext | None = None
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
 
     def analyse(self, rgb: UInt8, quality: int) -> Latents:
         """Pixels to latents; see `Backend`."""
         z, y = self.latents(rgb, quality)
-        with torch.inference_mode():
+        with torch.inference_mode(), limited_threads(self._options.threads):
             tokens = self.model.quantize.nearest(z).cpu().numpy().astype(np.int32)
         return Latents(tokens, y[0].float().cpu().numpy())
 
     def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
         """Parameters of the first step; see `Backend`.  No model of floats reads the tokens here."""
-        return self._snapped().prior(rows, cols, quality)
+        with limited_threads(self._options.threads):
+            return self._snapped().prior(rows, cols, quality)
 
     def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
         """Parameters of step 1, 2 or 3; see `Backend`."""
-        return self._snapped().context(step, y_hat, common)
+        with limited_threads(self._options.threads):
+            return self._snapped().context(step, y_hat, common)
 
     def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
         """Latents to pixels; see `Backend`."""
         synthesis = self.decode(tokens, y_hat, quality)
-        with torch.inference_mode():
+        with torch.inference_mode(), limited_threads(self._options.threads):
             rgb: UInt8 = to_levels(synthesis.image[0].float()).permute(1, 2, 0).cpu().numpy()
         return rgb
 
     @torch.inference_mode()
     def latents(self, rgb: UInt8, quality: int) -> Analysis:
         """What the networks make of an image, unquantised, a batch of one; arguments as `analyse`."""
-        dlf = self.load(ANALYSIS, rgb.shape[0] * rgb.shape[1])
-        pixels = from_levels(torch.tensor(rgb, device=self._device))
-        return dlf.analyse(pixels, self._quality(quality), self._grid(*rgb.shape[:2]))
+        with limited_threads(self._options.threads):
+            dlf = self.load(ANALYSIS, rgb.shape[0] * rgb.shape[1])
+            pixels = from_levels(torch.tensor(rgb, device=self._device))
+            return dlf.analyse(pixels, self._quality(quality), self._grid(*rgb.shape[:2]))
 
     @torch.inference_mode()
     def decode(self, tokens: Int32, y_hat: Float32, quality: int) -> Synthesis:
         """Image and fused latent in floats, a batch of one; arguments as `synthesise`."""
-        dlf = self.load(SYNTHESIS, CELL**2 * y_hat[0].size)
-        grid = self._grid(*(CELL * n for n in y_hat.shape[1:]))
-        indices = torch.from_numpy(tokens.astype(np.int64)).to(self._device)
-        details = torch.from_numpy(y_hat)[None].to(self._device)
-        return dlf.synthesise(dlf.lookup(indices), indices >= 0, details, self._quality(quality), grid)
+        with limited_threads(self._options.threads):
+            dlf = self.load(SYNTHESIS, CELL**2 * y_hat[0].size)
+            grid = self._grid(*(CELL * n for n in y_hat.shape[1:]))
+            indices = torch.from_numpy(tokens.astype(np.int64)).to(self._device)
+            details = torch.from_numpy(y_hat)[None].to(self._device)
+            return dlf.synthesise(dlf.lookup(indices), indices >= 0, details, self._quality(quality), grid)
 
     def _snapped(self) -> SnappedContext:
         if self._context is None:
