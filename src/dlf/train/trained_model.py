@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlf.nn.build import PRESETS
+from dlf.nn.build import PRESETS, create_model
 from dlf.nn.model import Dlf
 from dlf.records import UInt8
 from dlf.train.data import load_images, whole_cells
@@ -33,7 +33,7 @@ def load_model(path: Path, preset: str | None = None) -> Dlf:
     if said not in PRESETS:
         msg = f"{path} is of the preset '{said}', which this package does not have"
         raise ValueError(msg)
-    model = Dlf(PRESETS[said]).eval()
+    model = create_model(said).eval()
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:  # what torch makes of missing and unknown names
