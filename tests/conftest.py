@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dlf.codec.bundle import FILES, GRAPHS, MANIFEST, NUMERICS, TABLES
+from dlf.codec.bundle import FILES, GRAPHS, MANIFEST, NUMERICS, TABLES, Manifest, numerics_id
 from dlf.codec.codec import StreamCodec
 from dlf.entropy.tables import Tables, gaussian_frequencies
 from dlf.geometry import CELL, WINDOW_PIXELS, Plan
@@ -111,8 +111,6 @@ def write_bundle(folder: Path, files: dict[str, bytes] | None = None, /, **chang
         "tokens": TOKENS,
         "codes": CODES,
         "channels": CHANNELS,
-        "skip_below": 1,
-        "frequency_bits": 16,
         "swin_window": 8,
         "default_quality": 50,
         "card": {"about": "nothing"},
@@ -175,7 +173,17 @@ def arrays() -> dict[str, NDArray[np.generic]]:
 
 @pytest.fixture(scope="session")
 def tables() -> Tables:
-    return Tables.load(to_npz(make_arrays()), skip_below=1)
+    return Tables.load(to_npz(make_arrays()))
+
+
+@pytest.fixture(scope="session")
+def manifest() -> Manifest:
+    """Of a mock without files, so that its numerics are the same whatever numpy writes the tables."""
+    files = {name: hashlib.sha256(name.encode()).hexdigest() for name in FILES}
+    return Manifest(
+        format=1, name="mock", id=MODEL, numerics=numerics_id(files), files=files, tokens=TOKENS, codes=CODES,
+        channels=CHANNELS, swin_window=8, default_quality=50,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -184,8 +192,8 @@ def backend() -> MockBackend:
 
 
 @pytest.fixture
-def codec(tables: Tables, backend: MockBackend) -> StreamCodec:
-    return StreamCodec(MODEL, tables, backend)
+def codec(manifest: Manifest, tables: Tables, backend: MockBackend) -> StreamCodec:
+    return StreamCodec(manifest, tables, backend)
 
 
 @pytest.fixture(name="picture")
@@ -208,11 +216,10 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One thread, handlers put back, and code books that are seeded and revived within a few steps."""
     torch = pytest.importorskip("torch")
     from dlf.train import codec_stage, tokenizer_stage
+    from dlf.train.codebooks import CodebookCare
 
-    monkeypatch.setattr(tokenizer_stage, "SEED_STEP", 2)
-    monkeypatch.setattr(tokenizer_stage, "CODE_PATIENCE", 1)
-    monkeypatch.setattr(codec_stage, "CODE_PATIENCE", 1)
-    monkeypatch.setattr(codec_stage, "SEED_VECTORS", 30)
+    monkeypatch.setattr(tokenizer_stage, "CARE", CodebookCare(wait=2, vectors=45, patience=1))
+    monkeypatch.setattr(codec_stage, "CARE", CodebookCare(wait=1, vectors=30, patience=1))
     threads = torch.get_num_threads()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     torch.set_num_threads(1)

@@ -197,7 +197,7 @@ def main() -> None:
     bundle = find(args.model)
     tables = bundle.tables()
     backend = TorchBackend(bundle, tables, EngineOptions(threads=args.threads, precision=args.precision))
-    codec = StreamCodec(bundle.manifest.id, tables, backend)
+    codec = StreamCodec(bundle.manifest, tables, backend)
     backend.load(ANALYSIS, rgb.shape[0] * rgb.shape[1])
     backend.prior(1, 1, QUALITY, np.zeros((1, tables.tokens), np.int32))
     print(f"ready to encode       {age()} after the start of the process; {memory()}")

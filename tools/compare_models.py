@@ -1,6 +1,6 @@
 """Two models on the same pictures: ``python tools/compare_models.py A B --data FOLDER``.
 
-One line for each quality, means over the pictures.  "painters": PSNR between what the two paint of the
+One line for each quality, means over the pictures.  "decoders": PSNR between what the two make of the
 same symbols, those that A finds; they need not read each other's files, but must have latents of one size.
 The other columns are of files that each model writes and reads itself, against the originals.
 """
@@ -17,9 +17,10 @@ from dlf.codec import tiling
 from dlf.codec.bundle import ModelBundle, find
 from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend, open_session
-from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.metrics import PSNR, Metric
-from dlf.evaluation.perceptual import stem_metric
+from dlf.evaluation.dataset import find_images
+from dlf.evaluation.metrics.feature_distance import stem_metric
+from dlf.evaluation.metrics.fidelity import PSNR
+from dlf.evaluation.metrics.metric import Metric
 from dlf.geometry import Plan
 from dlf.imageio import load_rgb
 from dlf.records import UInt8
@@ -31,7 +32,7 @@ class Model:
     def __init__(self, bundle: ModelBundle) -> None:
         tables = bundle.tables()
         self.bundle, self.backend = bundle, OnnxBackend(bundle, tables)
-        self.codec = StreamCodec(bundle.manifest.id, tables, self.backend)
+        self.codec = StreamCodec(bundle.manifest, tables, self.backend)
 
 
 def main() -> None:
@@ -55,15 +56,15 @@ def main() -> None:
             f"{model.bundle.manifest.name}: {sum(sizes.values())} bytes, {sizes}, loaded in {seconds:.2f} s"
         )
     metrics = [PSNR, *([stem_metric(args.stem)] if args.stem else [])]
-    files = find_pictures(args.data)
+    files = find_images(args.data)
     count = min(args.pictures, len(files))
     pictures = [load_rgb(files[i * len(files) // count].path)[0] for i in range(count)]
     for quality in args.quality:
         rows = np.array([compare(models, picture, quality, metrics) for picture in pictures])
         judged = [*(metric.name for metric in metrics), "bytes"]
-        names = ["painters", *(f"{what} {model}" for model in "AB" for what in judged)]
+        names = ["decoders", *(f"{what} {model}" for model in "AB" for what in judged)]
         means = ", ".join(f"{n} {v:.4f}" for n, v in zip(names, rows.mean(0), strict=True))
-        print(f"quality {quality}: {means}; least painters {rows[:, 0].min():.2f}", flush=True)
+        print(f"quality {quality}: {means}; least decoders {rows[:, 0].min():.2f}", flush=True)
 
 
 def load_seconds(bundle: ModelBundle) -> float:
@@ -76,7 +77,7 @@ def load_seconds(bundle: ModelBundle) -> float:
 
 
 def compare(models: list[Model], picture: UInt8, quality: int, metrics: list[Metric]) -> list[float]:
-    """One picture's numbers: painters, then those of A and those of B; bytes are of the payload."""
+    """One picture's numbers: decoders, then those of A and those of B; bytes are of the payload."""
     first, second = models
     scores = [metric.against(picture) for metric in metrics]
     row = []
@@ -85,8 +86,8 @@ def compare(models: list[Model], picture: UInt8, quality: int, metrics: list[Met
         painted = model.codec.decode_stream(stream)
         row += [*(score(painted) for score in scores), float(len(stream.payload))]
         if model is first:
-            plan, found = Plan(*picture.shape[:2]), model.codec.receive(stream)
-            again = tiling.synthesise(second.backend, plan, found.tokens, found.y_hat, quality)
+            plan, received = Plan(*picture.shape[:2]), model.codec.receive(stream)
+            again = tiling.synthesise(second.backend, plan, received.tokens, received.y_hat, quality)
             row.insert(0, PSNR.against(painted)(plan.crop(again)))
     return row
 

@@ -31,9 +31,9 @@ from dlf.codec.codec import StreamCodec
 from dlf.codec.detail import Sender, Side, walk
 from dlf.codec.engine import EngineOptions
 from dlf.codec.semantic import exchange_tokens
-from dlf.entropy.coder import SymbolWriter
+from dlf.entropy.coder import Exchanged, SymbolWriter
 from dlf.entropy.gaussian import exchange_symbols
-from dlf.entropy.tables import Tables
+from dlf.entropy.tables import UNSENT, Tables
 from dlf.geometry import Plan
 from dlf.nn.build import DLF_L
 from dlf.nn.model import Dlf
@@ -123,11 +123,13 @@ class Recorder:
         self._side = side
         self.symbols = np.zeros(shape, np.int32)
 
-    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+    def exchange(
+        self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
+    ) -> Exchanged:
         """Pass the symbols of one step; see `Side`."""
-        symbols = self._side.exchange(mask, index, mean, step)
-        self.symbols[mask] = symbols
-        return symbols
+        exchanged = self._side.exchange(mask, index, mean, step)
+        self.symbols[mask] = exchanged.symbols
+        return exchanged
 
 
 class Given:
@@ -138,11 +140,13 @@ class Given:
         self.residual = np.zeros(symbols.shape)
         self.writer = SymbolWriter()
 
-    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+    def exchange(
+        self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
+    ) -> Exchanged:
         """Write the symbols of one step; see `Side`."""
         tables = self._tables
         residual = self._y[mask] * (tables.step_unit / step) - mean / tables.mean_unit
-        self.residual[mask] = np.where(index < tables.skip_below, 0, residual)
+        self.residual[mask] = np.where(index < UNSENT, 0, residual)
         return exchange_symbols(self.writer, self._symbols[mask], index, tables)
 
 
@@ -180,7 +184,7 @@ def check(backend: TorchBackend, bundle: ModelBundle, fixture: dict[str, Array])
     free = Recorder(Sender(y, SymbolWriter(), tables), y.shape)
     walk(backend, tables, prior, free)
     given = Given(reference, y, tables)
-    y_hat = walk(backend, tables, prior, given)
+    y_hat = walk(backend, tables, prior, given).y_hat
     compare_symbols(report, given, reference, free.symbols)
     report.size("detail_stream_bytes", len(given.writer.finish()), int(fixture["detail_stream_bytes"]))
     token_writer = SymbolWriter()
@@ -204,14 +208,14 @@ def check_file(report: Report, backend: TorchBackend, bundle: ModelBundle, rgb: 
     difference to the arrays above, and only for pictures that are larger than a tile.
     """
     tables = bundle.tables()
-    codec = StreamCodec(bundle.manifest.id, tables, backend)
+    codec = StreamCodec(bundle.manifest, tables, backend)
     data = container.dump(codec.encode_rgb(rgb, QUALITY))
     stream = container.load(data)
     received = codec.receive(stream)
     plan = Plan(rgb.shape[0], rgb.shape[1], tables.padding)
     latents = tiling.analyse(backend, plan, rgb, QUALITY)
     prior = tiling.prior(backend, tables, plan, latents.tokens, QUALITY)
-    y_hat = walk(backend, tables, prior, Sender(latents.y, SymbolWriter(), tables))
+    y_hat = walk(backend, tables, prior, Sender(latents.y, SymbolWriter(), tables)).y_hat
     same = np.array_equal(received.tokens, latents.tokens) and np.array_equal(received.y_hat, y_hat)
     report.line("file: symbols", f"{len(data)} bytes, {'as' if same else 'not as'} encoded", good=same)
     direct = tiling.synthesise(backend, plan, latents.tokens, y_hat, QUALITY).astype(int)

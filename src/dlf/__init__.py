@@ -4,8 +4,8 @@
 >>> dlf.decode(data).save("photo.png")
 >>> dlf.info(data).bpp
 
-`Codec` keeps its own model and settings.  The codec is loaded when first used, so that importing this
-package costs next to nothing.
+`Codec` keeps its own model and settings, `models` lists what is installed.  The codec is loaded when first
+used, so that importing this package costs next to nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dlf.errors import (
     EngineError,
     FormatError,
     ImageError,
+    InvalidArgument,
     LimitExceeded,
     MissingExtra,
     UnknownModel,
@@ -27,8 +28,7 @@ from dlf.errors import (
 )
 
 if TYPE_CHECKING:
-    from dlf.api import Codec, decode, encode, info
-    from dlf.records import StreamInfo
+    from dlf.api import Codec, EngineOptions, InstalledModel, StreamInfo, decode, encode, info, models
 
     __version__: str
 
@@ -39,8 +39,11 @@ __all__ = [
     "Codec",
     "DlfError",
     "EngineError",
+    "EngineOptions",
     "FormatError",
     "ImageError",
+    "InstalledModel",
+    "InvalidArgument",
     "LimitExceeded",
     "MissingExtra",
     "StreamInfo",
@@ -50,6 +53,7 @@ __all__ = [
     "decode",
     "encode",
     "info",
+    "models",
 ]
 
 
@@ -70,3 +74,8 @@ def __getattr__(name: str) -> object:
     value = getattr(api, name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """What is here, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Front door: pictures <-> bytes of a ``.dlf`` file."""
+"""Front door: images <-> bytes of a ``.dlf`` file."""
 
 from __future__ import annotations
 
@@ -6,23 +6,40 @@ import operator
 import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from dlf.bitstream import container
 from dlf.bitstream.container import Stream
 from dlf.bitstream.metadata import pack as pack_metadata
-from dlf.bitstream.spec import VERSION
+from dlf.bitstream.spec import MAX_QUALITY, VERSION
 from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
-from dlf.errors import UnknownModel
+from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS
-from dlf.records import StreamInfo
+from dlf.records import InstalledModel, StreamInfo
 
-DEFAULT_QUALITY = 50
+__all__ = [
+    "Codec",
+    "Data",
+    "EngineOptions",
+    "InstalledModel",
+    "StreamInfo",
+    "decode",
+    "encode",
+    "info",
+    "models",
+]
+
+Data = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
+"""A ``.dlf`` file: its bytes, its path, or the file opened in binary mode."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +49,19 @@ class _Loaded:
 
 
 class Codec:
-    """A codec whose model is loaded once.
+    """A codec whose model is loaded once, when first needed.
 
     model: folder, role ("base", "fast"), name or id of the model that encodes; None is the package's default.
         Decoding takes the model that the file names, if it is this one or installed.
-    threads: processor threads within one operation; None uses all.
+    threads: processor threads within one operation; None is what `engine` says, which is all unless told.
     max_pixels: limit of width * height, both ways.
     engine: device and precision, for models that torch runs; None is the processor.
 
-    Raises UnknownModel if the model is not installed, BundleError if it cannot be used.
+    Several threads may use one codec.  It can be copied, pickled and carried through a fork; the copy loads
+    for itself.
+
+    Raises UnknownModel if the model is not installed, BundleError if it cannot be used, TypeError or
+    ValueError for arguments that are none.
     """
 
     def __init__(
@@ -51,56 +72,86 @@ class Codec:
         max_pixels: int = MAX_PIXELS,
         engine: EngineOptions | None = None,
     ) -> None:
+        if not isinstance(engine, EngineOptions | None):
+            msg = f"engine must be EngineOptions, not {type(engine).__name__}"
+            raise TypeError(msg)
+        if operator.index(max_pixels) < 1:
+            msg = f"max_pixels is {max_pixels}, but must be at least 1"
+            raise InvalidArgument(msg)
+        options = engine or EngineOptions()
+        self._engine = options if threads is None else replace(options, threads=threads)
         self._bundle = bundle.find(model)
-        self._engine = replace(engine or EngineOptions(), threads=threads)
         self._max_pixels = max_pixels
-        self._loaded: dict[tuple[int, int], _Loaded] = {}
+        self._loaded: dict[Path, _Loaded] = {}
 
-    def encode(self, image: Source, quality: int = DEFAULT_QUALITY, *, metadata: bool = False) -> bytes:
-        """Compress a picture.
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is loaded: networks can be neither copied nor sent."""
+        return vars(self) | {"_loaded": {}}
+
+    def encode(
+        self,
+        image: Source | bytearray | memoryview,
+        quality: int | None = None,
+        *,
+        metadata: bool = False,
+        strict: bool = False,
+    ) -> bytes:
+        """Compress an image.
 
         Args:
-            image: a PIL image, a uint8 array (H, W) or (H, W, 3), a path, or the bytes of a file.
-            quality: 0 (smallest) to 100 (best).
-            metadata: store ICC profile, EXIF and XMP of the picture as well.
+            image: a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), the path of a file, its bytes,
+                or the file opened in binary mode.
+            quality: 0 (smallest) to 100 (best); None is the model's default.
+            metadata: store ICC profile, EXIF and XMP of the image as well.
+            strict: refuse a file with a flaw that can be passed over, such as a JPEG without its end marker;
+                otherwise it is read, with a line in the log.
 
         Returns:
             The bytes of the ``.dlf`` file.
 
         Raises:
-            ImageError, LimitExceeded: the picture cannot be read or is too large.
+            ImageError, LimitExceeded: the image cannot be read or is too large.
+            OSError: there is no such file, or it cannot be opened.
+            TypeError, ValueError: an argument is of a wrong type or out of range.
         """
-        rgb, found = load_rgb(image, max_pixels=self._max_pixels)
-        codec = self._load(self._bundle.manifest.id).codec
-        stream = codec.encode_rgb(rgb, operator.index(quality))
-        if metadata and found is not None:
-            header = replace(stream.header, has_metadata=True)
-            stream = Stream(header, stream.payload, pack_metadata(found))
-        return container.dump(stream)
+        quality = self._quality(quality)
+        source = image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
+        rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
+        blob = pack_metadata(attached) if metadata and attached is not None else b""
+        return container.dump(self._load(self._bundle).codec.encode_rgb(rgb, quality, blob))
 
-    def decode(self, data: bytes) -> Image.Image:
-        """Paint the picture of a ``.dlf`` file, in RGB.
+    def decode(self, data: Data) -> Image.Image:
+        """Paint the image of a ``.dlf`` file, in RGB.
+
+        Args:
+            data: the file's bytes, its path, or the file opened in binary mode.
 
         Raises:
             FormatError, LimitExceeded: the data is damaged, not of this format, or too large.
             UnknownModel: it needs a model that is not installed.
+            OSError: there is no such file, or it cannot be opened.
+            TypeError: `data` is nothing of the above.
         """
-        stream = container.load(data, self._max_pixels)
-        rgb = self._load(stream.header.model).codec.decode_stream(stream)
+        stream = container.load(_file_bytes(data), self._max_pixels)
+        rgb = self._load(self._writer(stream)).codec.decode_stream(stream)
         return to_image(rgb, stream.metadata)
 
-    def info(self, data: bytes) -> StreamInfo:
+    def info(self, data: Data) -> StreamInfo:
         """Describe a ``.dlf`` file; reads its symbols if the model is installed, but paints nothing.
 
+        Args:
+            data: as for `decode`.
+
         Raises:
-            FormatError, LimitExceeded: as `decode`.
+            FormatError, LimitExceeded, OSError, TypeError: as `decode`.
         """
-        stream = container.load(data, self._max_pixels)
+        content = _file_bytes(data)
+        stream = container.load(content, self._max_pixels)
         header = stream.header
         sizes = {name: len(part) for name, part in container.parts(stream)}
         name, token_bits, detail_bits = None, None, None
         try:
-            loaded = self._load(header.model)
+            loaded = self._load(self._writer(stream))
         except UnknownModel:
             pass  # the sizes are worth telling all the same
         else:
@@ -118,24 +169,72 @@ class Codec:
             metadata_bytes=sizes.get("metadata", 0),
             payload_bytes=sizes["payload"],
             checksum_bytes=sizes["checksum"],
-            file_bytes=len(data),
+            file_bytes=len(content),
             token_bits=token_bits,
             detail_bits=detail_bits,
+            checked=name is not None,
         )
 
-    def _load(self, model: int) -> _Loaded:
-        """Return the model of an id, which is loaded when this process first asks for it.
+    def _quality(self, quality: int | None) -> int:
+        if quality is None:
+            return self._bundle.manifest.default_quality
+        if not 0 <= operator.index(quality) <= MAX_QUALITY:
+            msg = f"the quality is {quality}, but must be 0 to {MAX_QUALITY}"
+            raise InvalidArgument(msg)
+        return operator.index(quality)
 
-        A forked child has none of the threads that its parent's networks run on: it would compute on one
-        thread at best, and wait for ever where the parent was computing at the fork.
+    def _writer(self, stream: Stream) -> ModelBundle:
+        """Return the model whose symbols a stream holds: this codec's own, else the first that fits.
+
+        Raises:
+            UnknownModel: no model of the stream's number is installed.
+            ChecksumError: none of those that are fits.
         """
-        key = os.getpid(), model
-        if key not in self._loaded:
-            found = self._bundle if model == self._bundle.manifest.id else bundle.find(model)
-            tables = found.tables()
-            backend = make_backend(found, tables, self._engine)
-            self._loaded[key] = _Loaded(found, StreamCodec(model, tables, backend))
-        return self._loaded[key]
+        number, misfits = stream.header.model, set()
+        loaded = [kept.bundle for kept in list(self._loaded.values())]
+        for candidate in chain([self._bundle], loaded, bundle.installed()):
+            if candidate.manifest.id == number:
+                if container.fits(stream, candidate.manifest.numerics):
+                    return candidate
+                misfits.add(f"'{candidate.manifest.name}'")
+        if not misfits:
+            raise bundle.not_installed(number)
+        msg = (
+            "the checksum does not match: the file is damaged, or written with another model of the number "
+            f"{number} than {', '.join(sorted(misfits))}"
+        )
+        raise ChecksumError(msg)
+
+    def _load(self, model: ModelBundle) -> _Loaded:
+        """Return a model that is ready to run; it is loaded when first asked for."""
+        if model.folder not in self._loaded:
+            tables = model.tables()
+            backend = make_backend(model, tables, self._engine)
+            loaded = _Loaded(model, StreamCodec(model.manifest, tables, backend))
+            self._loaded.setdefault(model.folder, loaded)  # all threads take the one that came first
+        return self._loaded[model.folder]
+
+
+def _content(data: object) -> bytes:
+    """Return the bytes of a bytes-like object or an open binary file; raises TypeError."""
+    if isinstance(data, bytes):
+        return data
+    try:
+        return bytes(memoryview(data))  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    read = getattr(data, "read", None)
+    content = read() if callable(read) else None
+    if not isinstance(content, bytes):
+        kind = "a file in text mode" if isinstance(content, str) else f"an object of {type(data).__name__}"
+        msg = f"expected bytes, a path or a file opened in binary mode, not {kind}"
+        raise TypeError(msg)
+    return content
+
+
+def _file_bytes(data: Data) -> bytes:
+    """Return the bytes of a ``.dlf`` file, however it is given; raises OSError, TypeError."""
+    return Path(data).read_bytes() if isinstance(data, str | os.PathLike) else _content(data)
 
 
 @lru_cache(maxsize=1)
@@ -143,16 +242,30 @@ def _default_codec() -> Codec:
     return Codec()
 
 
-def encode(image: Source, quality: int = DEFAULT_QUALITY, *, metadata: bool = False) -> bytes:
-    """Compress a picture with the model of the package; see `Codec.encode`."""
-    return _default_codec().encode(image, quality, metadata=metadata)
+def encode(
+    image: Source | bytearray | memoryview,
+    quality: int | None = None,
+    *,
+    metadata: bool = False,
+    strict: bool = False,
+) -> bytes:
+    """Compress an image with the model of the package; see `Codec.encode`."""
+    return _default_codec().encode(image, quality, metadata=metadata, strict=strict)
 
 
-def decode(data: bytes) -> Image.Image:
-    """Paint the picture of a ``.dlf`` file; see `Codec.decode`."""
+def decode(data: Data) -> Image.Image:
+    """Paint the image of a ``.dlf`` file; see `Codec.decode`."""
     return _default_codec().decode(data)
 
 
-def info(data: bytes) -> StreamInfo:
+def info(data: Data) -> StreamInfo:
     """Describe a ``.dlf`` file; see `Codec.info`."""
     return _default_codec().info(data)
+
+
+def models() -> tuple[InstalledModel, ...]:
+    """Return the models that are installed: the package's, then the user's (``$DLF_MODELS``).
+
+    A folder that holds no usable model is left out, with a line in the log.
+    """
+    return tuple(model.describe() for model in bundle.installed())

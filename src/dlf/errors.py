@@ -5,12 +5,16 @@ class DlfError(Exception):
     """Base of every error raised on purpose by this package."""
 
 
+class InvalidArgument(DlfError, ValueError):
+    """The caller asked for something that cannot be, such as a quality of 101."""
+
+
 class FormatError(DlfError):
     """The data is not a valid ``.dlf`` stream (wrong magic, truncated, trailing bytes, ...)."""
 
 
 class ChecksumError(FormatError):
-    """The stream has the right form but its CRC-32 does not match: it was damaged."""
+    """The stream has the right form but its checksum does not fit: damaged, or written with another model."""
 
 
 class UnsupportedVersion(FormatError):
@@ -47,3 +51,7 @@ class TrainingError(DlfError):
 
 class CheckpointError(DlfError):
     """A checkpoint to import is not of the form that the model needs."""
+
+
+class SpecError(DlfError, ValueError):
+    """What is to be evaluated is named in a way that cannot be understood or cannot be."""

@@ -18,8 +18,8 @@ import dlf
 from dlf.bitstream import metadata, varint
 from dlf.bitstream.header import Header
 from dlf.bitstream.spec import MAGIC, MAX_VARINT_BYTES
-from dlf.errors import DlfError, FormatError, LimitExceeded, UnsupportedVersion
-from dlf.imageio import load_rgb
+from dlf.errors import DlfError, FormatError, InvalidArgument, LimitExceeded, UnsupportedVersion
+from dlf.imageio import info_of, load_rgb
 from dlf.limits import check_size
 
 FORMAT = "DLF"
@@ -36,8 +36,8 @@ _MAX_HEADER_BYTES = len(MAGIC) + 2 + 3 * MAX_VARINT_BYTES
 class DlfImageFile(ImageFile.ImageFile):
     """An opened ``.dlf`` file: mode RGB, one frame.
 
-    `info` holds what the header says as "quality" (0..100) and "model" (its id), and "exif" and "xmp" where
-    the file has them.  The colour profile of the source is left out, for the pixels are sRGB.
+    `info` holds what the header says as "quality" (0..100) and "model" (its id), and "exif", "xmp", "dpi" and
+    "icc_profile" where the file has them.  The profile is one of sRGB, as the pixels are.
 
     Loading raises OSError if the file is damaged or cut off, or its model is not installed.  It heeds no
     `ImageFile.LOAD_TRUNCATED_IMAGES`: in a range-coded stream nothing after a fault has a meaning.
@@ -71,17 +71,14 @@ class DlfImageFile(ImageFile.ImageFile):
         self.tile = [ImageFile._Tile("dlf", (0, 0, *self.size))]
 
     def _read_metadata(self, file: IO[bytes]) -> None:
-        """Take EXIF and XMP from the metadata at the place of `file`; raises FormatError, LimitExceeded."""
+        """Take the metadata at the place of `file`; raises FormatError, LimitExceeded."""
         start = file.tell()
         size, used = varint.unpack(file.read(MAX_VARINT_BYTES), 0)
         if size > file.seek(0, SEEK_END) - start - used:  # or a false number would reserve any memory
             msg = "the metadata reaches beyond the end of the file"
             raise FormatError(msg)
         file.seek(start + used)
-        found = metadata.unpack(file.read(size))
-        for name in ("exif", "xmp"):
-            if part := getattr(found, name):
-                self.info[name] = part
+        self.info |= info_of(metadata.unpack(file.read(size)))
 
     def verify(self) -> None:
         """Check the file without painting it, and close it; raises OSError if it is damaged.
@@ -147,7 +144,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         data = dlf.encode(
             _meant(im), metadata=True, **{key: options[key] for key in OPTIONS if key in options}
         )
-    except (LimitExceeded, FormatError) as error:
+    except (LimitExceeded, InvalidArgument) as error:
         raise ValueError(str(error)) from error
     except DlfError as error:
         raise OSError(str(error)) from error

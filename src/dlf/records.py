@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
 UInt8 = NDArray[np.uint8]
 
@@ -52,14 +54,38 @@ class Prior:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What came with the source image besides its pixels, verbatim; None where absent, never empty.
+    """What came with the source image besides its pixels; None where absent, never empty.
 
-    icc: colour profile.  exif: the EXIF block as Pillow hands it out.  xmp: the XMP packet.
+    icc: colour profile of the source, which its decoded pixels (sRGB) no longer need.
+    exif: the EXIF block, a TIFF structure without the mark that some containers put before it.
+    xmp: the XMP packet.
+    dpi: resolution across and down, dots per inch, where EXIF does not say it.
     """
 
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model that can encode and decode here.
+
+    name, id: how people and streams name it.
+    roles: what it is for, where it comes with the package ("default", "fast", "base").
+    engine: what runs its networks: "onnx", or "torch" with the torch extra.
+    default_quality: 0..100, taken where none is asked for.
+    folder, file_bytes: where its files are, and how large together.
+    """
+
+    name: str
+    id: int
+    roles: tuple[str, ...]
+    engine: str
+    default_quality: int
+    folder: Path
+    file_bytes: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +96,9 @@ class StreamInfo:
     quality: 0..100.  width, height: pixels.
     header_bytes, metadata_bytes, payload_bytes, checksum_bytes: together they are file_bytes.
     token_bits, detail_bits: information content of the two parts of the payload, in bits; None if the
-        model is not installed.  The payload has about a byte more than their sum.
+        model is not installed.  The payload has about a byte more than their sum, and four more where the
+        model's symbols carry a checksum.
+    checked: whether the file's checksum was compared, which takes the model; False if it is not installed.
     """
 
     version: int
@@ -86,6 +114,7 @@ class StreamInfo:
     file_bytes: int
     token_bits: float | None
     detail_bits: float | None
+    checked: bool
 
     @property
     def bpp(self) -> float:

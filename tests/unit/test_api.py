@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import io
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dlf import api
 from dlf.bitstream import container
 from dlf.codec import bundle, onnx_backend
 from dlf.codec.backend import Backend
+from dlf.codec.bundle import TABLES
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]
@@ -49,10 +51,110 @@ def test_pictures_of_every_kind_go_in_and_an_image_comes_out(tmp_path: Path, pic
 def test_quality(picture: Picture) -> None:
     rgb = picture(64, 64)
     assert len(dlf.encode(rgb, 0)) < len(dlf.encode(rgb)) < len(dlf.encode(rgb, quality=np.int64(100)))
-    with pytest.raises(dlf.DlfError, match="quality"):
-        dlf.encode(rgb, 101)
+    assert dlf.info(dlf.encode(rgb)).quality == 50
+
+
+def test_the_model_says_which_quality_is_taken_where_none_is_named(
+    picture: Picture, tmp_path: Path, write_bundle: Callable[..., Path]
+) -> None:
+    codec = dlf.Codec(write_bundle(tmp_path / "fine", default_quality=80))
+    assert codec.info(codec.encode(picture(20, 20))).quality == 80
+    assert codec.info(codec.encode(picture(20, 20), 0)).quality == 0
+
+
+@pytest.mark.parametrize("quality", [-1, 101, 10**30])
+def test_a_quality_out_of_range_is_a_value_error(quality: int, picture: Picture) -> None:
+    with pytest.raises(ValueError, match=r"^the quality is -?\d+, but must be 0 to 100$"):
+        dlf.encode(picture(8, 8), quality)
+
+
+@pytest.mark.parametrize("quality", [50.5, "50", b"2"])
+def test_a_quality_that_is_no_number_is_a_type_error(quality: object, picture: Picture) -> None:
     with pytest.raises(TypeError):
-        dlf.encode(rgb, 50.5)  # type: ignore[arg-type]
+        dlf.encode(picture(8, 8), quality)  # type: ignore[arg-type]
+
+
+def every_form(folder: Path, content: bytes) -> list[object]:
+    """The content of a file in every form that may be given; the last two can be read once."""
+    path = folder / "file"
+    path.write_bytes(content)
+    copies: list[object] = [
+        content,
+        bytearray(content),
+        memoryview(content),
+        memoryview(content * 2)[: len(content)],
+    ]
+    return [*copies, np.frombuffer(content, np.uint8), path, str(path), io.BytesIO(content), path.open("rb")]
+
+
+def test_files_are_taken_in_every_form(picture: Picture, tmp_path: Path) -> None:
+    data, png = dlf.encode(picture(40, 50)), io.BytesIO()
+    Image.fromarray(picture(40, 50)).save(png, "PNG")
+    for use, expected in ((dlf.decode, dlf.decode(data)), (dlf.info, dlf.info(data))):
+        forms = every_form(tmp_path, data)
+        assert all(use(form) == expected for form in forms)  # type: ignore[operator]
+        forms[-1].close()  # type: ignore[attr-defined]
+    forms = every_form(tmp_path, png.getvalue())
+    forms = [form for form in forms if not isinstance(form, np.ndarray)]  # pixels, here
+    assert [dlf.encode(form) for form in forms] == [data] * len(forms)  # type: ignore[arg-type]
+    forms[-1].close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("wrong", [None, 5, 2.5, [b"x"], object(), io.StringIO("text"), str])
+def test_other_types_are_type_errors(wrong: object) -> None:
+    for use in (dlf.encode, dlf.decode, dlf.info):
+        with pytest.raises(TypeError, match=r"^expected bytes, a path or a file opened in binary mode, not "):
+            use(wrong)  # type: ignore[operator]
+
+
+def test_a_file_that_is_not_there_is_a_file_not_found_error(tmp_path: Path) -> None:
+    for use in (dlf.encode, dlf.decode, dlf.info):
+        for missing in (tmp_path / "none.dlf", str(tmp_path / "none.png")):
+            with pytest.raises(FileNotFoundError):
+                use(missing)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"threads": 0}, ValueError),
+        ({"threads": -1}, ValueError),
+        ({"threads": 2.5}, TypeError),
+        ({"threads": "2"}, TypeError),
+        ({"max_pixels": 0}, ValueError),
+        ({"max_pixels": None}, TypeError),
+        ({"engine": "cuda"}, TypeError),
+        ({"model": 2.5}, TypeError),
+        ({"model": b"default"}, TypeError),
+    ],
+)
+def test_wrong_arguments_of_a_codec(arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        dlf.Codec(**arguments)
+
+
+def test_wrong_engine_options() -> None:
+    with pytest.raises(ValueError, match="'float8' is unknown: choose one of float32, bfloat16"):
+        dlf.EngineOptions(precision="float8")
+    with pytest.raises(ValueError, match="threads is 0, but must be at least 1"):
+        dlf.EngineOptions(threads=0)
+    with pytest.raises(TypeError, match="device"):
+        dlf.EngineOptions(device=0)  # type: ignore[arg-type]
+
+
+def test_threads_come_from_either_place(
+    picture: Picture, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+    monkeypatch.setattr(
+        onnx_backend,
+        "OnnxBackend",
+        lambda *args: asked.append(args[2]) or backend,  # type: ignore[func-returns-value]
+    )
+    for arguments in ({}, {"threads": 3}, {"engine": dlf.EngineOptions(threads=4)}):
+        dlf.Codec(**arguments).encode(picture(8, 8))  # type: ignore[arg-type]
+    dlf.Codec(threads=5, engine=dlf.EngineOptions(threads=4)).encode(picture(8, 8))
+    assert asked == [None, 3, 4, 5]
 
 
 def test_info_adds_up(picture: Picture) -> None:
@@ -96,11 +198,70 @@ def test_files_of_unknown_models_have_sizes_but_no_picture(
     monkeypatch.setenv("DLF_MODELS", str(tmp_path / "nowhere"))
     info = dlf.info(data)
     assert (info.model, info.model_name, info.token_bits, info.detail_bits) == (300, None, None, None)
+    assert not info.checked
+    assert not dlf.info(data[:-1] + b"?").checked
     assert info.file_bytes == len(data)
     with pytest.raises(dlf.UnknownModel, match="300"):
         dlf.decode(data)
     with pytest.raises(dlf.UnknownModel):
         dlf.Codec("other")
+
+
+@pytest.fixture
+def twins(
+    tmp_path: Path, write_bundle: Callable[..., Path], to_npz: Callable[..., bytes], arrays: Any
+) -> None:
+    """Two more models of the number 300: one has other tables, the other differs in what it paints."""
+    arrays["token_frequency"] = arrays["token_frequency"][:, ::-1].copy()
+    write_bundle(tmp_path / "models" / "a-twin", {TABLES: to_npz(arrays)}, name="twin", id=300)
+    write_bundle(tmp_path / "models" / "z-brush", {"synthesis.onnx": b"another"}, name="brush", id=300)
+
+
+@pytest.mark.usefixtures("twins")
+def test_of_models_with_one_number_the_one_whose_symbols_they_are_decodes(picture: Picture) -> None:
+    rgb = picture(200, 300)
+    other, twin = dlf.Codec("other").encode(rgb), dlf.Codec("twin").encode(rgb)
+    assert other != twin
+    for codec in (dlf.Codec(), dlf.Codec("other"), dlf.Codec("twin")):
+        assert (codec.info(other).model_name, codec.info(twin).model_name) == ("other", "twin")
+        assert codec.decode(other) == dlf.Codec("other").decode(other)
+        assert codec.decode(twin) == dlf.Codec("twin").decode(twin) == codec.decode(other)
+    brush = dlf.Codec("brush")
+    assert brush.encode(rgb) == other
+    assert (brush.info(other).model_name, brush.info(twin).model_name) == ("brush", "twin")
+
+
+def test_a_file_that_no_model_of_its_number_wrote_is_refused(
+    picture: Picture,
+    tmp_path: Path,
+    write_bundle: Callable[..., Path],
+    to_npz: Callable[..., bytes],
+    arrays: Any,
+) -> None:
+    arrays["scale_bounds"] += 1
+    own = dlf.Codec(write_bundle(tmp_path / "own", {TABLES: to_npz(arrays)}, name="own"))
+    data = own.encode(picture(60, 60))
+    assert own.info(data).checked
+    for use in (dlf.decode, dlf.info):
+        with pytest.raises(
+            dlf.ChecksumError, match=r"damaged, or written with another model .* 1 than 'mock'$"
+        ):
+            use(data)
+
+
+def test_the_installed_models_are_listed(tmp_path: Path) -> None:
+    first, second = dlf.models()
+    assert first == dlf.InstalledModel(
+        name="mock",
+        id=1,
+        roles=("default", "fast"),
+        engine="onnx",
+        default_quality=50,
+        folder=tmp_path / "assets" / "default",
+        file_bytes=sum(path.stat().st_size for path in (tmp_path / "assets" / "default").iterdir()),
+    )
+    assert (second.name, second.id, second.roles) == ("other", 300, ())
+    assert {first, second} == set(dlf.models())
 
 
 def test_the_model_is_loaded_once(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,23 +270,6 @@ def test_the_model_is_loaded_once(picture: Picture, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bundle.ModelBundle, "read", None)
     codec.decode(data)
     codec.info(data)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_process_loads_networks_of_its_own(
-    picture: Picture, monkeypatch: pytest.MonkeyPatch, backend: Backend
-) -> None:
-    """Those of its parent need threads that only the parent has."""
-    loaded: list[int] = []
-    monkeypatch.setattr(onnx_backend, "OnnxBackend", lambda *_: loaded.append(os.getpid()) or backend)
-    data = dlf.encode(picture(20, 20))
-    dlf.decode(data)
-    assert loaded == [os.getpid()]
-    if not (child := os.fork()):
-        dlf.decode(data)
-        dlf.decode(data)
-        os._exit(loaded[1:] != [os.getpid()])
-    assert os.waitpid(child, 0) == (child, 0)
 
 
 def test_bad_data_is_refused_before_a_model_is_loaded(
@@ -153,7 +297,8 @@ def test_pixel_limits_hold_both_ways(picture: Picture) -> None:
 
 def test_a_damaged_payload_with_a_good_checksum_is_refused(picture: Picture) -> None:
     stream = container.load(dlf.encode(picture(20, 20)))
-    data = container.dump(container.Stream(stream.header, stream.payload + b"\0"))
+    numerics = bundle.find().manifest.numerics
+    data = container.dump(container.seal(stream.header, stream.payload + b"\0", numerics))
     for use in (dlf.decode, dlf.info):
         with pytest.raises(dlf.FormatError):
             use(data)
@@ -162,6 +307,8 @@ def test_a_damaged_payload_with_a_good_checksum_is_refused(picture: Picture) -> 
 def test_the_package_tells_what_it_has() -> None:
     assert isinstance(dlf.__version__, str)
     assert {name for name in dlf.__all__ if hasattr(dlf, name)} == set(dlf.__all__)
+    code = "import dlf; assert set(dlf.__all__) <= set(dir(dlf)), dir(dlf)"
+    subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="nothing"):
         dlf.nothing  # noqa: B018
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import dlf
 from dlf.bitstream import container
+from dlf.bitstream.header import Header
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend
@@ -52,6 +53,12 @@ def test_documented_range_decoder(seed: int) -> None:
         assert [decoder.symbol(frequency) for _ in symbols] == symbols
 
 
+def test_documented_checksum() -> None:
+    numerics = "8b" * 32
+    data = container.dump(container.seal(Header(4, 50, 30, 40), b"payload", numerics))
+    assert documented()["checksum"](data, numerics) == data[-4:]
+
+
 def graph(bundle: ModelBundle, name: str) -> Callable[..., list[NDArray[np.int64]]]:
     """A graph as the page says."""
     session = onnxruntime.InferenceSession(bundle.read(name), providers=["CPUExecutionProvider"])
@@ -79,7 +86,7 @@ def test_documented_walk(
     bundle = ModelBundle.open(request.getfixturevalue(f"{kind.replace('-', '_')}_bundle"))
     stream = container.load(dlf.Codec(bundle.folder, threads=1).encode(picture(height, width), quality))
     known = bundle.tables()
-    wanted = StreamCodec(bundle.manifest.id, known, OnnxBackend(bundle, known, 1)).receive(stream)
+    wanted = StreamCodec(bundle.manifest, known, OnnxBackend(bundle, known, 1)).receive(stream)
 
     names = documented()
     with np.load(io.BytesIO(bundle.read("tables.npz"))) as file:
@@ -90,7 +97,7 @@ def test_documented_walk(
     tokens = names["read_tokens"](decoder, *cells, quality, tables)
     np.testing.assert_array_equal(tokens.reshape(wanted.tokens.shape), wanted.tokens)
     y_hat = names["read_details"](
-        decoder, *cells, quality, bundle.manifest.skip_below, tokens, tables,
+        decoder, *cells, quality, tokens, tables,
         graph(bundle, "prior.onnx"), graph(bundle, "context.onnx"),
     )  # fmt: skip
     np.testing.assert_allclose(y_hat, wanted.y_hat, rtol=1e-6)
@@ -106,14 +113,14 @@ def test_documented_escapes() -> None:
     arrays["scale_bounds"] = np.array([1, 2], np.int32)
     tables = Tables(
         **arrays, token_frequency=np.full((1, 2), 2**15, np.uint32), token_count=np.ones(101, np.uint8),
-        prior=np.zeros((101, 1), np.int16), skip_below=1,
+        prior=np.zeros((101, 1), np.int16),
     )  # fmt: skip
     rng = np.random.default_rng(1)
     scale, turn = rng.integers(0, 3, (4, 6, 5)), rng.random((4, 6, 5)) < 0.5
     symbols = np.rint(rng.standard_cauchy(scale.shape) * 5).clip(-(2**15), 2**15).astype(np.int32)
     writer = SymbolWriter()
-    sent = exchange_symbols(writer, symbols[turn], scale[turn].astype(np.int16), tables)
+    sent = exchange_symbols(writer, symbols[turn], scale[turn].astype(np.int16), tables).symbols
     assert (np.abs(sent) > 4).any()
-    found = documented()["read_step"](documented()["RangeDecoder"](writer.finish()), scale, turn, 1, arrays)
+    found = documented()["read_step"](documented()["RangeDecoder"](writer.finish()), scale, turn, arrays)
     np.testing.assert_array_equal(found[turn], sent)
     assert not found[~turn].any()

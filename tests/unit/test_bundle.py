@@ -58,8 +58,6 @@ def test_a_damaged_file_is_refused_when_it_is_read(name: str, tmp_path: Path, wr
         {"codes": 1},
         {"channels": 6},
         {"channels": 2**40},
-        {"frequency_bits": 24},
-        {"skip_below": -1},
         {"swin_window": 0},
         {"default_quality": 101},
         {"card": "text"},

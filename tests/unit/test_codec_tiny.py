@@ -100,9 +100,13 @@ def test_both_sides_have_the_same_symbols(seed: int, tiny_v2_bundle: Path) -> No
     tokens = random_tokens(plan, seed)
     y = (rng.standard_t(2, (8, *plan.cells)) * 4).astype(np.float32)
     writer = SymbolWriter()
-    sent = walk(sender, tables, tiling.prior(sender, tables, plan, tokens, 70), Sender(y, writer, tables))
+    sent = walk(
+        sender, tables, tiling.prior(sender, tables, plan, tokens, 70), Sender(y, writer, tables)
+    ).y_hat
     reader = SymbolReader(writer.finish())
-    found = walk(receiver, tables, tiling.prior(receiver, tables, plan, tokens, 70), Receiver(reader, tables))
+    found = walk(
+        receiver, tables, tiling.prior(receiver, tables, plan, tokens, 70), Receiver(reader, tables)
+    ).y_hat
     reader.finish()
     np.testing.assert_array_equal(sent, found)
     assert len(np.unique(found)) > 10

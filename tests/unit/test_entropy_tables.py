@@ -67,27 +67,23 @@ def test_wrong_arrays_are_refused(
     arrays: Arrays, to_npz: Callable[[Arrays], bytes], change: Callable[[Arrays], Arrays]
 ) -> None:
     with pytest.raises(BundleError):
-        Tables.load(to_npz(change(arrays)), skip_below=1)
+        Tables.load(to_npz(change(arrays)))
 
 
 def test_wrong_files_are_refused(arrays: Arrays, to_npz: Callable[[Arrays], bytes]) -> None:
     good = to_npz(arrays)
     for data in (b"", b"PK\3\4", good[:-30], good[:200], b"\x93NUMPY\1\0"):
         with pytest.raises(BundleError):
-            Tables.load(data, skip_below=1)
-    with pytest.raises(BundleError):
-        Tables.load(good, skip_below=25)
+            Tables.load(data)
 
 
 def test_options_are_read_or_have_their_defaults(
     arrays: Arrays, to_npz: Callable[[Arrays], bytes], tables: Tables
 ) -> None:
     assert (tables.mean_unit, tables.step_unit, tables.padding) == (16, 64, 32)
-    assert (tables.escape_digit_bits, tables.symbol_sum, tables.token_prior) == (0, 0, 0)
-    chosen = {"mean_unit": 2**14, "padding": 256, "escape_digit_bits": 4, "symbol_sum": 1, "token_prior": 1}
-    found = Tables.load(
-        to_npz(arrays | {name: np.array(value, np.int64) for name, value in chosen.items()}), skip_below=1
-    )
+    assert (tables.symbol_sum, tables.token_prior) == (0, 0)
+    chosen = {"mean_unit": 2**14, "padding": 256, "symbol_sum": 1, "token_prior": 1}
+    found = Tables.load(to_npz(arrays | {name: np.array(value, np.int64) for name, value in chosen.items()}))
     assert {name: getattr(found, name) for name in chosen} == chosen
     assert found.step_unit == 64
 
@@ -98,8 +94,6 @@ def test_options_are_read_or_have_their_defaults(
         ("mean_unit", 2**15),
         ("step_unit", 0),
         ("padding", 48),
-        ("escape_digit_bits", 2),
-        ("escape_digit_bits", 9),
         ("symbol_sum", 2),
         ("token_prior", 2),
         ("another", 1),
@@ -110,4 +104,4 @@ def test_wrong_options_are_refused(
 ) -> None:
     data = to_npz(arrays | {name: np.array(value, np.int64)})
     with pytest.raises(BundleError):
-        Tables.load(data, skip_below=1)
+        Tables.load(data)

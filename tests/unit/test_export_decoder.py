@@ -116,7 +116,7 @@ def test_files_of_the_one_are_decoded_by_the_other(
     assert second.encode(picture(100, 310), quality) == data
     stream = container.load(data)
     symbols = [
-        StreamCodec(101, found.tables(), OnnxBackend(found, found.tables(), 1)).receive(stream)
+        StreamCodec(found.manifest, found.tables(), OnnxBackend(found, found.tables(), 1)).receive(stream)
         for found in (base, newer)
     ]
     np.testing.assert_array_equal(symbols[0].tokens, symbols[1].tokens)

@@ -15,10 +15,21 @@ from PIL import Image, ImageCms
 
 from dlf.errors import ImageError, LimitExceeded
 from dlf.files import write_bytes
-from dlf.imageio import TURNS, format_of, load_rgb, save, to_bytes, to_image
+from dlf.imageio import format_of, load_rgb, save, to_bytes, to_image
 from dlf.records import Metadata, UInt8
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -65,9 +76,8 @@ def test_every_kind_of_source(pixels: UInt8, tmp_path: Path) -> None:
         ("HSV", (0, 0, 200), (200, 200, 200)),
         ("I;16", 0x8123, (0x81, 0x81, 0x81)),
         ("I;16B", 0xFFFF, (255, 255, 255)),
-        ("I", 0x00FF, (0, 0, 0)),
-        ("I", 70000, (255, 255, 255)),
-        ("I", -5, (0, 0, 0)),
+        ("I", 0x81FF, (0x81, 0x81, 0x81)),
+        ("I", 0, (0, 0, 0)),
     ],
 )
 def test_modes(mode: str, value: object, expected: tuple[int, int, int]) -> None:
@@ -113,7 +123,7 @@ def test_orientation(orientation: int, kind: str, pixels: UInt8) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     found, metadata = load_rgb(file_of(stored, kind, exif=exif, **options))
     np.testing.assert_array_equal(found, pixels)
-    if kind != "TIFF":
+    if kind != "TIFF":  # Pillow deletes the tag there
         assert metadata is not None
         kept = Image.Exif()
         kept.load(metadata.exif or b"")

@@ -98,10 +98,10 @@ def check_symbols(rgb: np.ndarray, quality: int, role: str | None = None) -> Non
     sending, receiving = (OnnxBackend(model, tables, threads) for threads in (2, 1))
     plan = Plan(*rgb.shape[:2])
     latents = analyse(sending, plan, plan.pad(rgb), quality)
-    data = container.dump(StreamCodec(model.manifest.id, tables, sending).encode_rgb(rgb, quality))
-    found = StreamCodec(model.manifest.id, tables, receiving).receive(container.load(data))
+    data = container.dump(StreamCodec(model.manifest, tables, sending).encode_rgb(rgb, quality))
+    found = StreamCodec(model.manifest, tables, receiving).receive(container.load(data))
     told = prior(sending, tables, plan, found.tokens, quality)
-    sent = walk(sending, tables, told, Sender(latents.y, SymbolWriter(), tables))
+    sent = walk(sending, tables, told, Sender(latents.y, SymbolWriter(), tables)).y_hat
     np.testing.assert_array_equal(found.y_hat, sent)
     counts = plan.token_counts(int(tables.token_count[quality]))
     for tokens, wanted, count in zip(found.tokens, latents.tokens, counts, strict=True):
@@ -127,7 +127,7 @@ def test_symbols_of_other_models_survive(role: str) -> None:
 def test_a_committed_file_stays_readable(
     name: str, codec: dlf.Codec, check_golden: Callable[[str, bytes], None], request: pytest.FixtureRequest
 ) -> None:
-    """It gives the committed symbols, on every machine, whatever painter has come since, and a picture."""
+    """It gives the committed symbols, on every machine, whatever decoder has come since, and a picture."""
     if request.config.getoption("--regenerate-golden"):
         sender = dlf.Codec(model="base") if name.startswith("base") else codec
         check_golden(name, sender.encode(astronaut(320, 200), quality=70))
@@ -135,7 +135,7 @@ def test_a_committed_file_stays_readable(
     stream = container.load(data)
     model = bundle.find(stream.header.model)
     tables = model.tables()
-    found = StreamCodec(stream.header.model, tables, OnnxBackend(model, tables)).receive(stream)
+    found = StreamCodec(model.manifest, tables, OnnxBackend(model, tables)).receive(stream)
     symbols = found.tokens.astype("<i4").tobytes() + found.y_hat.astype("<f4").tobytes()
     check_golden(f"{name}.symbols", symbols)
     before, after = (np.asarray(image, float) for image in (astronaut(320, 200), codec.decode(data)))

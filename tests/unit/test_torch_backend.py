@@ -19,10 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import dlf
 from dlf.bundles.torch_bundle import write_torch_bundle
 from dlf.bundles.writer import BundleSpec
+from dlf.cli.main import main
 from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
-from dlf.errors import BundleError, ChecksumError, EngineError, FormatError
+from dlf.errors import BundleError, ChecksumError, EngineError, FormatError, InvalidArgument
 from dlf.nn.build import TINY_L
 from dlf.nn.hybrid import HybridEncoder
 from dlf.nn.model import Dlf
@@ -71,7 +72,7 @@ def backend(bundle: ModelBundle) -> TorchBackend:
 
 @pytest.fixture
 def codec(bundle: ModelBundle, backend: TorchBackend) -> StreamCodec:
-    return StreamCodec(99, bundle.tables(), backend)
+    return StreamCodec(bundle.manifest, bundle.tables(), backend)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (256, 256), (257, 300)])
@@ -194,7 +195,7 @@ def test_threads_and_environment_of_the_host_stay(bundle: ModelBundle, picture: 
     assert dict(os.environ) == environment
 
 
-def test_no_grad_changes_nothing_in_the_painter(weights: dict[str, Tensor]) -> None:
+def test_no_grad_changes_nothing_in_the_decoder(weights: dict[str, Tensor]) -> None:
     """Without gradients maps are written over, and only those that nothing else reads."""
     model = Dlf(TINY_L).eval()
     model.load_state_dict(weights)
@@ -226,7 +227,7 @@ class OtherMachine:
 def test_another_rounding_is_an_error_and_not_a_wrong_picture(
     bundle: ModelBundle, backend: TorchBackend, codec: StreamCodec, picture: Picture
 ) -> None:
-    other = StreamCodec(99, bundle.tables(), OtherMachine(backend))  # type: ignore[arg-type]
+    other = StreamCodec(bundle.manifest, bundle.tables(), OtherMachine(backend))  # type: ignore[arg-type]
     for seed in range(4):
         stream = codec.encode_rgb(np.roll(picture(256, 256), 37 * seed, 1), 50)
         with pytest.raises(FormatError):
@@ -282,7 +283,7 @@ def test_a_damaged_or_foreign_file_is_refused(folder: Path, tmp_path: Path, pict
 def test_what_cannot_be_had_is_said(
     folder: Path, bundle: ModelBundle, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(EngineError, match="precision 'int4' is unknown"):
+    with pytest.raises(InvalidArgument, match="precision 'int4' is unknown"):
         EngineOptions(precision="int4")
     with pytest.raises(EngineError, match="device 'nowhere'"):
         make_backend(bundle, bundle.tables(), EngineOptions(device="nowhere"))
@@ -294,6 +295,24 @@ def test_what_cannot_be_had_is_said(
 def test_onnx_models_have_no_engine_options() -> None:
     with pytest.raises(EngineError, match="its own precision only"):
         dlf.Codec(engine=EngineOptions(precision="int8")).encode(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--device", "nowhere"), "--device: torch cannot use the device 'nowhere' here"),
+        (("--precision", "int8", "--device", "meta"), "--device, --precision: int8 needs an x86 processor"),
+        (("--precision", "float16", "--compile"), "a compiled model runs in float32 only"),
+        (("--jobs", "2"), "--jobs does not go with the model 'tiny-l'"),
+    ],
+)
+def test_what_cannot_be_had_ends_the_command_before_the_first_file(
+    folder: Path, options: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["encode", "no-such.png", "--model", str(folder), *options]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "no-such" not in said
 
 
 def test_progress_goes_from_nothing_to_all(folder: Path, picture: Picture) -> None:

@@ -1,14 +1,18 @@
-"""A whole file: header, optional metadata, payload, CRC-32."""
+"""A whole file: header, optional metadata, payload, CRC-32.
+
+The checksum starts with the numerics of the model, so that a file which another model wrote under the same
+number does not fit, and no byte is spent on saying so.
+"""
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dlf.bitstream import metadata, varint
 from dlf.bitstream.header import Header
 from dlf.bitstream.spec import CHECKSUM_BYTES
-from dlf.errors import ChecksumError, FormatError
+from dlf.errors import FormatError
 from dlf.limits import MAX_PIXELS, check_size
 from dlf.records import Metadata
 
@@ -18,12 +22,14 @@ class Stream:
     """One parsed ``.dlf`` file.
 
     payload: the range-coded symbols; may be empty.
+    checksum: CRC-32 as `seal` makes it; of a file that was read, what it says.
     blob: the metadata as packed in the file (kept as it is, so that sizes and bytes stay true); empty
     exactly where the header says that there is none.
     """
 
     header: Header
     payload: bytes
+    checksum: int
     blob: bytes = b""
 
     def __post_init__(self) -> None:
@@ -37,19 +43,34 @@ class Stream:
         return metadata.unpack(self.blob) if self.blob else None
 
 
+def seal(header: Header, payload: bytes, numerics: str, blob: bytes = b"") -> Stream:
+    """Return a stream with its checksum; numerics: of the model that wrote the payload, in hex."""
+    stream = Stream(header, payload, 0, blob)
+    return replace(stream, checksum=_checksum(stream, numerics))
+
+
+def fits(stream: Stream, numerics: str) -> bool:
+    """Whether a stream is undamaged and of a model with these numerics."""
+    return stream.checksum == _checksum(stream, numerics)
+
+
+def _checksum(stream: Stream, numerics: str) -> int:
+    body = b"".join(data for name, data in parts(stream) if name != "checksum")
+    return zlib.crc32(body, zlib.crc32(bytes.fromhex(numerics)))
+
+
 def parts(stream: Stream) -> tuple[tuple[str, bytes], ...]:
     """Name and bytes of each part of the file, in order; joined they are the file.
 
     Names: magic, version_flags, model, quality, width, height, metadata (with its length; only if
     present), payload, checksum.
     """
-    found = list(stream.header.fields())
+    named = list(stream.header.fields())
     if stream.blob:
-        found.append(("metadata", varint.pack(len(stream.blob)) + stream.blob))
-    found.append(("payload", stream.payload))
-    checksum = zlib.crc32(b"".join(data for _, data in found))
-    found.append(("checksum", checksum.to_bytes(CHECKSUM_BYTES, "little")))
-    return tuple(found)
+        named.append(("metadata", varint.pack(len(stream.blob)) + stream.blob))
+    named.append(("payload", stream.payload))
+    named.append(("checksum", stream.checksum.to_bytes(CHECKSUM_BYTES, "little")))
+    return tuple(named)
 
 
 def dump(stream: Stream) -> bytes:
@@ -58,12 +79,13 @@ def dump(stream: Stream) -> bytes:
 
 
 def load(data: bytes, max_pixels: int = MAX_PIXELS) -> Stream:
-    """Parse and check a file; nothing here costs more than a pass over its bytes.
+    """Parse a file; nothing here costs more than a pass over its bytes.
+
+    The checksum is read, but only `fits` can compare it, for it depends on the model.
 
     Raises:
         FormatError: not a ``.dlf`` file, cut off, or malformed; UnsupportedVersion if it is too new.
         LimitExceeded: width, height or metadata are above the limits.
-        ChecksumError: the file was damaged.
     """
     header, start = Header.unpack(data)
     check_size(header.width, header.height, max_pixels)
@@ -71,9 +93,6 @@ def load(data: bytes, max_pixels: int = MAX_PIXELS) -> Stream:
     if end < start:
         msg = "the data ends before the checksum"
         raise FormatError(msg)
-    if zlib.crc32(data[:end]) != int.from_bytes(data[end:], "little"):
-        msg = "the checksum does not match: the file is damaged or cut off"
-        raise ChecksumError(msg)
     blob = b""
     if header.has_metadata:
         size, start = varint.unpack(data[:end], start)
@@ -82,4 +101,4 @@ def load(data: bytes, max_pixels: int = MAX_PIXELS) -> Stream:
             raise FormatError(msg)
         blob, start = data[start : start + size], start + size
         metadata.unpack(blob)  # refuses what is malformed
-    return Stream(header, data[start:end], blob)
+    return Stream(header, data[start:end], int.from_bytes(data[end:], "little"), blob)

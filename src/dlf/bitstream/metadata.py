@@ -1,11 +1,12 @@
-"""The metadata blob: ICC, EXIF and XMP of the source, compressed as a whole with zlib."""
+"""The metadata blob: ICC, EXIF, XMP and resolution of the source, compressed as a whole with zlib."""
 
 from __future__ import annotations
 
+import struct
 import zlib
 
 from dlf.bitstream import varint
-from dlf.bitstream.spec import MAX_METADATA_BYTES, METADATA_TAGS
+from dlf.bitstream.spec import DPI_UNITS, MAX_METADATA_BYTES, METADATA_TAGS
 from dlf.errors import FormatError, LimitExceeded
 from dlf.records import Metadata
 
@@ -17,9 +18,10 @@ def pack(metadata: Metadata) -> bytes:
         LimitExceeded: together they are larger than `MAX_METADATA_BYTES`.
     """
     raw = bytearray()
+    dpi = None if metadata.dpi is None else _pack_dpi(metadata.dpi)
+    held = {"icc": metadata.icc, "exif": metadata.exif, "xmp": metadata.xmp, "dpi": dpi}
     for tag, name in METADATA_TAGS:
-        part: bytes | None = getattr(metadata, name)
-        if part:
+        if part := held[name]:
             raw += bytes([tag]) + varint.pack(len(part)) + part
     if len(raw) > MAX_METADATA_BYTES:
         msg = f"the metadata has {len(raw):,} bytes, above the limit of {MAX_METADATA_BYTES:,}"
@@ -49,7 +51,21 @@ def unpack(blob: bytes) -> Metadata:
     if not parts:
         msg = "the file announces metadata but holds none"
         raise FormatError(msg)
-    return Metadata(**parts)
+    dpi = parts.get("dpi")
+    return Metadata(
+        parts.get("icc"), parts.get("exif"), parts.get("xmp"), None if dpi is None else _unpack_dpi(dpi)
+    )
+
+
+def _pack_dpi(dpi: tuple[float, float]) -> bytes:
+    return struct.pack("<2I", *(min(round(DPI_UNITS * value), 2**32 - 1) for value in dpi))
+
+
+def _unpack_dpi(part: bytes) -> tuple[float, float]:
+    if len(part) != 8 or 0 in (values := struct.unpack("<2I", part)):
+        msg = "the metadata of the file is malformed"
+        raise FormatError(msg)
+    return values[0] / DPI_UNITS, values[1] / DPI_UNITS
 
 
 def _inflate(blob: bytes) -> bytes:

@@ -28,7 +28,6 @@ from dlf.torch_engine.snapped_context import MEAN_UNIT, SCALE_UNIT, STEP_UNIT
 SCALES = 256
 SCALE_HIGH = 64.0
 SYMBOL_LIMIT = 50
-ESCAPE_DIGIT_BITS = 4
 
 Get = Callable[[str], Tensor]
 """From one of our tensor names to the tensor, in our shape."""
@@ -98,7 +97,6 @@ def published_tables(config: ModelConfig) -> bytes:
         "mean_unit": MEAN_UNIT,
         "step_unit": STEP_UNIT,
         "padding": WINDOW_PIXELS,
-        "escape_digit_bits": ESCAPE_DIGIT_BITS,
         "symbol_sum": 1,
     }
     return tables_file(

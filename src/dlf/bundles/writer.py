@@ -13,11 +13,8 @@ from typing import Any
 import numpy as np
 
 from dlf.codec.bundle import ENGINES, FORMAT, MANIFEST, Manifest, numerics_id, sha256_of
-from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.files import write_bytes
 from dlf.nn.config import ModelConfig, to_dict
-
-SKIP_BELOW = 1  # symbols of the lowest table are not sent
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,6 @@ def seal(folder: Path, engine: str, config: ModelConfig, spec: BundleSpec) -> No
         tokens=config.tokens.count,
         codes=config.tokens.codes,
         channels=config.quant.channels,
-        skip_below=SKIP_BELOW,
-        frequency_bits=FREQUENCY_BITS,
         swin_window=config.detail.swin_window,
         default_quality=spec.default_quality,
         card=spec.card,

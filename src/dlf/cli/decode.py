@@ -1,15 +1,18 @@
-"""Paint the pictures of .dlf files."""
+"""Decode .dlf files to images."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
-import dlf
-from dlf.cli import jobs
+from dlf.cli import jobs, streams
 from dlf.cli.display import Display
-from dlf.cli.jobs import Job, Report
+from dlf.cli.jobs import Report
+from dlf.cli.names import DLF, STDIO, Input, Job, Naming, expand, in_and_out, plan
 from dlf.cli.options import (
     Common,
     Engine,
@@ -19,8 +22,23 @@ from dlf.cli.options import (
     loudness_options,
     output_options,
 )
+from dlf.files import descriptor_of
 
-SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "ppm", "heic", "jxl")
+"""Names of the output formats of `dlf.imageio`, which the parser does not import."""
+
+DEFAULT = "png"
+
+
+def output_format(text: str) -> str:
+    """Argument type: the name of an output format, or one of its endings."""
+    from dlf.errors import ImageError
+    from dlf.imageio import format_named
+
+    try:
+        return format_named(text)
+    except ImageError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command("decode")
@@ -29,27 +47,54 @@ SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(list(SUFFIX)),
-    help="Picture format.  [default: by the ending of OUT, else png]",
+    type=output_format,
+    metavar="NAME",
+    shell_complete=lambda _context, _option, begun: [name for name in FORMATS if name.startswith(begun)],
+    help=f"Image format, whatever the ending of OUT: {', '.join(FORMATS)}.  "
+    "[default: by the ending of OUT, else png]",
+)
+@click.option(
+    "--output-quality",
+    type=click.IntRange(1, 100),
+    metavar="1..100",
+    help="Of lossy formats: higher is better and larger.  [default: 95 for jpeg, else 90]",
 )
 @engine_options
 @loudness_options
-def command(common: Common, outputs: Outputs, engine: Engine, kind: str | None, quiet: bool) -> int:
-    """Paint the pictures of .dlf files."""
-    from dlf.imageio import to_bytes
+def command(
+    common: Common,
+    outputs: Outputs,
+    engine: Engine,
+    kind: str | None,
+    output_quality: int | None,
+    quiet: bool,
+) -> int:
+    """Decode .dlf files to images.
 
-    planned = jobs.plan(common, outputs.output, SUFFIX[kind or "png"])
-    kinds = {job: _kind(job, kind) for job in planned}
+    IN is a .dlf file, a folder of them, or - for standard input.  The output of NAME.dlf is NAME.png beside
+    it, or in the folder that -o names; below it the tree of an input folder is kept.  Beside the .dlf file
+    it is NAME.dlf.png where there is a NAME.png, which may be the original, and always where a whole folder
+    is decoded.  Of two names without -o the second is the output if it ends as an image does, is a folder
+    (and the first is none) or is -.
+    """
+    from dlf.cli.engines import codec_to_decode  # brings numpy, which the parser does not need
+
+    naming = Naming(lambda each, folder: _name(each, folder, kind, outputs), _written_suffixes())
+    names, output = in_and_out(common.inputs, outputs, naming)
+    planned = plan(list(expand(names, lambda: (DLF,), recursive=common.recursive)), output, naming)
+    streams.check_stdout(planned, json=common.json)
+    kinds = {job: kind or _kind(job) for job in planned}
+    _check_formats(kinds.values(), output_quality)
     display = Display(quiet=quiet)
-    codec = dlf.Codec(common.model, engine.threads, engine=engine.options(display.network))
+    codec = codec_to_decode(common, outputs, engine, display, planned)
 
-    def work(job: Job) -> Report:
-        jobs.check_target(job, overwrite=outputs.overwrite)
+    def make(job: Job) -> tuple[bytes, Report]:
+        from dlf.imageio import to_bytes
+
         start = time.perf_counter()
-        image = codec.decode(jobs.read(job.source))
-        data = to_bytes(image, kinds[job])
+        image = codec.decode(streams.read(job.source))
+        data = to_bytes(image, kinds[job], output_quality)
         seconds = time.perf_counter() - start
-        jobs.write(job, data)
         text = f"{job.source} -> {job.target}: {image.width}x{image.height}, {seconds:.2f} s"
         fields: dict[str, object] = {
             "output": job.target,
@@ -59,24 +104,61 @@ def command(common: Common, outputs: Outputs, engine: Engine, kind: str | None, 
             "bytes": len(data),
             "seconds": round(seconds, 3),
         }
-        return Report(text, fields)
+        return data, Report(text, fields)
 
-    return jobs.run(display, common, planned, work)
+    return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)
 
 
-def _kind(job: Job, wanted: str | None) -> str:
-    """Picture format of one output; what cannot be written is a mistake of the command line."""
+def _written_suffixes() -> frozenset[str]:
+    from dlf.imageio.formats import SUFFIXES
+
+    return frozenset(SUFFIXES)
+
+
+def _check_formats(kinds: Iterable[str], quality: int | None) -> None:
+    """Refuse before the work what cannot be written.
+
+    Raises:
+        click.UsageError: a quality for a format that is lossless.
+        MissingExtra: the plugin of a format is not installed.
+    """
+    from dlf.imageio.formats import OUTPUTS
+
+    for output in [OUTPUTS[kind] for kind in dict.fromkeys(kinds)]:
+        if quality is not None and output.quality is None:
+            msg = f"--output-quality does not apply to {output.name}, which is lossless"
+            raise click.UsageError(msg)
+        output.need()
+
+
+def _name(each: Input, folder: Path, kind: str | None, outputs: Outputs) -> str:
+    """Name of an image whose name is ours: never one that an original may have."""
+    from dlf.imageio.formats import OUTPUTS
+
+    source = Path(each.path)
+    suffix = OUTPUTS[kind or DEFAULT].suffixes[0]
+    name, other = source.stem + suffix, source.name + suffix
+    if each.folder is not None:
+        return other if _is_within(folder, each.folder) else name
+    is_taken = os.path.lexists(folder / name) and not outputs.skip_existing
+    return other if is_taken and _is_within(folder, source.parent) else name
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _kind(job: Job) -> str:
+    """Image format by the ending of a name; what cannot be written is a mistake of the command line."""
     from dlf.errors import ImageError
     from dlf.imageio import format_of
 
     target = str(job.target)
-    if target == jobs.STDIO:
-        return wanted or "png"
+    if target == STDIO or descriptor_of(target) is not None:
+        return DEFAULT
+    if os.path.exists(target) and not os.path.isfile(target):
+        return DEFAULT  # a pipe or a device
     try:
-        kind = format_of(target)
+        return format_of(target)
     except ImageError as error:
         raise click.UsageError(str(error)) from error
-    if wanted not in (None, kind):
-        msg = f"--format {wanted} does not go with the name {target}"
-        raise click.UsageError(msg)
-    return kind

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Display:
     """Bars for what is counted, and for what an engine runs at the moment.
 
-    quiet: show nothing; `lines` are then not printed either.
+    quiet: show nothing, and let nothing be reported but failures.
     """
 
     def __init__(self, *, quiet: bool) -> None:
@@ -43,7 +43,7 @@ class Display:
         )
         with bars:
             self._bars = bars
-            whole = bars.add_task(f"{total} files", total=total, visible=total > 1)
+            whole = bars.add_task("total", total=total, visible=total > 1)
             yield lambda: bars.advance(whole)
         self._bars = self._network = None
 

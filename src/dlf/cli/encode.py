@@ -1,15 +1,16 @@
-"""Compress pictures to .dlf files."""
+"""Compress images to .dlf files."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import click
 
-import dlf
-from dlf.cli import jobs
+from dlf.cli import jobs, streams
 from dlf.cli.display import Display
-from dlf.cli.jobs import Job, Report
+from dlf.cli.jobs import Report
+from dlf.cli.names import DLF, Job, Naming, expand, in_and_out, plan, readable_suffixes
 from dlf.cli.options import (
     Common,
     Engine,
@@ -28,36 +29,58 @@ from dlf.cli.options import (
     "-q",
     "--quality",
     type=click.IntRange(0, 100),
-    default=50,
-    show_default=True,
     metavar="0..100",
-    help="Higher is better and larger.",
+    help="Higher is better and larger.  [default: the model's, 50 for those of the package]",
 )
 @click.option(
     "--keep-metadata",
     is_flag=True,
-    help="Store ICC, EXIF and XMP as well; they can be larger than the picture.",
+    help="Store ICC, EXIF and XMP as well; they can be larger than the image.",
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse files with a flaw that can be passed over, such as a JPEG without its end.",
+)
+@click.option("--keep-suffix", is_flag=True, help="Call the output of a.png a.png.dlf instead of a.dlf.")
 @engine_options
 @loudness_options
 def command(
-    common: Common, outputs: Outputs, engine: Engine, quality: int, keep_metadata: bool, quiet: bool
+    common: Common,
+    outputs: Outputs,
+    engine: Engine,
+    quality: int | None,
+    keep_metadata: bool,
+    strict: bool,
+    keep_suffix: bool,
+    quiet: bool,
 ) -> int:
-    """Compress pictures to .dlf files."""
-    planned = jobs.plan(common, outputs.output, ".dlf")
+    """Compress images to .dlf files.
+
+    IN is an image, a folder of images, or - for standard input.  The output of NAME.png is NAME.dlf beside
+    it, or in the folder that -o names; below it the tree of an input folder is kept.  Of two names without -o
+    the second is the output if it ends in .dlf, is a folder (and the first is none) or is -.  Images in a
+    folder that are called like decoded ones, such as NAME.dlf.png, are left out.
+    """
+    from dlf.cli.engines import codec_to_encode  # brings numpy, which the parser does not need
+
+    naming = Naming(
+        lambda each, _: (Path(each.path).name if keep_suffix else Path(each.path).stem) + DLF, (DLF,)
+    )
+    names, output = in_and_out(common.inputs, outputs, naming)
+    inputs = list(expand(names, readable_suffixes, recursive=common.recursive))
+    planned = plan(inputs, output, naming)
+    streams.check_stdout(planned, json=common.json)
     display = Display(quiet=quiet)
-    codec = dlf.Codec(common.model, engine.threads, engine=engine.options(display.network))
+    codec = codec_to_encode(common, outputs, engine, display)
 
-    def work(job: Job) -> Report:
-        jobs.check_target(job, overwrite=outputs.overwrite)
+    def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
-        source = jobs.read(job.source) if job.source == jobs.STDIO else job.source
-        data = codec.encode(source, quality, metadata=keep_metadata)
-        seconds = time.perf_counter() - start
-        jobs.write(job, data)
-        return _report(job, data, seconds)
+        source = streams.image_source(job.source)
+        data = codec.encode(source, quality, metadata=keep_metadata, strict=strict)
+        return data, _report(job, data, time.perf_counter() - start)
 
-    return jobs.run(display, common, planned, work)
+    return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)
 
 
 def _report(job: Job, data: bytes, seconds: float) -> Report:

@@ -6,7 +6,6 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -113,7 +112,7 @@ def _export_decoder(args: Arguments, base: str) -> int:
     return 0
 
 
-def _card(args: Arguments) -> dict[str, Any]:
+def _card(args: Arguments) -> dict[str, object]:
     card = json.loads(args.card.read_text(encoding="utf-8")) if args.card else {}
     if not isinstance(card, dict):
         msg = f"{args.card} holds no JSON object"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 
 import click
 
 import dlf
-from dlf.cli import jobs
+from dlf.cli import jobs, streams
 from dlf.cli.display import Display
-from dlf.cli.jobs import Job, Report
+from dlf.cli.jobs import Report
+from dlf.cli.names import DLF, STDIO, Job, expand
 from dlf.cli.options import Common, common_options, loudness_options
+from dlf.files import descriptor_of
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,27 @@ class Row:
 @common_options
 @loudness_options
 def command(common: Common, quiet: bool) -> int:
-    """Show what .dlf files hold: every field, with bytes and bits per pixel of each part."""
+    """Show what .dlf files hold: every field, with bytes and bits per pixel of each part.
+
+    IN is a .dlf file, a folder of them, or - for standard input.
+    """
+    names = tuple(STDIO if descriptor_of(name) == 0 else name for name in common.inputs)
+    inputs = expand(names, lambda: (DLF,), recursive=common.recursive)
+    planned = [Job(each.path) for each in inputs]
+    if sys.stdout is None:
+        msg = "standard output is closed, so nothing can be shown"
+        raise click.UsageError(msg)
     codec = dlf.Codec(common.model)
 
     def work(job: Job) -> Report:
-        data = jobs.read(job.source)
+        data = streams.read(job.source)
         info = codec.info(data)
         rows = _rows(data, info)
         text = "" if common.json else _table(job.source, rows, info)
         parts = {row.name: {"bytes": row.bits / 8, "bpp": info.bits_per_pixel(row.bits)} for row in rows}
         return Report(text, {**asdict(info), "bpp": info.bpp, "parts": parts})
 
-    return jobs.run(Display(quiet=quiet), common, [Job(source) for source in common.inputs], work)
+    return jobs.run(Display(quiet=quiet), common, planned, work)
 
 
 def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:
@@ -52,7 +64,7 @@ def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:
         "quality": str(info.quality),
         "width": str(info.width),
         "height": str(info.height),
-        "checksum": f"{data[-4:][::-1].hex()} (good)",
+        "checksum": f"{data[-4:][::-1].hex()} ({'good' if info.checked else 'not checked'})",
     }
     rows = []
     for name, part in container.parts(container.load(data)):

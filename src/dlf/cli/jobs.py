@@ -1,4 +1,4 @@
-"""What the commands share: names of outputs, reading and writing, one input after the other."""
+"""One input after the other, or several at a time: what is said of each, and what becomes of a failure."""
 
 from __future__ import annotations
 
@@ -6,38 +6,22 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 
-import click
-
+from dlf.cli import streams
 from dlf.cli.display import Display
-from dlf.cli.options import Common
-from dlf.errors import DlfError, LimitExceeded
+from dlf.cli.names import STDIO, Job, JobError
+from dlf.cli.options import Common, Outputs
+from dlf.errors import DlfError
 
 log = logging.getLogger(__name__)
 
-STDIO = "-"
-
-MAX_INPUT_BYTES = 2**30
-"""Limit of what is read into memory from a pipe or a .dlf file."""
-
-
-class JobError(DlfError):
-    """One input cannot be handled, for a reason that lies outside of its contents."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One input and where its result goes; either may be "-"; target is None if there is no result.
-
-    make_folder: the user named a folder for the results, which may have to be made.
-    """
-
-    source: str
-    target: str | None = None
-    make_folder: bool = False
+_source: ContextVar[str | None] = ContextVar("source", default=None)
+"""The input that is being worked on, in each thread."""
 
 
 @dataclass(frozen=True)
@@ -48,94 +32,98 @@ class Report:
     fields: dict[str, object]
 
 
-def plan(common: Common, output: str | None, suffix: str) -> list[Job]:
-    """Give every input its output: `output`, or the input's name with another suffix.
-
-    Raises:
-        click.UsageError: two outputs would be one file, an output is an input, or it has no name.
-    """
-    inputs = common.inputs
-    if inputs.count(STDIO) > 1:
-        msg = "standard input can be read only once"
-        raise click.UsageError(msg)
-    if output == STDIO and len(inputs) > 1:
-        msg = "several results cannot go to standard output"
-        raise click.UsageError(msg)
-    folder = output is not None and (
-        len(inputs) > 1 or output.endswith(("/", os.sep)) or Path(output).is_dir()
-    )
-    jobs = [Job(source, _target(source, output, suffix, folder=folder), folder) for source in inputs]
-    taken: dict[str, str] = {}
-    for job in jobs:
-        if job.target == STDIO:
-            _check_stdout(common)
-            continue
-        place = os.path.realpath(str(job.target))
-        if place in taken:
-            msg = f"{taken[place]} and {job.source} would both be written to {job.target}"
-            raise click.UsageError(msg)
-        taken[place] = job.source
-    for job in jobs:
-        if job.source != STDIO and os.path.realpath(job.source) in taken:
-            msg = f"{job.source} cannot be both an input and an output"
-            raise click.UsageError(msg)
-    return jobs
+Work = Callable[[Job], Report]
 
 
-def _target(source: str, output: str | None, suffix: str, *, folder: bool) -> str:
-    if output is not None and not folder:
-        return output
-    if source == STDIO:
-        if folder:
-            msg = "the result of standard input needs a file name: give -o a file"
-            raise click.UsageError(msg)
-        return STDIO
-    if output is not None and Path(output).exists() and not Path(output).is_dir():
-        msg = f"{output} is not a folder, but several results go there"
-        raise click.UsageError(msg)
-    path = Path(source)
-    return str((path.parent if output is None else Path(output)) / (path.stem + suffix))
-
-
-def _check_stdout(common: Common) -> None:
-    if common.json:
-        msg = "--json and the result cannot both go to standard output"
-        raise click.UsageError(msg)
-    if sys.stdout.isatty():
-        msg = "the result is not text and will not be written to a terminal: use -o"
-        raise click.UsageError(msg)
-
-
-def run(display: Display, common: Common, jobs: Sequence[Job], work: Callable[[Job], Report]) -> int:
-    """Do the jobs one after the other; a failed one does not stop the rest.  Returns the exit code."""
+def run(display: Display, common: Common, jobs: Sequence[Job], work: Work, *, workers: int = 1) -> int:
+    """Do the jobs, and report in their order; a failed one does not stop the rest.  Returns the exit code."""
     failed = []
-    with display.counting(len(jobs)) as advance:
-        for job in jobs:
-            result = _attempt(job, work)
+    with display.counting(len(jobs)) as advance, closing(_results(jobs, work, workers)) as results:
+        for job, result in results:
             if isinstance(result, str):
                 failed.append(job.source)
                 complain(f"{job.source}: {result}")
             if common.json:
                 fields = {"error": result} if isinstance(result, str) else result.fields
-                click.echo(json.dumps({"input": job.source, **fields}))
+                tell(json.dumps({"input": job.source, **fields}))
             elif isinstance(result, Report) and not display.quiet and job.target != STDIO:
-                click.echo(result.text)
+                tell(result.text)
             advance()
     if len(jobs) > 1 and failed:
         complain(f"{len(failed)} of {len(jobs)} inputs failed: {', '.join(failed)}")
     return 1 if failed else 0
 
 
-def _attempt(job: Job, work: Callable[[Job], Report]) -> Report | str:
+def _results(jobs: Sequence[Job], work: Work, workers: int) -> Generator[tuple[Job, Report | str]]:
+    """Yield every job with its report, or with what went wrong.
+
+    Threads suffice, for networks run outside of the interpreter's lock.  They hold an image each; where
+    the generator is closed early they finish it, so that nothing is left half-written.
+    """
+    if workers == 1:
+        for job in jobs:
+            yield job, _attempt(job, work)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(_attempt, job, work) for job in jobs]
+        try:
+            for job, future in zip(jobs, futures, strict=True):
+                yield job, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _attempt(job: Job, work: Work) -> Report | str:
     """Do one job; whatever happens to it, the next gets its turn.  Returns what went wrong, if text."""
+    token = _source.set(job.source)
     try:
         return work(job)
     except BrokenPipeError:
         raise
     except Exception as error:
         if not isinstance(error, (DlfError, OSError, MemoryError)):
-            log.debug("%s", job.source, exc_info=True)
+            log.debug("this went wrong:", exc_info=True)
         return explain(error)
+    finally:
+        _source.reset(token)
+
+
+class LogLines(logging.Handler):
+    """Shows log records where complaints go, with the input that each is about."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        source = _source.get()
+        complain(self.format(record) if source is None else f"{source}: {self.format(record)}")
+
+
+def writing(outputs: Outputs, make: Callable[[Job], tuple[bytes, Report]]) -> Work:
+    """Return the work of making a file and writing it, as far as `outputs` allows where one exists."""
+
+    def work(job: Job) -> Report:
+        target = str(job.target)
+        is_there = streams.exists(job)  # asked before the work, so that nobody waits for a refusal
+        if is_there and outputs.skip_existing:
+            text = f"{job.source} -> {target}: skipped, {target} exists"
+            return Report(text, {"output": target, "skipped": True})
+        if is_there and not outputs.overwrite:
+            msg = f"{target} exists ({_remedy(job)})"
+            raise JobError(msg)
+        data, report = make(job)
+        streams.write(job, data)
+        log.debug("wrote %d bytes to %s%s", len(data), target, ", replacing a file" if is_there else "")
+        return report
+
+    return work
+
+
+def _remedy(job: Job) -> str:
+    """What to do about an output that exists.
+
+    An image whose name is ours may be the original, which nobody is to be talked into replacing.
+    """
+    is_stream = os.path.splitext(str(job.target))[1].lower() == ".dlf"
+    return "--overwrite replaces it" if is_stream or not job.derived else "-o names another place"
 
 
 def explain(error: Exception) -> str:
@@ -150,49 +138,15 @@ def explain(error: Exception) -> str:
 
 
 def complain(sentence: str) -> None:
-    """Print one line to standard error."""
-    click.echo(f"dlf: {sentence}", err=True)
+    """Print one line to standard error, unless that is closed."""
+    tell(f"dlf: {sentence}", error=True)
 
 
-def read(source: str) -> bytes:
-    """Return the bytes of a file or of standard input, up to a limit."""
-    if source == STDIO:
-        data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
-    else:
-        with Path(source).open("rb") as file:
-            data = file.read(MAX_INPUT_BYTES + 1)
-    if len(data) > MAX_INPUT_BYTES:
-        msg = f"the input has more than {MAX_INPUT_BYTES:,} bytes"
-        raise LimitExceeded(msg)
-    return data
+def tell(text: str, *, error: bool = False) -> None:
+    """Print lines to standard output or error, unless that is closed.
 
-
-def check_target(job: Job, *, overwrite: bool) -> None:
-    """Refuse an output that exists; done before the work, so that nobody waits for a refusal."""
-    target = job.target
-    if target in (None, STDIO) or overwrite:
-        return
-    if os.path.lexists(str(target)) and (Path(str(target)).is_file() or not Path(str(target)).exists()):
-        msg = f"{target} exists (--overwrite replaces it)"
-        raise JobError(msg)
-
-
-def write(job: Job, data: bytes) -> None:
-    """Write a result to its target, whole or not at all."""
-    from dlf.files import write_bytes
-
-    path = Path(str(job.target))
-    try:
-        if job.target == STDIO:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            return
-        if job.make_folder:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        where = "to standard output" if job.target == STDIO else path
-        msg = f"cannot write {where}: {error.strerror or error}"
-        raise JobError(msg) from error
+    Not by `click.echo`: it writes past the streams by which rich keeps lines and bars apart.
+    """
+    stream = sys.stderr if error else sys.stdout
+    if stream is not None:
+        print(text, file=stream, flush=True)

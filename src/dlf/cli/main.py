@@ -12,10 +12,23 @@ from importlib import import_module
 import click
 
 import dlf
-from dlf.cli.jobs import complain, explain
+from dlf.cli.jobs import LogLines, complain, explain
+from dlf.cli.streams import hold_standard_streams
 from dlf.errors import DlfError
 
-COMMANDS = ("encode", "decode", "info", "eval", "train", "plan", "pack", "export", "weights")
+COMMANDS = (
+    "encode",
+    "decode",
+    "info",
+    "formats",
+    "models",
+    "eval",
+    "train",
+    "plan",
+    "pack",
+    "export",
+    "weights",
+)
 """Each is the click command `command` of the module `dlf.cli` of that name."""
 
 COMPLETION = "_DLF_COMPLETE"
@@ -45,7 +58,7 @@ class LazyGroup(click.Group):
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""
-    Models of the package go by what they are for: --model base (the best pictures) or --model fast (the
+    Models of the package go by what they are for: --model base (the best images) or --model fast (the
     smallest and quickest), as far as this version has one of its own; --model default is what is taken when
     none is named.  A .dlf file says which model reads it.
 
@@ -60,7 +73,8 @@ def dlf_command() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    logging.basicConfig(format="dlf: %(message)s")
+    hold_standard_streams()
+    logging.basicConfig(format="%(message)s", handlers=[LogLines()])
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
@@ -72,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return shell_complete(dlf_command, {}, "dlf", COMPLETION, os.environ[COMPLETION])
     try:
         code = _invoke(sys.argv[1:] if argv is None else list(argv))
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.UsageError as error:
         name = "dlf" if error.ctx is None else error.ctx.command_path
         # some messages of click list what there is, a line for each
@@ -86,8 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain("interrupted")
         return INTERRUPTED
     except OSError as error:
-        # Python flushes standard output once more at exit, which must not fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            # Python flushes standard output once more at exit, which must not fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return READER_GONE
         complain(f"cannot write to standard output: {error.strerror}")

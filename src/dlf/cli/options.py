@@ -38,6 +38,9 @@ PATH = click.Path(path_type=Path, readable=False)
 FILE = click.Path(readable=False)
 """Argument type: the same as text, which may be "-"."""
 
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+"""Those of `dlf.codec.engine`, which the parser does not import."""
+
 COUNT = click.IntRange(1, 1024)
 """Argument type: how many of something that costs memory or processors."""
 
@@ -75,14 +78,15 @@ def stacked(*options: Decorator) -> Decorator:
 
 @dataclass(frozen=True)
 class Common:
-    """What every command on pictures or .dlf files is told.
+    """What every command on images or .dlf files is told.
 
     inputs: paths, or "-".  model: folder, name or role; None is the package's default.
-    json: report as JSON lines.
+    recursive: look into the folders of an input folder.  json: report as JSON lines.
     """
 
     inputs: tuple[str, ...]
     model: str | None
+    recursive: bool
     json: bool
 
 
@@ -91,25 +95,42 @@ common_options = gathered(
     "common",
     click.argument("inputs", nargs=-1, required=True, type=FILE, metavar="IN..."),
     click.option("--model", metavar="MODEL", help="Folder, name or role of another model; see dlf --help."),
+    click.option("-r", "--recursive", is_flag=True, help="Take what is in the folders of a folder as well."),
     click.option("--json", is_flag=True, help="Report as one JSON object a line."),
 )
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go: a file, a folder, "-", or beside the inputs (None); overwrite: replace files."""
+    """Where results go, what to do about files that are there, and how many are made at a time.
+
+    output: a file, a folder, "-", or None for the folder of each input.
+    """
 
     output: str | None
     overwrite: bool
+    skip_existing: bool
+    jobs: int
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.skip_existing:
+            msg = "--skip-existing is not allowed with --overwrite"
+            raise click.UsageError(msg)
 
 
 output_options = gathered(
     Outputs,
     "outputs",
     click.option(
-        "-o", "--output", type=FILE, metavar="OUT", help="Output file, folder, or - for standard output."
+        "-o",
+        "--output",
+        type=FILE,
+        metavar="OUT",
+        help="Output file, folder, or - for standard output.  [default: beside each input]",
     ),
     click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
+    click.option("--skip-existing", is_flag=True, help="Pass over inputs whose outputs exist."),
+    click.option("--jobs", type=COUNT, default=1, show_default=True, metavar="N", help="Inputs at a time."),
 )
 
 
@@ -122,16 +143,26 @@ class Engine:
     precision: str | None
     compile: bool
 
-    def options(self, progress: Callable[[str, float], None] | None) -> EngineOptions:
-        """Return the same for the codec; raises EngineError."""
+    def options(self, jobs: int, progress: Callable[[str, float], None]) -> EngineOptions:
+        """Return the same for a codec that does so many jobs at a time; raises EngineError."""
         from dlf.codec.engine import EngineOptions  # brings numpy, which the parser does not need
 
         # torch then asks Linux for pages of 2 MB: maps at full size are made anew by every layer, and mapping
         # them in pages of 4 KB takes a tenth of the time.  It looks when it makes its first tensor
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-        return EngineOptions(
-            device=self.device, precision=self.precision, compiled=self.compile, progress=progress
-        )
+        threads = self.threads
+        if threads is None and jobs > 1:
+            threads = max(1, (os.cpu_count() or 1) // jobs)
+        return EngineOptions(threads, self.device, self.precision, self.compile, progress)
+
+    def torch_only(self) -> list[str]:
+        """Return the options given that only a model that torch runs can follow."""
+        given = {
+            "--device": self.device != "cpu",
+            "--precision": self.precision is not None,
+            "--compile": self.compile,
+        }
+        return [option for option, is_given in given.items() if is_given]
 
 
 engine_options = gathered(
@@ -143,9 +174,8 @@ engine_options = gathered(
     ),
     click.option(
         "--precision",
-        metavar="TYPE",
-        help="For models that torch runs: float32, bfloat16, float16 or int8; smaller is faster.  "
-        "[default: as stored]",
+        type=click.Choice(PRECISIONS),
+        help="For models that torch runs: smaller is faster.  [default: as stored]",
     ),
     click.option(
         "--compile", is_flag=True, help="For models that torch runs: compile first, which takes minutes."

@@ -80,9 +80,9 @@ def import_command(args: ImportArguments) -> int:
 
     config = PRESETS[args.preset]
     try:
-        content = checkpoint_file.read(args.checkpoint)
-        origin = released.kind(content)
-        tensors = released.match(config, content, origin)
+        stored = checkpoint_file.read(args.checkpoint)
+        origin = released.kind(stored)
+        tensors = released.match(config, stored, origin)
         return (_import_model if origin == released.DLF else _import_start)(args, tensors)
     except OSError as error:
         msg = f"the model cannot be written: {error.strerror or error}"
@@ -192,9 +192,9 @@ def split_command(checkpoint: Path, eight_bits: bool, output: Path) -> int:
     from dlf.train.weights import load_labelled, save_parts
 
     try:
-        weights, about = load_labelled(checkpoint)
+        tensors, about = load_labelled(checkpoint)
         step = about.pop("step", "0")
-        paths = save_parts(output, weights, int(step), about, eight_bits=eight_bits)
+        paths = save_parts(output, tensors, int(step), about, eight_bits=eight_bits)
     except (ValueError, OSError) as error:
         raise CheckpointError(str(error)) from error
     size = sum(path.stat().st_size for path in paths) / 2**20

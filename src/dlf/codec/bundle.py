@@ -20,6 +20,7 @@ from typing import Any
 from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError, UnknownModel
+from dlf.records import InstalledModel
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +81,8 @@ class Manifest:
     files: hex SHA-256 of each file but the manifest.
     tokens, codes: tokens of a window at most, size of their codebook.
     channels: channels of the detail latent, a multiple of 4.
-    skip_below: detail symbols of the first so many tables are 0 and not sent.
-    frequency_bits: every row of the tables sums to 2**frequency_bits; 16.
     swin_window: side of the detail branch's attention windows, in patches.
-    default_quality: 0..100.
+    default_quality: 0..100, what is taken where none is asked for.
     card: what people should know about the model, free-form.
     engine: what runs the networks, a key of `ENGINES`.
     network: configuration of the networks; only the torch engine needs it.
@@ -97,8 +96,6 @@ class Manifest:
     tokens: int
     codes: int
     channels: int
-    skip_below: int
-    frequency_bits: int
     swin_window: int
     default_quality: int
     card: dict[str, Any] = field(default_factory=dict)
@@ -113,8 +110,6 @@ class Manifest:
             "tokens": (1, 255),
             "codes": (2, 2**FREQUENCY_BITS),
             "channels": (4, 4096),
-            "skip_below": (0, 2**15 - 1),
-            "frequency_bits": (FREQUENCY_BITS, FREQUENCY_BITS),
             "swin_window": (1, 256),
             "default_quality": (0, 100),
         }
@@ -194,18 +189,35 @@ class ModelBundle:
         """Return the path of one of the files after checking its hash, without holding it; BundleError."""
         path = self.folder / name
         try:
-            found = sha256_of(path)
+            digest = sha256_of(path)
         except OSError as error:
             msg = f"the model '{self.manifest.name}' lacks its file {name}"
             raise BundleError(msg) from error
-        if found != self.manifest.files[name]:
+        if digest != self.manifest.files[name]:
             msg = f"the file {name} of the model '{self.manifest.name}' is damaged: its hash is wrong"
             raise BundleError(msg)
         return path
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What the model is for, a part of `ROLES`; empty unless it comes with the package."""
+        return tuple(role for role, folder in ROLES.items() if self.folder == ASSETS / folder)
+
+    def describe(self) -> InstalledModel:
+        """Return what users may know of the model."""
+        return InstalledModel(
+            name=self.manifest.name,
+            id=self.manifest.id,
+            roles=self.roles,
+            engine=self.manifest.engine,
+            default_quality=self.manifest.default_quality,
+            file_bytes=sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file()),
+            folder=self.folder,
+        )
+
     def tables(self) -> Tables:
         """Load the probability tables; raises BundleError."""
-        tables = Tables.load(self.read(TABLES), self.manifest.skip_below)
+        tables = Tables.load(self.read(TABLES))
         if (tables.tokens, tables.codes) != (self.manifest.tokens, self.manifest.codes):
             msg = f"the tables of the model '{self.manifest.name}' do not fit its manifest"
             raise BundleError(msg)
@@ -217,8 +229,7 @@ def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
 
     A role (`ROLES`) says what a shipped model is for; which model that is may change with the version.
 
-    Of several with one name or id the first of `installed` is taken.  Those of one id must be of one
-    `numerics`: they read the same symbols and differ in how they paint them.
+    Of several with one name or id the first of `installed` is taken.
 
     Raises:
         UnknownModel: no such model is installed.
@@ -234,12 +245,16 @@ def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
         if model in (bundle.manifest.id, bundle.manifest.name):
             return bundle
     if model in ROLES:
-        there = ", ".join(f"'{role}'" for role in shipped_roles()) or "none"
-        msg = f"this package has no model '{model}'; it has {there}"
+        shipped = ", ".join(f"'{role}'" for role in shipped_roles()) or "none"
+        msg = f"this package has no model '{model}'; it has {shipped}"
         raise UnknownModel(msg)
+    raise not_installed(model)
+
+
+def not_installed(model: str | os.PathLike[str] | int) -> UnknownModel:
+    """Return the error that says what to do about a model that is not there."""
     what = f"number {model}" if isinstance(model, int) else f"'{model}'"
-    msg = f"model {what} is not installed: put its folder into '{user_folder()}'"
-    raise UnknownModel(msg)
+    return UnknownModel(f"model {what} is not installed: put its folder into '{user_folder()}'")
 
 
 def shipped_roles() -> list[str]:

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dlf.bitstream import container
 from dlf.bitstream.container import Stream
 from dlf.bitstream.header import Header
 from dlf.codec import tiling
 from dlf.codec.backend import Backend
-from dlf.codec.detail import Receiver, Sender, Side, walk
+from dlf.codec.bundle import Manifest
+from dlf.codec.detail import Details, Receiver, Sender, Side, walk
 from dlf.codec.semantic import exchange_tokens
 from dlf.codec.symbol_sum import Summed, exchange_sum
 from dlf.entropy.coder import SymbolCoder, SymbolReader, SymbolWriter
 from dlf.entropy.tables import Tables
+from dlf.errors import ChecksumError
 from dlf.geometry import Plan
-from dlf.records import Float32, Int32, UInt8
+from dlf.records import Float32, Float64, Int32, UInt8
+
+MISFIT = "the checksum does not match: the file is damaged, or written with another model of the same number"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,62 +31,83 @@ class Received:
 
     tokens: int32 (windows, tokens a window), -1 where not sent.
     y_hat: float32 (channels, rows, cols), dequantised detail latent.
-    token_bits, detail_bits: information content of each part, in bits.
+    token_cost, detail_cost: float64 of the same shapes, information content of each symbol, in bits.
     """
 
     tokens: Int32
     y_hat: Float32
-    token_bits: float
-    detail_bits: float
+    token_cost: Float64
+    detail_cost: Float64
+
+    @property
+    def token_bits(self) -> float:
+        """Information content of all tokens, in bits."""
+        return float(self.token_cost.sum())
+
+    @property
+    def detail_bits(self) -> float:
+        """Information content of all detail symbols, in bits."""
+        return float(self.detail_cost.sum())
 
 
 class StreamCodec:
     """One model, ready to encode and decode.
 
-    model: its id, written into streams.
+    manifest: its id goes into streams, its numerics into their checksums.
     """
 
-    def __init__(self, model: int, tables: Tables, backend: Backend) -> None:
-        self._model, self._tables, self._backend = model, tables, backend
+    def __init__(self, manifest: Manifest, tables: Tables, backend: Backend) -> None:
+        self._model, self._numerics = manifest.id, manifest.numerics
+        self._tables, self._backend = tables, backend
 
-    def encode_rgb(self, rgb: UInt8, quality: int) -> Stream:
-        """Compress uint8 (height, width, 3); quality: 0 (smallest) to 100 (best)."""
-        header = Header(self._model, quality, width=rgb.shape[1], height=rgb.shape[0])
+    def encode_rgb(self, rgb: UInt8, quality: int, blob: bytes = b"") -> Stream:
+        """Compress uint8 (height, width, 3).
+
+        quality: 0 (smallest) to 100 (best).  blob: packed metadata to go with the picture.
+        """
+        header = Header(self._model, quality, rgb.shape[1], rgb.shape[0], has_metadata=bool(blob))
         plan = self._plan(header)
         latents = tiling.analyse(self._backend, plan, plan.pad(rgb), quality)
         writer = SymbolWriter()
-        tokens = exchange_tokens(writer, latents.tokens, self._token_counts(plan, quality), self._tables)
+        counts = self._token_counts(plan, quality)
+        tokens = exchange_tokens(writer, latents.tokens, counts, self._tables).symbols
         self._walk(writer, Sender(latents.y, writer, self._tables), tokens, plan, quality)
-        return Stream(header, writer.finish())
+        return container.seal(header, writer.finish(), self._numerics, blob)
 
     def decode_stream(self, stream: Stream) -> UInt8:
-        """Decompress to uint8 (height, width, 3); raises FormatError on a damaged payload."""
+        """Decompress to uint8 (height, width, 3); raises FormatError as `receive` does."""
         plan = self._plan(stream.header)
-        found = self.receive(stream)
+        received = self.receive(stream)
         return plan.crop(
-            tiling.synthesise(self._backend, plan, found.tokens, found.y_hat, stream.header.quality)
+            tiling.synthesise(self._backend, plan, received.tokens, received.y_hat, stream.header.quality)
         )
 
     def receive(self, stream: Stream) -> Received:
-        """Decode the symbols only, without painting; raises FormatError on a damaged payload."""
+        """Decode the symbols only, without painting.
+
+        Raises:
+            ChecksumError: the stream is damaged, or another model's.
+            FormatError: the payload is not what any picture gives.
+        """
+        if stream.header.model != self._model or not container.fits(stream, self._numerics):
+            raise ChecksumError(MISFIT)
         plan, quality = self._plan(stream.header), stream.header.quality
         counts = self._token_counts(plan, quality)
         reader = SymbolReader(stream.payload)
         unknown = np.zeros((len(counts), self._tables.tokens), np.int32)
         tokens = exchange_tokens(reader, unknown, counts, self._tables)
-        token_bits = reader.bits
-        y_hat = self._walk(reader, Receiver(reader, self._tables), tokens, plan, quality)
+        details = self._walk(reader, Receiver(reader, self._tables), tokens.symbols, plan, quality)
         reader.finish()
-        return Received(tokens, y_hat, token_bits, reader.bits - token_bits)
+        return Received(tokens.symbols, details.y_hat, tokens.bits, details.bits)
 
-    def _walk(self, coder: SymbolCoder, side: Side, tokens: Int32, plan: Plan, quality: int) -> Float32:
-        """Exchange the details and what follows them; returns y_hat."""
+    def _walk(self, coder: SymbolCoder, side: Side, tokens: Int32, plan: Plan, quality: int) -> Details:
+        """Exchange the details and what follows them."""
         summed = Summed(side, tokens)
         prior = tiling.prior(self._backend, self._tables, plan, tokens, quality)
-        y_hat = walk(self._backend, self._tables, prior, summed)
+        details = walk(self._backend, self._tables, prior, summed)
         if self._tables.symbol_sum:
             exchange_sum(coder, summed.crc)
-        return y_hat
+        return details
 
     def _plan(self, header: Header) -> Plan:
         return Plan(header.height, header.width, self._tables.padding)

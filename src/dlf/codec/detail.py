@@ -8,29 +8,45 @@ prior ------> scale, mean of step 0      coded places ----.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlf.codec.backend import Backend
-from dlf.entropy.coder import SymbolReader, SymbolWriter
+from dlf.entropy.coder import Exchanged, SymbolReader, SymbolWriter
 from dlf.entropy.gaussian import MAX_SYMBOL, exchange_symbols, table_index
 from dlf.entropy.quadtree import step_masks
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
-from dlf.records import Float32, Int32, Prior
+from dlf.records import Float32, Float64, Int32, Prior
+
+
+@dataclass(frozen=True, eq=False)
+class Details:
+    """What a walk brought from one side to the other.
+
+    y_hat: float32 (channels, rows, cols), what the receiver knows of y, dequantised.
+    bits: float64 (channels, rows, cols), information content of each symbol, in bits.
+    """
+
+    y_hat: Float32
+    bits: Float64
 
 
 class Side(Protocol):
     """The sender or the receiver of detail symbols."""
 
-    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+    def exchange(
+        self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
+    ) -> Exchanged:
         """Bring the symbols of one of the four steps from one side to the other.
 
         mask: bool (channels, rows, cols), the n places of the step; the other arrays have its order.
         index: int16 (n,), probability table.  mean: int32 (n,), in units of the tables' `mean_unit`.
-        step: int32 (n,), quantisation step, likewise.  Returns the symbols, int32 (n,).
+        step: int32 (n,), quantisation step, in units of the tables' `step_unit`.
+        Returns the symbols and their bits, each (n,).
         """
         ...
 
@@ -44,11 +60,13 @@ class Sender:
             raise BundleError(msg)
         self._y, self._writer, self._tables = y, writer, tables
 
-    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+    def exchange(
+        self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
+    ) -> Exchanged:
         """Write the symbols of one step."""
         tables = self._tables
-        wanted = np.rint(self._y[mask] * (tables.step_unit / step) - mean / tables.mean_unit)
-        symbols = np.clip(wanted, -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32)
+        rounded = np.rint(self._y[mask] * (tables.step_unit / step) - mean / tables.mean_unit)
+        symbols = np.clip(rounded, -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32)
         return exchange_symbols(self._writer, symbols, index, tables)
 
 
@@ -58,22 +76,22 @@ class Receiver:
     def __init__(self, reader: SymbolReader, tables: Tables) -> None:
         self._reader, self._tables = reader, tables
 
-    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+    def exchange(
+        self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
+    ) -> Exchanged:
         """Read the symbols of one step."""
         return exchange_symbols(self._reader, np.zeros(len(index), np.int32), index, self._tables)
 
 
-def walk(backend: Backend, tables: Tables, prior: Prior, side: Side) -> Float32:
-    """Exchange all detail symbols of the prior's latent grid, in four steps.
-
-    Returns y_hat, what the receiver knows of y: float32 (channels, rows, cols).
-    """
-    y_hat = np.zeros(prior.step.shape, np.int32)
+def walk(backend: Backend, tables: Tables, prior: Prior, side: Side) -> Details:
+    """Exchange all detail symbols of the prior's latent grid, in four steps."""
+    y_hat, bits = np.zeros(prior.step.shape, np.int32), np.zeros(prior.step.shape)
     params = prior.first
     for step, mask in enumerate(step_masks(*prior.step.shape)):
         if step > 0:
             params = backend.context(step, y_hat, prior.common)
         mean = params.mean[mask]
-        symbols = side.exchange(mask, table_index(params.scale[mask], tables), mean, prior.step[mask])
-        y_hat[mask] = symbols * tables.mean_unit + mean
-    return (y_hat * (prior.step / (tables.mean_unit * tables.step_unit))).astype(np.float32)
+        exchanged = side.exchange(mask, table_index(params.scale[mask], tables), mean, prior.step[mask])
+        y_hat[mask] = exchanged.symbols * tables.mean_unit + mean
+        bits[mask] = exchanged.bits
+    return Details((y_hat * (prior.step / (tables.mean_unit * tables.step_unit))).astype(np.float32), bits)

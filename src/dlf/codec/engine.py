@@ -6,14 +6,16 @@ is needed where no such bundle is used.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import cast
 
 from dlf.codec.backend import Backend
 from dlf.codec.bundle import ModelBundle
 from dlf.entropy.tables import Tables
-from dlf.errors import EngineError
+from dlf.errors import EngineError, InvalidArgument
 from dlf.extras import need
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
@@ -24,10 +26,12 @@ class EngineOptions:
     """How the networks of pixels are run; what decides the symbols of a stream does not depend on it.
 
     threads: processor threads within one operation; None uses all.
-    device: "cpu", or a device of torch such as "cuda".
+    device: "cpu", or a device of torch such as "cuda" or "cuda:1".
     precision: of weights and products, one of `PRECISIONS`; None is what the bundle stores.
     compiled: let torch compile the networks, which takes minutes and pays for many pictures.
     progress: called while the networks run, with what runs and how much of it is done, 0..1.
+
+    Raises TypeError, InvalidArgument (a ValueError) for what is none of these.
     """
 
     threads: int | None = None
@@ -37,27 +41,43 @@ class EngineOptions:
     progress: Callable[[str, float], None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.threads is not None and operator.index(self.threads) < 1:
+            msg = f"the number of threads is {self.threads}, but must be at least 1; None uses all"
+            raise InvalidArgument(msg)
+        if not isinstance(self.device, str):
+            msg = f"the device must be a text such as 'cpu' or 'cuda', not {type(self.device).__name__}"
+            raise TypeError(msg)
         if self.precision not in (None, *PRECISIONS):
             msg = f"the precision '{self.precision}' is unknown: choose one of {', '.join(PRECISIONS)}"
-            raise EngineError(msg)
+            raise InvalidArgument(msg)
 
 
-def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) -> Backend:
-    """Return what runs the networks of a bundle.
+def check_options(bundle: ModelBundle, options: EngineOptions) -> None:
+    """Refuse options that a model cannot be run with here; reads nothing of the model.
 
     Raises:
         MissingExtra: the engine is not installed.
         EngineError: the engine cannot do what the options ask for.
     """
     if bundle.manifest.engine == "torch":
-        need("torch", "torch")
-        need("safetensors", "torch")
-        found = need("dlf.torch_engine.torch_backend", "torch").TorchBackend(bundle, tables, options)
-        return cast("Backend", found)
-    if options != EngineOptions(threads=options.threads):
+        _torch_backend().usable_device(options)
+    elif options != EngineOptions(threads=options.threads):
         msg = f"the model '{bundle.manifest.name}' runs on the processor in its own precision only"
         raise EngineError(msg)
+
+
+def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) -> Backend:
+    """Return what runs the networks of a bundle; raises as `check_options`."""
+    check_options(bundle, options)
+    if bundle.manifest.engine == "torch":
+        return cast("Backend", _torch_backend().TorchBackend(bundle, tables, options))
     # imported here because ONNX Runtime takes as long to import as everything else together
     from dlf.codec.onnx_backend import OnnxBackend
 
     return OnnxBackend(bundle, tables, options.threads)
+
+
+def _torch_backend() -> ModuleType:
+    need("torch", "torch")
+    need("safetensors", "torch")
+    return need("dlf.torch_engine.torch_backend", "torch")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import DTypeLike, NDArray
 
 from dlf.codec.bundle import ModelBundle
@@ -14,6 +18,35 @@ from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
 from dlf.geometry import PATCH, WINDOW, WINDOW_CELLS, Plan, WindowPlan, ceil_div, window_plan
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+
+TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
+
+
+@contextmanager
+def _telemetry_off() -> Iterator[None]:
+    """Set the environment variable that ONNX Runtime reads when it is imported, and only then.
+
+    Since 1.29 it otherwise writes a device id and a database below the home folder and sends events.  The
+    environment belongs to the process that we are a guest of, so it is put back.
+    """
+    before = os.environ.get(TELEMETRY_SWITCH)
+    os.environ[TELEMETRY_SWITCH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[TELEMETRY_SWITCH]
+        else:
+            os.environ[TELEMETRY_SWITCH] = before
+
+
+if "onnxruntime" in sys.modules:  # the host imported it, and how it reports is the host's choice
+    import onnxruntime
+else:
+    with _telemetry_off():
+        import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # Windows has a way of its own
 
 # below this every integer has its own float32
 _EXACT = 1 << 24
@@ -27,7 +60,7 @@ Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
 
 
 class OnnxBackend:
-    """Runs the four graphs on the CPU; each is read and built when first needed.
+    """Runs the four graphs on the CPU; each is read and built when first needed, by any thread.
 
     threads: threads within one operation; None leaves the choice to ONNX Runtime.
     watch: may be set, to learn what each graph is given.
@@ -35,8 +68,14 @@ class OnnxBackend:
 
     def __init__(self, bundle: ModelBundle, tables: Tables, threads: int | None = None) -> None:
         self._bundle, self._tables, self._threads = bundle, tables, threads
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self.watch: Watch | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Begin with no graph built."""
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._building = Lock()
+        _backends.add(self)
 
     def analyse(self, rgb: UInt8, quality: int) -> Latents:
         """Pixels to latents; see `Backend`."""
@@ -67,8 +106,8 @@ class OnnxBackend:
         outputs = ("scale", "mean", "step", "common")
         shape = (1, self._bundle.manifest.channels, *inputs.shape[2:])
         scale, mean, step, common = (
-            _integers(found, shape, "prior")[:, places[0], places[1]]
-            for found in self._run(
+            _integers(output, shape, "prior")[:, places[0], places[1]]
+            for output in self._run(
                 "prior", outputs, prior=inputs, tokens=tokens.reshape(*windows, -1).astype(np.int64)
             )
         )
@@ -102,8 +141,8 @@ class OnnxBackend:
             **self._plans(plan),
         )
         _check(rgb, (*plan.padded, 3), np.uint8, "synthesis")
-        found: UInt8 = rgb
-        return found
+        pixels: UInt8 = rgb
+        return pixels
 
     def _plans(self, plan: Plan) -> dict[str, NDArray[Any]]:
         """Inputs that cut the patch grid into attention windows and put it together again."""
@@ -113,32 +152,53 @@ class OnnxBackend:
             "swin": window_plan(*plan.patches, swin),
             "shift": window_plan(*plan.patches, swin, swin // 2),
         }
-        parts = tuple(WindowPlan.__dataclass_fields__)
-        return {f"{name}_{part}": getattr(found, part) for name, found in plans.items() for part in parts}
+        maps = tuple(WindowPlan.__dataclass_fields__)
+        return {f"{name}_{part}": getattr(of, part) for name, of in plans.items() for part in maps}
 
     def _run(self, graph: str, outputs: tuple[str, ...], **inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """Run a graph on those of the inputs that it has; return the named outputs."""
         session = self._session(graph)
-        wanted = [node.name for node in session.get_inputs()]
-        feeds = {name: np.ascontiguousarray(inputs[name]) for name in wanted if name in inputs}
+        names = [node.name for node in session.get_inputs()]
+        feeds = {name: np.ascontiguousarray(inputs[name]) for name in names if name in inputs}
         if self.watch is not None:
             self.watch(graph, feeds)
         try:
-            found: list[NDArray[Any]] = session.run(outputs, feeds)
+            results: list[NDArray[Any]] = session.run(outputs, feeds)
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             msg = f"the model's {graph} network cannot be run on this picture ({error})"
             raise BundleError(msg) from error
-        return found
+        return results
 
     def _session(self, graph: str) -> onnxruntime.InferenceSession:
-        if graph not in self._sessions:
-            data = self._bundle.read(f"{graph}.onnx")
-            try:
-                self._sessions[graph] = open_session(data, self._threads)
-            except Exception as error:  # as in _run
-                msg = f"the model's {graph} network cannot be loaded ({error})"
-                raise BundleError(msg) from error
-        return self._sessions[graph]
+        with self._building:
+            if graph not in self._sessions:
+                data = self._bundle.read(f"{graph}.onnx")
+                try:
+                    self._sessions[graph] = open_session(data, self._threads)
+                except Exception as error:  # as in _run
+                    msg = f"the model's {graph} network cannot be loaded ({error})"
+                    raise BundleError(msg) from error
+            return self._sessions[graph]
+
+
+_backends: weakref.WeakSet[OnnxBackend] = weakref.WeakSet()
+
+
+def _start_again() -> None:
+    """In the child of a fork: leave sessions alone, for their threads exist in the parent only.
+
+    Even to free one would wait for these threads for ever, at the latest when the process ends; the extra
+    reference keeps Python from it.
+    """
+    from ctypes import py_object, pythonapi
+
+    for backend in list(_backends):
+        pythonapi.Py_IncRef(py_object(backend._sessions))
+        backend._start()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_start_again)
 
 
 def open_session(data: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -156,14 +216,14 @@ def _by_border(count: int) -> NDArray[np.int64]:
     """Place of each of `count` cells in a row of at most 2 * _PRIOR_REACH + 1 whose middle is repeated."""
     index = np.arange(count)
     last = 2 * _PRIOR_REACH
-    found: NDArray[np.int64] = np.minimum(index, np.maximum(_PRIOR_REACH, index - max(0, count - 1 - last)))
-    return found
+    place: NDArray[np.int64] = np.minimum(index, np.maximum(_PRIOR_REACH, index - max(0, count - 1 - last)))
+    return place
 
 
 def _check(array: NDArray[Any], shape: tuple[int, ...], dtype: DTypeLike, graph: str) -> None:
-    wanted = np.dtype(dtype)
-    if array.shape != shape or array.dtype != wanted:
-        msg = f"the model's {graph} network gave {array.dtype} {array.shape} instead of {wanted} {shape}"
+    expected = np.dtype(dtype)
+    if array.shape != shape or array.dtype != expected:
+        msg = f"the model's {graph} network gave {array.dtype} {array.shape} instead of {expected} {shape}"
         raise BundleError(msg)
 
 
@@ -173,5 +233,5 @@ def _integers(array: NDArray[Any], shape: tuple[int, ...], graph: str) -> Int32:
     if not (np.abs(array) < _EXACT).all() or not np.array_equal(np.floor(array), array):
         msg = f"the model's {graph} network gave a number that is not an integer"
         raise BundleError(msg)
-    found: Int32 = array[0].astype(np.int32)
-    return found
+    whole: Int32 = array[0].astype(np.int32)
+    return whole

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.codec.detail import Side
-from dlf.entropy.coder import SymbolCoder, exchange_digit
+from dlf.entropy.coder import Exchanged, SymbolCoder, exchange_byte
 from dlf.errors import ChecksumError
 from dlf.records import Int32
 
@@ -29,11 +29,13 @@ class Summed:
         self._side = side
         self.crc = zlib.crc32(before.astype("<i4").tobytes())
 
-    def exchange(self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32) -> Int32:
+    def exchange(
+        self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
+    ) -> Exchanged:
         """Pass the symbols of one step; see `Side`."""
-        found = self._side.exchange(mask, index, mean, step)
-        self.crc = zlib.crc32(found.astype("<i4").tobytes(), self.crc)
-        return found
+        exchanged = self._side.exchange(mask, index, mean, step)
+        self.crc = zlib.crc32(exchanged.symbols.astype("<i4").tobytes(), self.crc)
+        return exchanged
 
 
 def exchange_sum(coder: SymbolCoder, crc: int) -> None:
@@ -42,7 +44,7 @@ def exchange_sum(coder: SymbolCoder, crc: int) -> None:
     Raises:
         ChecksumError: the receiver's symbols are not those that were sent.
     """
-    found = [exchange_digit(coder, byte, 8) for byte in crc.to_bytes(_BYTES, "little")]
-    if bytes(found) != crc.to_bytes(_BYTES, "little"):
+    own = crc.to_bytes(_BYTES, "little")
+    if bytes(exchange_byte(coder, byte) for byte in own) != own:
         msg = "the symbols decoded here are not those that were encoded: this machine rounds differently"
         raise ChecksumError(msg)

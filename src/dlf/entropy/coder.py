@@ -12,6 +12,7 @@ bytes, lies in that interval (the lowest if there are several).
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import constriction
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.errors import FormatError
-from dlf.records import Int32
+from dlf.records import Float64, Int32
 
 FREQUENCY_BITS = 16
 
@@ -30,6 +31,19 @@ _MODEL_SCALE = 1 << (24 - FREQUENCY_BITS)
 _WORD = 32
 _STATE = 64
 _BIT = np.full(2, 1 << (FREQUENCY_BITS - 1), np.uint32)
+_BYTE = np.full(256, 1 << (FREQUENCY_BITS - 8), np.uint32)
+
+
+@dataclass(frozen=True, eq=False)
+class Exchanged:
+    """Symbols that were written or read, and what they cost.
+
+    symbols: int32, of any shape.
+    bits: float64 of the same shape, information content of each in bits; 0 where not sent.
+    """
+
+    symbols: Int32
+    bits: Float64
 
 
 class SymbolCoder(Protocol):
@@ -55,10 +69,15 @@ def exchange_bit(coder: SymbolCoder, bit: int) -> int:
     return int(coder.exchange(np.array([bit], np.int32), _BIT)[0])
 
 
-def exchange_digit(coder: SymbolCoder, digit: int, bits: int) -> int:
-    """Write or read a number of 0..2**bits - 1, all of them equally likely; bits: 1..16."""
-    frequency = np.full(1 << bits, 1 << (FREQUENCY_BITS - bits), np.uint32)
-    return int(coder.exchange(np.array([digit], np.int32), frequency)[0])
+def exchange_byte(coder: SymbolCoder, byte: int) -> int:
+    """Write or read a number of 0..255, all of them equally likely."""
+    return int(coder.exchange(np.array([byte], np.int32), _BYTE)[0])
+
+
+def information(symbols: Int32, frequency: UInt32) -> Float64:
+    """Return what symbols of one table cost, in bits: float64 (n,), -log2(frequency / 2**16)."""
+    bits: Float64 = FREQUENCY_BITS - np.log2(frequency[symbols])
+    return bits
 
 
 class SymbolWriter:
@@ -77,7 +96,7 @@ class SymbolWriter:
         """Write `symbols` and return them."""
         if len(symbols):
             self._encoder.encode(symbols, _model(frequency))
-            self._bits += FREQUENCY_BITS * len(symbols) - float(np.log2(frequency[symbols]).sum())
+            self._bits += float(information(symbols, frequency).sum())
         return symbols
 
     def finish(self) -> bytes:
@@ -127,11 +146,11 @@ class SymbolReader:
         if not len(symbols):
             return symbols
         try:
-            found: Int32 = self._decoder.decode(_model(frequency), len(symbols))
+            received: Int32 = self._decoder.decode(_model(frequency), len(symbols))
         except AssertionError as error:  # constriction's way to say "invalid data"
             msg = "the coded data are damaged"
             raise FormatError(msg) from error
-        return self._echo.exchange(found, frequency)
+        return self._echo.exchange(received, frequency)
 
     def finish(self) -> None:
         """Check after the last symbol that the data were exactly these symbols and nothing else."""

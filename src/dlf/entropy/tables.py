@@ -20,15 +20,11 @@ from dlf.records import Int32, UInt8
 QUALITIES = 101  # 0..100
 TOTAL = 1 << FREQUENCY_BITS
 
+# symbols of the first table are always 0 and not sent
+UNSENT = 1
+
 # what tables.npz may leave out, and the value that then holds
-OPTIONS = {
-    "mean_unit": 16,
-    "step_unit": 64,
-    "padding": CELL,
-    "escape_digit_bits": 0,
-    "symbol_sum": 0,
-    "token_prior": 0,
-}
+OPTIONS = {"mean_unit": 16, "step_unit": 64, "padding": CELL, "symbol_sum": 0, "token_prior": 0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +32,13 @@ class Tables:
     """Everything the entropy coder of one model needs besides its networks.
 
     gaussian_frequency: uint32 (scales, 2 * limit + 2), frequencies of the symbols -limit..limit and of
-        the escape; every row sums to 2**16 and has no zero.
+        the escape; every row sums to 2**16 and has no zero.  Symbols of the first row are 0 and not sent.
     scale_bounds: int32 (scales - 1,), ascending; the table of a scale is the number of bounds <= scale.
     token_frequency: uint32 (tokens, codes), frequencies of the codes at each place of a window.
     token_count: uint8 (101,), tokens that a full window sends at each quality, not decreasing.
     prior: int16 (101, inputs), input of the prior network at each quality.
-    skip_below: symbols of the first `skip_below` tables are always 0 and not sent.
     mean_unit, step_unit: fractions of 1 in which means and quantisation steps are counted.
     padding: pixels; pictures are padded right and bottom to multiples of it, itself one of 32.
-    escape_digit_bits: how large symbols are written: 0 is the Elias gamma code, 3..8 the size of digits.
     symbol_sum: 1 where a checksum of the symbols follows them (see `dlf.codec.symbol_sum`).
     token_prior: 1 where the prior network also reads the tokens.
     """
@@ -54,11 +48,9 @@ class Tables:
     token_frequency: UInt32
     token_count: UInt8
     prior: NDArray[np.int16]
-    skip_below: int
     mean_unit: int = OPTIONS["mean_unit"]
     step_unit: int = OPTIONS["step_unit"]
     padding: int = OPTIONS["padding"]
-    escape_digit_bits: int = OPTIONS["escape_digit_bits"]
     symbol_sum: int = OPTIONS["symbol_sum"]
     token_prior: int = OPTIONS["token_prior"]
 
@@ -83,13 +75,10 @@ class Tables:
             "token_count does not ascend from 1 to the number of tokens",
         )
         _check(_shape(self.prior, np.int16, "prior", 2)[0] == QUALITIES, "prior has a wrong length")
-        _check(0 <= self.skip_below <= scales, "skip_below is out of range")
         # symbols of 2**15 in units of 2**-14 still fit an int32
         _check(1 <= self.mean_unit <= 2**14, "mean_unit is out of range")
         _check(1 <= self.step_unit <= 2**20, "step_unit is out of range")
         _check(self.padding in range(CELL, 4097, CELL), "padding is not a multiple of 32 up to 4096")
-        # fewer than three bits cannot count the digits of the largest symbol
-        _check(self.escape_digit_bits in (0, *range(3, 9)), "escape_digit_bits is neither 0 nor 3 to 8")
         _check(self.symbol_sum in (0, 1), "symbol_sum is neither 0 nor 1")
         _check(self.token_prior in (0, 1), "token_prior is neither 0 nor 1")
 
@@ -109,13 +98,13 @@ class Tables:
         return int(self.token_frequency.shape[1])
 
     @classmethod
-    def load(cls, data: bytes, skip_below: int) -> Tables:
+    def load(cls, data: bytes) -> Tables:
         """Read the arrays from the bytes of an ``.npz`` file; raises BundleError."""
         names = ("gaussian_frequency", "scale_bounds", "token_frequency", "token_count", "prior")
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                wanted = set(names) <= set(file.files) <= {*names, *OPTIONS}
-                _check(wanted, f"the arrays must be {', '.join(names)}")
+                complete = set(names) <= set(file.files) <= {*names, *OPTIONS}
+                _check(complete, f"the arrays must be {', '.join(names)}")
                 arrays = {name: file[name] for name in names}
                 chosen = {name: file[name] for name in OPTIONS if name in file.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -126,7 +115,7 @@ class Tables:
         for name, value in chosen.items():
             _shape(value, np.int64, name, 0)
         options: dict[str, Any] = {name: int(value) for name, value in chosen.items()}
-        return cls(skip_below=skip_below, **arrays, **options)
+        return cls(**arrays, **options)
 
 
 def gaussian_frequencies(scales: NDArray[np.float64], limit: int) -> UInt32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from math import prod
 
@@ -53,7 +54,7 @@ class TorchBackend:
             raise BundleError(msg)
         with torch.device("meta"):
             self.model = Dlf(config).eval().requires_grad_(False)
-        self._bundle, self._options, self._device = bundle, options, _device(options)
+        self._bundle, self._options, self._device = bundle, options, usable_device(options)
         self._loaded: set[str] = set()
         self._precision = "float32"
         self._context: SnappedContext | None = None
@@ -151,6 +152,10 @@ class TorchBackend:
         return torch.tensor([float(quality)], device=self._device)
 
 
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    # a child has none of its parent's threads, and OpenMP would wait for them for ever
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 _LABELS = {ANALYSIS: "analysis", SYNTHESIS: "synthesis"}
 _PARTS: dict[str, Callable[[Dlf], list[nn.Module]]] = {
     ANALYSIS: lambda model: [model.encoder],
@@ -161,7 +166,8 @@ _PARTS: dict[str, Callable[[Dlf], list[nn.Module]]] = {
 _PRECISION = {"F32": "float32", "BF16": "bfloat16", "F16": "float32"}
 
 
-def _device(options: EngineOptions) -> str:
+def usable_device(options: EngineOptions) -> str:
+    """Return the device that options name; raises EngineError if it or the precision cannot be had here."""
     try:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:

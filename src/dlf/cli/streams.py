@@ -1,0 +1,130 @@
+"""Bytes in and out of files, pipes and the standard streams."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from dlf.cli.names import STDIO, Job, JobError
+from dlf.errors import LimitExceeded
+from dlf.files import descriptor_of, write_bytes
+
+MAX_INPUT_BYTES = 2**30
+"""Limit of what is read into memory from a pipe or a .dlf file."""
+
+
+def hold_standard_streams() -> None:
+    """Keep the numbers 0 to 2 from files that are opened later.
+
+    Where a shell closed a standard stream (``2>&-``) the next file would get its number, and a library that
+    warns on standard error would write into that file.
+    """
+    for number in (0, 1, 2):
+        if not _is_open(number):
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def check_stdout(jobs: Sequence[Job], *, json: bool) -> None:
+    """Raise click.UsageError if a result cannot go to standard output, where it should."""
+    if all(job.target != STDIO for job in jobs):
+        return
+    if json:
+        msg = "--json and the result cannot both go to standard output"
+        raise click.UsageError(msg)
+    if sys.stdout is None:
+        msg = "the result cannot go to standard output, which is closed: use -o"
+        raise click.UsageError(msg)
+    if sys.stdout.isatty():
+        msg = "the result is not text and will not be written to a terminal: use -o"
+        raise click.UsageError(msg)
+
+
+def read(source: str) -> bytes:
+    """Return the bytes of a file or of standard input, up to a limit; raises OSError, LimitExceeded."""
+    if source == STDIO:
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "standard input is closed")
+        data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+    else:
+        with Path(source).open("rb") as file:
+            data = file.read(MAX_INPUT_BYTES + 1)
+    if len(data) > MAX_INPUT_BYTES:
+        msg = f"the input has more than {MAX_INPUT_BYTES:,} bytes"
+        raise LimitExceeded(msg)
+    return data
+
+
+def image_source(source: str) -> str | bytes:
+    """Return a path that an image can be read from, or the bytes of what can be read only once."""
+    if source != STDIO and stat.S_ISREG(os.stat(source).st_mode) and descriptor_of(source) is None:
+        return source
+    return read(source)
+
+
+def exists(job: Job) -> bool:
+    """Whether a result would take the place of a file, or of a link to nowhere.
+
+    Raises:
+        JobError: nothing can be written under this name, which is worth knowing before the work.
+    """
+    target = str(job.target)
+    if target == STDIO or descriptor_of(target) is not None:
+        return False
+    try:
+        mode = os.lstat(target).st_mode
+        return stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and not _is_special(target))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not job.make_folder and not os.path.isdir(os.path.dirname(target) or "."):
+            raise _unwritable(target, error) from error
+        return False
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def _is_special(target: str) -> bool:
+    """Whether a link leads to something that is not a regular file."""
+    try:
+        return not stat.S_ISREG(os.stat(target).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def write(job: Job, data: bytes) -> None:
+    """Write a result to its target, whole or not at all.
+
+    Raises:
+        BrokenPipeError: whoever read standard output went away.
+        JobError: it cannot be written.
+    """
+    target = str(job.target)
+    try:
+        if target == STDIO:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return
+        if job.make_folder:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, data)
+    except OSError as error:
+        if target == STDIO and isinstance(error, BrokenPipeError):
+            raise
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(target: str, error: OSError) -> JobError:
+    where = "to standard output" if target == STDIO else target
+    return JobError(f"cannot write {where}: {error.strerror or error}")
