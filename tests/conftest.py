@@ -152,8 +152,8 @@ def tiny_v2_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _export(preset: str, number: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
+    from dlf.bundles.bundle_writer import BundleSpec
     from dlf.bundles.onnx_bundle import TokenUse, write_onnx_bundle
-    from dlf.bundles.writer import BundleSpec
     from dlf.nn.build import PRESETS
     from dlf.nn.model import Dlf
 

@@ -30,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlf.codec.bundle import ANALYSIS, ModelBundle, find
 from dlf.codec.codec import Received, StreamCodec
 from dlf.codec.engine import EngineOptions
-from dlf.nn.config import ModelConfig, from_dict
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig, from_dict
 from dlf.records import UInt8
 from dlf.torch_engine.torch_backend import TorchBackend
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlf.bitstream import container
+from dlf.bundles.bundle_writer import BundleSpec
 from dlf.bundles.keymap import entries, fit
 from dlf.bundles.torch_bundle import write_torch_bundle
-from dlf.bundles.writer import BundleSpec
 from dlf.codec import tiling
 from dlf.codec.bundle import MANIFEST, ModelBundle
 from dlf.codec.codec import StreamCodec

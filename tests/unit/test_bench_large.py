@@ -13,8 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+from dlf.bundles.bundle_writer import BundleSpec
 from dlf.bundles.torch_bundle import write_torch_bundle
-from dlf.bundles.writer import BundleSpec
 from dlf.nn.build import TINY_L
 from dlf.nn.model import Dlf
 

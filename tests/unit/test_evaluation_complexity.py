@@ -153,8 +153,8 @@ def test_networks_the_rest_and_all() -> None:
 
 @pytest.mark.torch
 def test_parameters_in_both_forms(tiny_bundle: Path, tmp_path: Path) -> None:
+    from dlf.bundles.bundle_writer import BundleSpec
     from dlf.bundles.torch_bundle import write_torch_bundle
-    from dlf.bundles.writer import BundleSpec
     from dlf.nn.build import TINY_L
     from dlf.nn.model import Dlf
     from dlf.torch_engine.loading import tensors_of
@@ -178,8 +178,8 @@ def test_parameters_in_both_forms(tiny_bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.torch
 def test_a_model_that_torch_runs(tmp_path: Path, picture: Picture) -> None:
     torch = pytest.importorskip("torch")
+    from dlf.bundles.bundle_writer import BundleSpec
     from dlf.bundles.torch_bundle import write_torch_bundle
-    from dlf.bundles.writer import BundleSpec
     from dlf.nn.build import TINY_L
     from dlf.nn.model import Dlf
 

@@ -18,10 +18,10 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from dlf.bundles import graphs, onnx_bundle
+from dlf.bundles.bundle_writer import BundleSpec
 from dlf.bundles.onnx_bundle import TokenUse, smooth_frequencies
 from dlf.bundles.onnx_graph import SMALL, store_half
 from dlf.bundles.parity import compare
-from dlf.bundles.writer import BundleSpec
 from dlf.codec.bundle import FILES, GRAPHS, TABLES, ModelBundle, numerics_id
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.entropy.tables import Tables

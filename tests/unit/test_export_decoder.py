@@ -19,10 +19,10 @@ torch = pytest.importorskip("torch")
 
 import dlf
 from dlf.bitstream import container
+from dlf.bundles.bundle_writer import BundleSpec
 from dlf.bundles.exporter import DecoderJob, ExportJob, export, export_decoder
 from dlf.bundles.parity import compare
 from dlf.bundles.recover import recover
-from dlf.bundles.writer import BundleSpec
 from dlf.codec.bundle import FILES, ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend

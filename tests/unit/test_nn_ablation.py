@@ -13,15 +13,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import dlf
+from dlf.bundles.bundle_writer import BundleSpec
 from dlf.bundles.onnx_bundle import TokenUse, write_onnx_bundle
 from dlf.bundles.parity import compare
-from dlf.bundles.writer import BundleSpec
 from dlf.codec.bundle import ModelBundle
 from dlf.losses.objective import Weights
 from dlf.nn.ablation import VectorDetails
 from dlf.nn.build import PRESETS, TINY
-from dlf.nn.config import ModelConfig, QuantConfig
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig, QuantConfig
 from dlf.nn.schedule import sent_mask, token_schedule
 from dlf.records import UInt8
 from dlf.train.align_stage import AlignStage

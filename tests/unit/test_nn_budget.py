@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlf.nn.build import BASE, COMPACT, DLF_L, PRESETS, create_model
-from dlf.nn.config import ModelConfig
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig
 
 pytestmark = pytest.mark.torch
 

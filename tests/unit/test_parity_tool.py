@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+from dlf.bundles.bundle_writer import BundleSpec
 from dlf.bundles.keymap import entries
 from dlf.bundles.torch_bundle import published_tables, write_torch_bundle
-from dlf.bundles.writer import BundleSpec
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.engine import EngineOptions
 from dlf.entropy.coder import SymbolReader, SymbolWriter

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import dlf
+from dlf.bundles.bundle_writer import BundleSpec
 from dlf.bundles.torch_bundle import write_torch_bundle
-from dlf.bundles.writer import BundleSpec
 from dlf.cli.main import main
 from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
 from dlf.codec.codec import StreamCodec

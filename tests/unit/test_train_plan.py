@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from dlf.cli.main import main
 from dlf.losses.adversarial import Adversarial
 from dlf.nn.build import PRESETS
-from dlf.nn.config import to_dict
+from dlf.nn.model_config import to_dict
 from dlf.train import compiling, plan_run, weights
 from dlf.train.codec_stage import new_model
 from dlf.train.plan import Planned, as_json, from_stage, load_plan

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlf.nn.levels import from_levels
 from dlf.nn.model import Dlf
-from dlf.nn.pixels import from_levels
 from dlf.nn.schedule import sent_mask
 from dlf.records import UInt8
 

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dlf.bundles.bundle_writer import BundleSpec, staged
 from dlf.bundles.eight_bits import CONTEXT, ENCODER_SIDE, Packed, round_to_eight
 from dlf.bundles.onnx_bundle import TokenUse, write_decoder_bundle, write_onnx_bundle
 from dlf.bundles.onnx_graph import SMALL
 from dlf.bundles.parity import Parity, compare, worst
-from dlf.bundles.writer import BundleSpec, staged
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
+from dlf.nn.levels import from_levels
 from dlf.nn.model import Dlf
-from dlf.nn.pixels import from_levels
 from dlf.nn.schedule import QUALITIES
 from dlf.records import UInt8
 

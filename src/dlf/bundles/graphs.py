@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dlf.nn.exact import with_whole_weights
+from dlf.nn.levels import from_levels, to_levels
 from dlf.nn.model import Dlf
-from dlf.nn.pixels import from_levels, to_levels
 from dlf.nn.token_prior import whole_codes
 from dlf.nn.windows import Grid, Windows
 

@@ -17,9 +17,9 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from dlf.bundles import graphs
+from dlf.bundles.bundle_writer import BundleSpec, seal, seal_like, tables_file
 from dlf.bundles.eight_bits import Packed
 from dlf.bundles.onnx_graph import Signature, store_eight, store_half, to_onnx
-from dlf.bundles.writer import BundleSpec, seal, seal_like, tables_file
 from dlf.codec.bundle import FILES, GRAPHS, TABLES, ModelBundle
 from dlf.entropy.tables import QUALITIES, TOTAL, gaussian_frequencies
 from dlf.files import write_bytes

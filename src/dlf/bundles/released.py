@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dlf.bundles.keymap import IGNORED, MASKS, Entry, entries, fit
 from dlf.errors import CheckpointError
-from dlf.nn.config import ModelConfig
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dlf.bundles.writer import BundleSpec, seal, tables_file
+from dlf.bundles.bundle_writer import BundleSpec, seal, tables_file
 from dlf.codec.bundle import CONTEXT, TABLES, WEIGHTS
 from dlf.entropy.tables import QUALITIES, TOTAL, gaussian_frequencies
 from dlf.files import write_bytes
 from dlf.geometry import WINDOW_PIXELS
 from dlf.nn.build import PRESETS
-from dlf.nn.config import ModelConfig
 from dlf.nn.context import SCALE_LOW
 from dlf.nn.detail_branch import FLOAT_SKIP_BELOW
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig
 from dlf.torch_engine.loading import PARTS, tensors_of
 from dlf.torch_engine.snapped_context import MEAN_UNIT, SCALE_UNIT, STEP_UNIT
 

@@ -81,8 +81,8 @@ def command(args: Arguments) -> int:
 
 
 def _export(args: Arguments) -> int:
+    from dlf.bundles.bundle_writer import BundleSpec
     from dlf.bundles.exporter import ExportJob, export
-    from dlf.bundles.writer import BundleSpec
     from dlf.train.trained_model import load_model, sample_images
 
     if args.decoder_for is not None:

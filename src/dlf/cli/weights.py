@@ -90,8 +90,8 @@ def import_command(args: ImportArguments) -> int:
 
 
 def _import_model(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
+    from dlf.bundles.bundle_writer import BundleSpec
     from dlf.bundles.torch_bundle import size_of, write_model
-    from dlf.bundles.writer import BundleSpec
     from dlf.codec.bundle import MANIFEST, user_folder
 
     published = PUBLISHED.fullmatch(args.name or args.checkpoint.stem.lower())

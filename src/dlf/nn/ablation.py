@@ -13,10 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dlf.nn.config import ModelConfig, QuantConfig
 from dlf.nn.context import SCALE_LOG_STEP, SCALE_LOW, STEP_UNIT, Context, Params, PriorParams
 from dlf.nn.detail_branch import DetailBranch, Quantised, Transforms, gaussian_bits
 from dlf.nn.hybrid import HybridDecoder, HybridEncoder
+from dlf.nn.model_config import ModelConfig, QuantConfig
 from dlf.nn.vq import VectorQuantizer, quantise_grid
 from dlf.nn.windows import Grid
 

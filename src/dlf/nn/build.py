@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dlf.nn.config import (
+from dlf.nn.model import Dlf
+from dlf.nn.model_config import (
     DetailConfig,
     FusionConfig,
     InteractConfig,
@@ -18,7 +19,6 @@ from dlf.nn.config import (
     TokenConfig,
     VqganConfig,
 )
-from dlf.nn.model import Dlf
 
 DLF_L = ModelConfig(
     name="dlf-l",

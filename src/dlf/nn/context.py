@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dlf.nn.config import QuantConfig, TokenConfig
 from dlf.nn.depth import depth_stack
 from dlf.nn.exact import ACTIVATION_LIMIT, ACTIVATION_UNIT, Arithmetic, clamp_ste, round_half_up, settle
+from dlf.nn.model_config import QuantConfig, TokenConfig
 from dlf.nn.token_prior import TokenPrior
 
 # integer model: log-spaced table of standard deviations, indexed by the network's own integer output

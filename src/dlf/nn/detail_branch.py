@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from dlf.entropy.quadtree import GROUPS, POSITION, STEPS
-from dlf.nn.config import QuantConfig, TokenConfig
 from dlf.nn.context import STEP_UNIT, Context, ContextModel, interpolate_anchors
 from dlf.nn.depth import depth_stack
 from dlf.nn.exact import ACTIVATION_UNIT, Arithmetic
+from dlf.nn.model_config import QuantConfig, TokenConfig
 from dlf.nn.vq import VectorQuantizer
 
 FLOAT_SKIP_BELOW = 0.12  # deviation below which the float model does not send a symbol

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dlf.nn.config import ModelConfig
 from dlf.nn.hybrid import swin_stack
+from dlf.nn.model_config import ModelConfig
 from dlf.nn.windows import Grid
 
 

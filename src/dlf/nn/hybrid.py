@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.geometry import WINDOW_PATCHES
-from dlf.nn.config import DetailConfig, InteractConfig, ModelConfig, TokenConfig, VqganConfig
 from dlf.nn.interact import Branches, interact_blocks
 from dlf.nn.layers import ConvNextBlock, DetailMix, SwinStack, TransformerBlock
+from dlf.nn.model_config import DetailConfig, InteractConfig, ModelConfig, TokenConfig, VqganConfig
 from dlf.nn.vqgan import Encoder, ResBlock
 from dlf.nn.windows import Grid, cut, key_bias, paste
 

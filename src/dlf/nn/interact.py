@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dlf.geometry import WINDOW_PATCHES
-from dlf.nn.config import InteractConfig
 from dlf.nn.layers import TransformerBlock
+from dlf.nn.model_config import InteractConfig
 from dlf.nn.windows import Windows, cut, paste
 
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from dlf.geometry import WINDOW_CELLS, ceil_div
 from dlf.nn.ablation import NoDetails, TokenDecoder, TokenEncoder, VectorDetails
-from dlf.nn.config import ModelConfig
 from dlf.nn.detail_branch import DetailBranch, DetailQuantizer, Quantised
 from dlf.nn.fusion import Fusion
 from dlf.nn.hybrid import HybridDecoder, HybridEncoder
+from dlf.nn.model_config import ModelConfig
 from dlf.nn.token_prior import TokenPrior, follow, whole_codes
 from dlf.nn.vq import VectorQuantizer, VqResult
 from dlf.nn.vqgan import Vqgan, lay_out_patches

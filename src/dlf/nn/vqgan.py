@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlf.nn.config import VqganConfig
+from dlf.nn.model_config import VqganConfig
 from dlf.nn.vq import VectorQuantizer
 
 

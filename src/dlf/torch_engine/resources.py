@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from dlf.errors import EngineError
-from dlf.nn.config import ModelConfig
 from dlf.nn.layers import SwinBlock, TransformerBlock
+from dlf.nn.model_config import ModelConfig
 from dlf.nn.vqgan import ResBlock
 
 _REST = 256 * 2**20  # bytes that the rest of the process needs

@@ -15,10 +15,10 @@ from dlf.codec.engine import EngineOptions
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError, EngineError
 from dlf.geometry import CELL, PATCH
-from dlf.nn.config import ModelConfig, from_dict
 from dlf.nn.context import ContextModel
+from dlf.nn.levels import from_levels, to_levels
 from dlf.nn.model import Analysis, Dlf, Synthesis
-from dlf.nn.pixels import from_levels, to_levels
+from dlf.nn.model_config import ModelConfig, from_dict
 from dlf.nn.windows import Grid, make_grid
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 from dlf.torch_engine.linear import linear_factory

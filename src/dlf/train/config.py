@@ -15,7 +15,7 @@ from dlf.extras import need
 from dlf.geometry import CELL
 from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
-from dlf.nn.config import from_dict
+from dlf.nn.model_config import from_dict
 from dlf.train.rate import Rate
 
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")

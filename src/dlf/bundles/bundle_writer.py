@@ -14,7 +14,7 @@ import numpy as np
 
 from dlf.codec.bundle import ENGINES, FORMAT, MANIFEST, Manifest, numerics_id, sha256_of
 from dlf.files import write_bytes
-from dlf.nn.config import ModelConfig, to_dict
+from dlf.nn.model_config import ModelConfig, to_dict
 
 
 @dataclass(frozen=True)
