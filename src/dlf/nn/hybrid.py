@@ -216,7 +216,7 @@ class HybridEncoder(nn.Module):
         self.down_proj = nn.Linear(self.hidden, self.hidden)
 
     def forward(self, pixels: Tensor, grid: Grid) -> Encoded:
-        """pixels: (B, 3, H, W) in [0, 1]."""
+        """Pixels (B, 3, H, W) in [0, 1] to both branches, unquantised."""
         x = self.patch_embed(pixels).permute(0, 2, 3, 1)
         detail = self.detail_map(x, grid)
         patches = cut(self.token_proj(x), grid.token)

@@ -121,12 +121,12 @@ class Dlf(nn.Module):
         return make_grid(height // 16, width // 16, self.config.detail.swin_window, device)
 
     def analyse(self, pixels: Tensor, quality: Tensor, grid: Grid) -> Analysis:
-        """pixels: (B, 3, H, W) in [0, 1].  quality: (B,) in [0, 100]."""
+        """Pixels (B, 3, H, W) in [0, 1] at qualities (B,) in [0, 100] to what is quantised."""
         encoded = self.encoder(pixels, grid)
         return Analysis(encoded.z, self.details.analyse(encoded.feature, quality))
 
     def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
-        """pixels: (B, 3, H, W) in [0, 1].  quality: (B,) in [0, 100].
+        """Pixels (B, 3, H, W) in [0, 1] at qualities (B,) in [0, 100] to what would be sent.
 
         sent: bool (B * windows, tokens), which tokens are sent and may thus tell something of the details.
         """
