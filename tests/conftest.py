@@ -215,11 +215,10 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One thread, handlers put back, and code books that are seeded and revived within a few steps."""
     torch = pytest.importorskip("torch")
     from dlf.train import codec_stage, tokenizer_stage
+    from dlf.train.codebooks import CodebookCare
 
-    monkeypatch.setattr(tokenizer_stage, "SEED_STEP", 2)
-    monkeypatch.setattr(tokenizer_stage, "CODE_PATIENCE", 1)
-    monkeypatch.setattr(codec_stage, "CODE_PATIENCE", 1)
-    monkeypatch.setattr(codec_stage, "SEED_VECTORS", 30)
+    monkeypatch.setattr(tokenizer_stage, "CARE", CodebookCare(wait=2, vectors=45, patience=1))
+    monkeypatch.setattr(codec_stage, "CARE", CodebookCare(wait=1, vectors=30, patience=1))
     threads = torch.get_num_threads()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     torch.set_num_threads(1)

@@ -15,18 +15,21 @@ from torch import Tensor, nn
 
 from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
+from dlf.train.align_stage import AlignStage
 from dlf.train.codec_stage import CodecStage, new_model
-from dlf.train.config import Rate, TrainConfig
+from dlf.train.config import Optimiser, TrainConfig
 from dlf.train.data import Batch, CropSampler
 from dlf.train.decoder_stage import DecoderStage
-from dlf.train.loop import Run
+from dlf.train.engine import Run
+from dlf.train.rate import Rate
 from dlf.train.stage import Stage
 from dlf.train.tokenizer_stage import TokenizerStage
 
 STEPS = 6
 CONFIG = TrainConfig(
-    preset="tiny", stage="tokenizer", steps=STEPS, shapes=((64, 64), (32, 96)), pixels=8192, lr=2e-3,
-    lr_end=1e-4, weights=Weights(l1=1.0, low=1.0, vq=1.0, latent=1.0, code=0.25), warmup=2, hold=0.3,
+    preset="tiny", stage="tokenizer", steps=STEPS, shapes=((64, 64), (32, 96)), pixels=8192,
+    optimiser=Optimiser(lr=2e-3, lr_end=1e-4, warmup=2, hold=0.3),
+    weights=Weights(l1=1.0, low=1.0, vq=1.0, latent=1.0, code=0.25),
     rate=Rate(at_low=4.0, at_high=1.0), ema=0.9, precision="float32", validate_every=4, log_every=2,
 )  # fmt: skip
 
@@ -79,7 +82,8 @@ def make_stage(kind: str) -> tuple[TrainConfig, Stage]:
         adversarial = Adversarial(weight=0.2, adaptive=False, kinds=("pixels",), width=8)
         config = replace(config, adversarial=adversarial, token_ends=(1, 2))
         return config, DecoderStage(config, new_model("tiny"), None, pictures(), pictures()[:1])
-    return config, CodecStage(config, new_model("tiny"), None, pictures(), pictures()[:1])
+    stage = AlignStage if kind == "align" else CodecStage
+    return config, stage(config, new_model("tiny"), None, pictures(), pictures()[:1])
 
 
 class Sampler(CropSampler):
@@ -146,5 +150,5 @@ def judged_stage(kind: str, folder: Path) -> tuple[Any, Stage]:
     save_file(lite_weights(), features)
     if kind == "tokenizer":
         return config, TokenizerStage(config, Distance(), pictures()[:1], features)
-    stage = DecoderStage if kind == "decoder" else CodecStage
+    stage = {"align": AlignStage, "joint": CodecStage, "decoder": DecoderStage}[kind]
     return config, stage(config, new_model("tiny"), Distance(), pictures(), pictures()[:1], features)

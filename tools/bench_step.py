@@ -2,9 +2,9 @@
 
 python tools/bench_step.py configs/compact_joint.yaml --source src --against ../before/src --steps 8
 
-Pictures are made up, weights are random.  Each version has a process of its own with one thread, and they
-take one step after the other.  Printed are medians: seconds, and seconds of the processor, which others
-disturb less.
+Images are made up, weights are random.  A configuration is looked for beside each source first, as its keys
+may have changed.  Each version has a process of its own with one thread, and they take one step after the
+other.  Printed are medians: seconds, and seconds of the processor, which others disturb less.
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ def serve(arguments: argparse.Namespace) -> None:
     from dlf.losses.adversarial import Adversarial
     from dlf.train.config import load_config
     from dlf.train.data import CropSampler
-    from dlf.train.loop import Run
     from dlf.train.run import Sources, build_stage
+
+    try:
+        from dlf.train.engine import Run
+    except ImportError:  # its name before
+        from dlf.train.loop import Run
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -58,18 +62,15 @@ def serve(arguments: argparse.Namespace) -> None:
         sys.stdout.flush()
         for _ in sys.stdin:
             wall, processor = time.perf_counter(), time.process_time()
-            if hasattr(run, "advance"):
-                run.advance()
-            else:  # versions before it was one function
-                run._update()
-                run.step += 1
+            run.advance()
             print(json.dumps([time.perf_counter() - wall, time.process_time() - processor]), flush=True)
 
 
 def start(source: Path) -> subprocess.Popen[str]:
     """Run this file once more as a server over a version of the source."""
     environment = os.environ | {"PYTHONPATH": str(source.resolve()), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, __file__, *sys.argv[1:], "--serve"]
+    own = source.parent / sys.argv[1]
+    line = [sys.executable, __file__, str(own if own.exists() else sys.argv[1]), *sys.argv[2:], "--serve"]
     return subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -79,8 +80,8 @@ def ask(server: subprocess.Popen[str]) -> list[float]:
     assert server.stdout
     server.stdin.write("step\n")
     server.stdin.flush()
-    found: list[float] = json.loads(server.stdout.readline())
-    return found
+    seconds: list[float] = json.loads(server.stdout.readline())
+    return seconds
 
 
 def main() -> None:
@@ -102,9 +103,9 @@ def main() -> None:
     took: list[list[list[float]]] = [[], []]
     for step in range(WARM_UP + arguments.steps):
         for i in (0, 1) if step % 2 else (1, 0):
-            found = ask(servers[i])
+            seconds = ask(servers[i])
             if step >= WARM_UP:
-                took[i].append(found)
+                took[i].append(seconds)
     medians = [[statistics.median(column) for column in zip(*rows, strict=True)] for rows in took]
     for source, count, (wall, processor) in zip(
         (arguments.source, arguments.against), pixels, medians, strict=True

@@ -17,9 +17,10 @@ from dlf.codec import tiling
 from dlf.codec.bundle import ModelBundle, find
 from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend, open_session
-from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.metrics import PSNR, Metric
-from dlf.evaluation.perceptual import stem_metric
+from dlf.evaluation.dataset import find_images
+from dlf.evaluation.metrics.feature_distance import stem_metric
+from dlf.evaluation.metrics.fidelity import PSNR
+from dlf.evaluation.metrics.metric import Metric
 from dlf.geometry import Plan
 from dlf.imageio import load_rgb
 from dlf.records import UInt8
@@ -55,7 +56,7 @@ def main() -> None:
             f"{model.bundle.manifest.name}: {sum(sizes.values())} bytes, {sizes}, loaded in {seconds:.2f} s"
         )
     metrics = [PSNR, *([stem_metric(args.stem)] if args.stem else [])]
-    files = find_pictures(args.data)
+    files = find_images(args.data)
     count = min(args.pictures, len(files))
     pictures = [load_rgb(files[i * len(files) // count].path)[0] for i in range(count)]
     for quality in args.quality:
@@ -85,8 +86,8 @@ def compare(models: list[Model], picture: UInt8, quality: int, metrics: list[Met
         painted = model.codec.decode_stream(stream)
         row += [*(score(painted) for score in scores), float(len(stream.payload))]
         if model is first:
-            plan, found = Plan(*picture.shape[:2]), model.codec.receive(stream)
-            again = tiling.synthesise(second.backend, plan, found.tokens, found.y_hat, quality)
+            plan, received = Plan(*picture.shape[:2]), model.codec.receive(stream)
+            again = tiling.synthesise(second.backend, plan, received.tokens, received.y_hat, quality)
             row.insert(0, PSNR.against(painted)(plan.crop(again)))
     return row
 

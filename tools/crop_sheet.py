@@ -23,11 +23,11 @@ from PIL import Image
 from dlf.cli.eval import bits
 from dlf.cli.options import listed
 from dlf.errors import DlfError
-from dlf.evaluation.candidates import Candidate, Spec, open_candidate, parse_spec
-from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.fitting import Fitted
-from dlf.evaluation.metrics import MS_SSIM
-from dlf.evaluation.sheet import stacked, strip
+from dlf.evaluation.codecs.protocols import ComparedCodec, RatePoint
+from dlf.evaluation.codecs.specs import CodecSpec, open_codec, parse_codec
+from dlf.evaluation.dataset import find_images
+from dlf.evaluation.metrics.fidelity import MS_SSIM
+from dlf.evaluation.report.sheet import CaptionedImage, stacked, strip
 from dlf.imageio import load_rgb
 from dlf.records import UInt8
 
@@ -70,10 +70,10 @@ def main() -> int:
     args = parser.parse_args()
     try:
         ours = [own(model) for model in args.models or (args.model,)]
-        avif = open_candidate(parse_spec("avif"))
+        avif = open_codec(parse_codec("avif"))
         works = chosen(args.folder) if args.folder else fixed()
-        made = [each for work in works for each in strips(work, ours, avif, args.bpp, args.zoom)]
-        columns = [stacked(made[start::COLUMNS]) for start in range(min(COLUMNS, len(made)))]
+        crops = [each for work in works for each in strips(work, ours, avif, args.bpp, args.zoom)]
+        columns = [stacked(crops[start::COLUMNS]) for start in range(min(COLUMNS, len(crops)))]
         beside(columns).save(args.output)
     except (DlfError, OSError, ValueError) as error:
         print(f"crop_sheet: {error}", file=sys.stderr)
@@ -93,9 +93,9 @@ def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
     return parsed
 
 
-def own(model: str | None) -> Candidate:
+def own(model: str | None) -> ComparedCodec:
     """Return our codec with a model, under the name that captions give it; raises DlfError."""
-    return open_candidate(Spec(Path(model).name if model else "dlf", "dlf", model))
+    return open_codec(CodecSpec(Path(model).name if model else "dlf", "dlf", model))
 
 
 def fixed() -> list[Work]:
@@ -110,7 +110,7 @@ def chosen(folder: Path, count: int = COUNT, side: int = SIDE) -> list[Work]:
 
     Raises ImageError.
     """
-    pictures = find_pictures(folder)
+    pictures = find_images(folder)
     used = [pictures[place * len(pictures) // count] for place in range(count)]
     works = []
     for picture in dict.fromkeys(used):
@@ -129,14 +129,14 @@ def detailed(rgb: UInt8, count: int, side: int = SIDE) -> list[tuple[int, int]]:
     change += np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
     sums = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     tops, lefts = (steps(length, side) for length in grey.shape)
-    found: list[tuple[float, int, int]] = []
+    squares: list[tuple[float, int, int]] = []
     for top in tops:
         for left in lefts:
             down, right = min(top + side, grey.shape[0]), min(left + side, grey.shape[1])
             total = sums[down, right] - sums[top, right] - sums[down, left] + sums[top, left]
-            found.append((-float(total), int(left), int(top)))
+            squares.append((-float(total), int(left), int(top)))
     kept: list[tuple[int, int]] = []
-    for _, left, top in sorted(found):
+    for _, left, top in sorted(squares):
         if len(kept) < count and all(abs(left - x) >= side or abs(top - y) >= side for x, y in kept):
             kept.append((left, top))
     return kept
@@ -149,30 +149,33 @@ def steps(length: int, side: int) -> NDArray[np.int64]:
 
 
 def strips(
-    work: Work, ours: Sequence[Candidate], avif: Candidate, rates: Sequence[float], zoom: int
+    work: Work, ours: Sequence[ComparedCodec], avif: ComparedCodec, rates: Sequence[float], zoom: int
 ) -> list[Image.Image]:
     """Code one picture and return a strip for each of its crops."""
     height, width = work.rgb.shape[:2]
     score = MS_SSIM.against(work.rgb)
-    painted = [(f"{Path(work.name).stem}  {width}x{height}", work.rgb)]
+    captioned = [(f"{Path(work.name).stem}  {width}x{height}", work.rgb)]
     for bpp in rates:
         budget = int(bpp * width * height / 8)
         for place, codec in enumerate(ours):
-            found = codec.start(work.name, work.rgb).fit(budget, MS_SSIM, score)
-            painted.append((caption(codec.name, found, work.rgb), found.rgb))
+            point = codec.start(work.name, work.rgb).fit(budget, MS_SSIM, score)
+            captioned.append((caption(codec.name, point, work.rgb), point.rgb))
             if not place:
-                equal = found.size
-        found = avif.start(work.name, work.rgb).fit(equal, MS_SSIM, score)
-        name = "AVIF" if found.scale == 1 else f"AVIF {found.scale}"
-        name += " over" if found.size > equal else ""
-        painted.append((caption(name, found, work.rgb), found.rgb))
-        print("  ".join(text for text, _ in (painted[0], *painted[-len(ours) - 1 :])))
-    return [strip([(text, crop(rgb, at, zoom)) for text, rgb in painted], FONT_SIZE) for at in work.places]
+                equal = point.size
+        point = avif.start(work.name, work.rgb).fit(equal, MS_SSIM, score)
+        name = "AVIF" if point.scale == 1 else f"AVIF {point.scale}"
+        name += " over" if point.size > equal else ""
+        captioned.append((caption(name, point, work.rgb), point.rgb))
+        print("  ".join(text for text, _ in (captioned[0], *captioned[-len(ours) - 1 :])))
+    return [
+        strip([CaptionedImage(text, crop(rgb, place, zoom)) for text, rgb in captioned], FONT_SIZE)
+        for place in work.places
+    ]
 
 
-def caption(name: str, found: Fitted, original: UInt8) -> str:
+def caption(name: str, point: RatePoint, original: UInt8) -> str:
     """Return name, bytes and bits a pixel of a file."""
-    return f"{name}  {found.size:,} B  {8 * found.size / (original.size / 3):.4f}"
+    return f"{name}  {point.size:,} B  {8 * point.size / (original.size / 3):.4f}"
 
 
 def crop(rgb: UInt8, place: tuple[int, int], zoom: int) -> Image.Image:

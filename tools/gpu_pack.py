@@ -9,6 +9,7 @@ The folder (runs/carry, which git ignores) and the files that git knows, which t
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ PHOTOS = 38_000_000  # bytes at most
 QUALITY = 75  # of WebP at least: below, a discriminator would learn what WebP leaves of textures
 FEWEST = 2_000_000  # bytes below which there are too few photos to train on
 SLACK = 2**18  # bytes left free
+LIBRARIES = ("click",)  # pure Python, which a machine made for torch need not have
 NETWORKS = ("inception_v3_stem.safetensors", "efficientnet_lite0.safetensors")
 PLANS = ("gpu10_base", "gpu10_more")
 VAL_PICTURES, VAL_SIDE, VAL_BYTES = 6, 384, 1_500_000
@@ -60,6 +62,7 @@ def fill(args: argparse.Namespace) -> None:
         write_plans(args.plans, part)
         for network in NETWORKS:
             shutil.copyfile(args.networks / network, part / network)
+        write_libraries(part / "lib")
         if args.start:
             write_start(args.start, part / "start")
         write_photos(args, part, tracked)
@@ -92,6 +95,16 @@ def write_plans(paths: list[Path], folder: Path) -> None:
         (folder / path.name).write_text(as_json(load_plan(path)), encoding="utf-8")
 
 
+def write_libraries(folder: Path) -> None:
+    """Packages that the command line imports, for PYTHONPATH."""
+    for name in LIBRARIES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            msg = f"{name} is not installed, and the other machine needs it"
+            raise ValueError(msg)
+        shutil.copytree(Path(spec.origin).parent, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 def write_start(source: Path, folder: Path) -> None:
     """Weights in 8 bits: training goes on from them, and 16 would leave no room for photos."""
     from dlf.train.weights import load_labelled, save_parts
@@ -104,14 +117,14 @@ def write_photos(args: argparse.Namespace, folder: Path, tracked: int) -> None:
     """Validation pictures, and training photos in what room is left."""
     from dlf.train.pack import pack
 
-    found = pack(
+    packed = pack(
         [args.val],
         folder / "val.tar",
         max_bytes=VAL_BYTES,
         short_side=VAL_SIDE,
         most=VAL_PICTURES,
     )
-    print(found)
+    print(packed)
     room = min(PHOTOS, LIMIT - SLACK - tracked - size_of(folder))
     if room < FEWEST:
         msg = (

@@ -51,3 +51,7 @@ class TrainingError(DlfError):
 
 class CheckpointError(DlfError):
     """A checkpoint to import is not of the form that the model needs."""
+
+
+class SpecError(DlfError, ValueError):
+    """What is to be evaluated is named in a way that cannot be understood or cannot be."""

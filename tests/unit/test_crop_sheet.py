@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlf.evaluation.candidates import Candidate, Coder, Spec
-from dlf.evaluation.formats import PillowFormat
+from dlf.evaluation.codecs.fitting import ScaledCodec
+from dlf.evaluation.codecs.formats import PillowCodec
+from dlf.evaluation.codecs.protocols import ComparedCodec
+from dlf.evaluation.codecs.specs import CodecSpec
 
 TOOL = Path(__file__).parents[2] / "tools" / "crop_sheet.py"
 
@@ -27,10 +29,10 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, "crop_sheet", module)
     spec.loader.exec_module(module)
 
-    def stand_in(spec: Spec, threads: int | None = None) -> Candidate:
-        return Coder(spec.name, PillowFormat("JPEG", "jpeg", {}, range(1, 96)), (Fraction(1),))
+    def stand_in(spec: CodecSpec, threads: int | None = None) -> ComparedCodec:
+        return ScaledCodec(spec.name, PillowCodec("JPEG", "jpeg", {}, range(1, 96)), (Fraction(1),))
 
-    monkeypatch.setattr(module, "open_candidate", stand_in)
+    monkeypatch.setattr(module, "open_codec", stand_in)
     return module
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from dlf.evaluation.bdrate import NoOverlap, bd_rate
-from dlf.evaluation.curves import HULL, HullRatio, common, curve, differences, hull, hull_ratios
+from dlf.evaluation.curves import HULL, HullRatio, common, curve, differences, hull, ratios_to_hull
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.metrics import MS_SSIM, PSNR, Metric
+from dlf.evaluation.metrics.fidelity import MS_SSIM, PSNR
+from dlf.evaluation.metrics.metric import Metric
 
 pytest.importorskip("bjontegaard")
 
@@ -121,14 +122,14 @@ def test_the_ratio_to_the_best_of_the_formats() -> None:
         row("b", "2", "own", 9, 0),
     ]
     grid = replace(DISTANCE, name="d", ratio=True)
-    found = hull_ratios(rows, ["x", "y"], ["own"], (PSNR, DISTANCE))
+    found = ratios_to_hull(rows, ["x", "y"], ["own"], (PSNR, DISTANCE))
     # the best are 40 and 20 by PSNR, 10 and 20 by the distance: (30 + 15) over their sum; 0 / 0 is nothing
     assert found == [
         HullRatio("own", "1", "psnr", pytest.approx(0.75), 2, 1),
         HullRatio("own", "1", "d", pytest.approx(1.5), 2, 1),
     ]
-    assert hull_ratios(rows, ["x", "y"], ["own"], (grid,)) == []
-    assert hull_ratios(rows, [], ["own"], (PSNR,)) == []
+    assert ratios_to_hull(rows, ["x", "y"], ["own"], (grid,)) == []
+    assert ratios_to_hull(rows, [], ["own"], (PSNR,)) == []
 
 
 def test_every_codec_against_every_anchor() -> None:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from dlf.codec.bundle import ModelBundle
 from dlf.evaluation import complexity, cost, macs
-from dlf.evaluation.candidates import parse_spec
-from dlf.evaluation.formats import open_format
+from dlf.evaluation.codecs.formats import open_format
+from dlf.evaluation.codecs.specs import parse_codec
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]
@@ -51,9 +51,9 @@ def test_operations_of_a_graph() -> None:
         tensors,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    found = macs.graph_macs(model.SerializeToString(), {"x": np.zeros((1, 4, 10, 12), np.float32)})
+    by_name = macs.graph_macs(model.SerializeToString(), {"x": np.zeros((1, 4, 10, 12), np.float32)})
     conv, up = 8 * 4 * 5 * (2 * 3 * 3), 8 * 4 * 5 * (5 * 2 * 2)
-    assert found == conv + up + 8 * 10 * 5 * 7 + 8 * 10 * 7 * 6
+    assert by_name == conv + up + 8 * 10 * 5 * 7 + 8 * 10 * 7 * 6
 
 
 # what loads a model is silent about it, see `dlf.torch_engine.loading`
@@ -96,31 +96,31 @@ def test_graphs_and_torch_agree(tiny_bundle: Path, picture: Picture) -> None:
     from dlf.nn.model import Dlf
 
     rgb = picture(300, 520)  # padded to 320 x 544
-    _, found = cost.encode_cost(cost.Work(parse_spec(f"dlf:{tiny_bundle}"), 50), rgb)
-    assert found.macs is not None
-    assert set(found.macs) == set(found.stages) == {"analysis", "prior", "context"}
+    encode = cost.encode_cost(cost.Work(parse_codec(f"dlf:{tiny_bundle}"), 50), rgb).cost
+    assert encode.macs is not None
+    assert set(encode.macs) == set(encode.stages) == {"analysis", "prior", "context"}
     model = Dlf(TINY).eval().requires_grad_(False)
     with torch.inference_mode(), macs.torch_macs() as count:
         z, feature = model.encoder(torch.zeros(1, 3, 320, 544), model.grid(320, 544))
         model.details.analyse(feature, torch.tensor([50.0]))
         model.quantize.nearest(z)
-    assert found.macs["analysis"] == pytest.approx(count(), rel=0.01)
+    assert encode.macs["analysis"] == pytest.approx(count(), rel=0.01)
 
 
 def test_a_format(picture: Picture) -> None:
-    rgb, work = picture(64, 80), cost.Work(parse_spec("webp"), 30)
-    data, found = cost.encode_cost(work, rgb)
-    assert data == open_format("webp").encode(Image.fromarray(rgb), 30)
-    assert found.seconds > 0
-    assert cost.decode_cost(work, data).seconds > 0
-    assert found.stages == {}
-    assert found.macs is None
+    rgb, work = picture(64, 80), cost.Work(parse_codec("webp"), 30)
+    encode = cost.encode_cost(work, rgb)
+    assert encode.data == open_format("webp").encode(Image.fromarray(rgb), 30)
+    assert encode.cost.seconds > 0
+    assert cost.decode_cost(work, encode.data).seconds > 0
+    assert encode.cost.stages == {}
+    assert encode.cost.macs is None
 
 
 def test_a_folder_of_pictures_does_not_run(tmp_path: Path) -> None:
     (tmp_path / "bpp.csv").write_text("picture,file,bpp\n")
     with pytest.raises(cost.CostError, match="no codec that runs"):
-        cost.decode_cost(cost.Work(parse_spec(f"decoded:{tmp_path}"), 0), b"")
+        cost.decode_cost(cost.Work(parse_codec(f"decoded:{tmp_path}"), 0), b"")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the memory of a process is not known there")
@@ -129,24 +129,25 @@ def test_a_process_of_its_own(picture: Picture) -> None:
     here = cost.peak_memory()
     assert here is not None
     assert here > much.size
-    found = cost.alone(cost.idle_cost, picture(8, 8)).peak
-    assert found is not None
-    assert 1e7 < found < here - 1e8
+    idle = cost.alone(cost.idle_cost, picture(8, 8)).peak
+    assert idle is not None
+    assert 1e7 < idle < here - 1e8
     with pytest.raises(cost.CostError, match="before its time"):
         cost.alone(os._exit, 3)
 
 
 def test_networks_the_rest_and_all() -> None:
-    sizes = {"analysis": (3, 30), "prior": (1, 10), "context": (2, 20), "synthesis": (4, 40)}
+    parameters = {"analysis": 3, "prior": 1, "context": 2, "synthesis": 4}
+    sizes = {name: complexity.NetworkSize(count, 10 * count) for name, count in parameters.items()}
     encode = cost.Cost(5, 100, {"analysis": 3, "prior": 1}, {"analysis": 7_000, "prior": 1_000})
     decode = cost.Cost(9, 200, {"prior": 1, "synthesis": 6}, None)
-    found = {stage.name: stage for stage in complexity.stages(sizes, encode, decode)}
-    assert [found["all"].parameters, found["all"].size] == [10, 100]
-    assert [found["the rest"].encode_s, found["the rest"].decode_s] == [1, 2]
-    assert [found["analysis"].encode_macs, found["synthesis"].encode_macs] == [7_000, 0]
-    assert [found["all"].encode_macs, found["all"].decode_macs] == [8_000, None]
-    assert [found["all"].encode_peak, found["all"].decode_peak] == [100, 200]
-    unknown = complexity.stages(sizes | {"prior": (None, 10)}, encode, decode)[-1]
+    by_name = {stage.name: stage for stage in complexity.stages(sizes, encode, decode)}
+    assert [by_name["all"].parameters, by_name["all"].size] == [10, 100]
+    assert [by_name["the rest"].encode_s, by_name["the rest"].decode_s] == [1, 2]
+    assert [by_name["analysis"].encode_macs, by_name["synthesis"].encode_macs] == [7_000, 0]
+    assert [by_name["all"].encode_macs, by_name["all"].decode_macs] == [8_000, None]
+    assert [by_name["all"].encode_peak, by_name["all"].decode_peak] == [100, 200]
+    unknown = complexity.stages(sizes | {"prior": complexity.NetworkSize(None, 10)}, encode, decode)[-1]
     assert unknown.parameters is None
 
 
@@ -160,17 +161,17 @@ def test_parameters_in_both_forms(tiny_bundle: Path, tmp_path: Path) -> None:
     sizes = complexity.network_sizes(ModelBundle.open(tiny_bundle))
     assert set(sizes) == set(complexity.NETWORKS)
     assert all(
-        count and size == (tiny_bundle / f"{name}.onnx").stat().st_size
-        for name, (count, size) in sizes.items()
+        size.parameters and size.size == (tiny_bundle / f"{name}.onnx").stat().st_size
+        for name, size in sizes.items()
     )
     model = Dlf(TINY_L)
     write_bundle(TINY_L, model.state_dict().__getitem__, tmp_path, BundleSpec("tiny-l", 99, "float32", {}))
     sizes = complexity.network_sizes(ModelBundle.open(tmp_path))
     assert set(sizes) == {"analysis", "context", "synthesis"}
-    for name, (count, size) in sizes.items():
+    for name, size in sizes.items():
         file = f"{name}.safetensors"
-        assert count == sum(prod(shape) for shape in tensors_of(model, file).values())
-        assert size == (tmp_path / file).stat().st_size
+        assert size.parameters == sum(prod(shape) for shape in tensors_of(model, file).values())
+        assert size.size == (tmp_path / file).stat().st_size
 
 
 @pytest.mark.torch
@@ -184,9 +185,9 @@ def test_a_model_that_torch_runs(tmp_path: Path, picture: Picture) -> None:
         torch.manual_seed(1)
         weights = Dlf(TINY_L).state_dict()
     write_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99, "float32", {}))
-    work = cost.Work(parse_spec(f"dlf:{tmp_path}"), 50)
-    data, encode = cost.encode_cost(work, picture(256, 256))
-    decode = cost.decode_cost(work, data)
+    work = cost.Work(parse_codec(f"dlf:{tmp_path}"), 50)
+    coded = cost.encode_cost(work, picture(256, 256))
+    encode, decode = coded.cost, cost.decode_cost(work, coded.data)
     assert encode.macs is not None
     assert decode.macs is not None
     assert {name for name, count in encode.macs.items() if count} == {"analysis", "prior", "context"}

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from dlf.errors import MissingExtra
-from dlf.evaluation import formats
-from dlf.evaluation.fitting import SCALES, FitError, Fitter, climb
-from dlf.evaluation.formats import Format
-from dlf.evaluation.metrics import MS_SSIM, Metric, Score
+from dlf.evaluation.codecs import formats
+from dlf.evaluation.codecs.fitting import SCALES, FitError, ScaleSearch, climb
+from dlf.evaluation.codecs.protocols import Codec
+from dlf.evaluation.metrics.fidelity import MS_SSIM
+from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]
@@ -42,8 +43,8 @@ class Ruler:
         return Image.new("RGB", (int(data[:5]), int(data[5:10])), (len(data) % 256, 0, 0))
 
 
-def fitter(form: Format, original: UInt8, *scales: Fraction) -> Fitter:
-    return Fitter("ruler", form, original, scales or SCALES)
+def fitter(codec: Codec, original: UInt8, *scales: Fraction) -> ScaleSearch:
+    return ScaleSearch("ruler", codec, original, scales or SCALES)
 
 
 def listed(*values: float) -> tuple[Metric, Score, list[UInt8]]:
@@ -74,38 +75,38 @@ def test_climbing_finds_the_top(count: int) -> None:
 def test_the_best_scale_wins_at_its_best_quality(picture: Picture) -> None:
     metric, score, seen = listed(4.0, 3.0)  # of 1/4 and 1/2, so there is no need to look at 1
     scales = [Fraction(1, n) for n in (1, 2, 4)]
-    fitted = fitter(Ruler(), picture(64, 64), *scales).fit(10 + 64 * 64 * 20 // 8, metric, score)
+    point = fitter(Ruler(), picture(64, 64), *scales).fit(10 + 64 * 64 * 20 // 8, metric, score)
     assert all(rgb.shape == (64, 64, 3) for rgb in seen)
-    assert (fitted.scale, fitted.quality, fitted.size) == (Fraction(1, 4), 100, 10 + 16 * 16 * 101 // 8)
+    assert (point.scale, point.quality, point.size) == (Fraction(1, 4), 100, 10 + 16 * 16 * 101 // 8)
     metric, score, seen = listed(3.0, 3.0, 5.0)
-    fitted = fitter(Ruler(), picture(64, 64), *scales).fit(10 + 64 * 64 * 20 // 8, metric, score)
+    point = fitter(Ruler(), picture(64, 64), *scales).fit(10 + 64 * 64 * 20 // 8, metric, score)
     # 1/2 and 1/4 are equal, so the less scaled of them meets 1, which is better
-    assert (fitted.scale, fitted.quality, len(seen)) == (Fraction(1), 19, 3)
-    assert fitted.data is not None
-    assert fitted.size == len(fitted.data)
+    assert (point.scale, point.quality, len(seen)) == (Fraction(1), 19, 3)
+    assert point.data is not None
+    assert point.size == len(point.data)
 
 
 def test_scales_whose_smallest_file_is_too_large_are_left_out(picture: Picture) -> None:
     metric, score, seen = listed(1.0, 2.0, 3.0)
-    fitted = fitter(Ruler(), picture(64, 64)).fit(40, metric, score)
+    point = fitter(Ruler(), picture(64, 64)).fit(40, metric, score)
     assert len(seen) == 2  # 1/8 and 3/16; 1/4 is left
-    assert fitted.scale == Fraction(3, 16)
-    assert fitted.size <= 40
+    assert point.scale == Fraction(3, 16)
+    assert point.size <= 40
 
 
 def test_where_nothing_fits_the_smallest_is_taken(picture: Picture) -> None:
     metric, score, seen = listed()
-    fitted = fitter(Ruler(), picture(64, 64)).fit(9, metric, score)
+    point = fitter(Ruler(), picture(64, 64)).fit(9, metric, score)
     assert seen == []
-    assert (fitted.scale, fitted.quality, fitted.size) == (Fraction(1, 8), 0, 18)
+    assert (point.scale, point.quality, point.size) == (Fraction(1, 8), 0, 18)
 
 
 def test_files_are_made_once(picture: Picture) -> None:
     ruler = Ruler()
-    attempt = fitter(ruler, picture(64, 64))
+    search = fitter(ruler, picture(64, 64))
     for budget in (300, 300, 500):
         metric, score, _ = listed(*[1.0] * 7)
-        attempt.fit(budget, metric, score)
+        search.fit(budget, metric, score)
     assert len(ruler.made) == len(set(ruler.made))
 
 
@@ -122,17 +123,17 @@ def test_scales_that_the_format_refuses_are_left_out(picture: Picture) -> None:
 @pytest.mark.parametrize("size", [(96, 72), (5, 5)])
 def test_real_formats(picture: Picture, name: str, size: tuple[int, int]) -> None:
     try:
-        form = formats.open_format(name)
+        codec = formats.open_format(name)
     except MissingExtra as error:
         pytest.skip(str(error))
     rgb = picture(*size)
-    attempt = Fitter(name, form, rgb, SCALES)
-    small, large = (attempt.fit(budget, MS_SSIM, MS_SSIM.against(rgb)) for budget in (1000, 3000))
+    search = ScaleSearch(name, codec, rgb, SCALES)
+    small, large = (search.fit(budget, MS_SSIM, MS_SSIM.against(rgb)) for budget in (1000, 3000))
     assert large.rgb.shape == rgb.shape
     assert large.size <= 3000
-    again = attempt.paint(small.scale, small.quality)
+    again = search.code(small.scale, small.quality)
     assert small.data is not None
-    assert np.array_equal(attempt.decode(small.data), small.rgb)
+    assert np.array_equal(search.decode(small.data), small.rgb)
     assert (again.size, again.scale) == (small.size, small.scale)
     assert np.array_equal(again.rgb, small.rgb)
 
@@ -150,7 +151,7 @@ def test_a_missing_plugin_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_broken_plugin_is_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> Format:
+    def broken() -> Codec:
         msg = "lib.so: wrong ELF class"
         raise ImportError(msg)
 

@@ -7,12 +7,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from dlf.evaluation.candidates import SpecError
-from dlf.evaluation.catalogue import open_metric
+from dlf.errors import SpecError
 from dlf.evaluation.curves import curve
-from dlf.evaluation.grid import PERIODS, SEGMENT, excess, frequencies, grid_metric
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.metrics import PSNR, Metric
+from dlf.evaluation.metrics.catalogue import open_metric
+from dlf.evaluation.metrics.fidelity import PSNR
+from dlf.evaluation.metrics.grid import PERIODS, SEGMENT, excess, frequencies, grid_metric
+from dlf.evaluation.metrics.metric import Metric
 from dlf.records import UInt8
 
 

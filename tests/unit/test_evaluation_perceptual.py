@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dlf.errors import MissingExtra
-from dlf.evaluation import perceptual
-from dlf.evaluation.metrics import Metric
-from dlf.evaluation.perceptual import WeightsError
+from dlf.evaluation.metrics import feature_distance as perceptual
+from dlf.evaluation.metrics.feature_distance import WeightsError
+from dlf.evaluation.metrics.metric import Metric
 from dlf.records import UInt8
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_package_itself_needs_no_torch() -> None:
-    source = importlib.util.find_spec("dlf.evaluation.perceptual")
+    source = importlib.util.find_spec("dlf.evaluation.metrics.feature_distance")
     assert source is not None
     assert source.origin is not None
     lines = Path(source.origin).read_text("utf-8").splitlines()

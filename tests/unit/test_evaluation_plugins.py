@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlf.errors import DlfError, FormatError, MissingExtra
-from dlf.evaluation import vvc
-from dlf.evaluation.candidates import SpecError, open_candidate, parse_spec
-from dlf.evaluation.decoded import DecodedFolder
-from dlf.evaluation.metrics import PSNR
+from dlf.errors import DlfError, FormatError, MissingExtra, SpecError
+from dlf.evaluation.codecs import vvc
+from dlf.evaluation.codecs.decoded import DecodedFolder
+from dlf.evaluation.codecs.specs import open_codec, parse_codec
+from dlf.evaluation.metrics.fidelity import PSNR
 from dlf.records import UInt8
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ Picture = Callable[[int, int], UInt8]
 
 
 def test_names() -> None:
-    spec = parse_spec("glc=decoded:/a/b=c")
+    spec = parse_codec("glc=decoded:/a/b=c")
     assert (spec.name, spec.kind, spec.argument, spec.scale) == ("glc", "decoded", "/a/b=c", None)
-    assert parse_spec("compressai:mbt2018-mean@1/2").name == "compressai-mbt2018-mean@1_2"
-    assert parse_spec("avif@0.5").scale == Fraction(1, 2)
+    assert parse_codec("compressai:mbt2018-mean@1/2").name == "compressai-mbt2018-mean@1_2"
+    assert parse_codec("avif@0.5").scale == Fraction(1, 2)
     for bad in ("", "avif@", "avif@2", "avif@1/0", "x=y", "=avif", "decoded"):
         with pytest.raises(SpecError):
-            open_candidate(parse_spec(bad))
+            open_codec(parse_codec(bad))
 
 
 @pytest.fixture
@@ -50,20 +50,20 @@ def folder(tmp_path: Path, picture: Picture) -> Path:
 
 def test_a_folder_of_decoded_pictures(folder: Path, picture: Picture) -> None:
     rgb = picture(40, 60)
-    candidate = DecodedFolder("glc", folder)
-    attempt = candidate.start("a.png", rgb)
-    found = [attempt.fit(budget, PSNR, PSNR.against(rgb)) for budget in (1, 6, 29, 30)]
-    assert [fitted.size for fitted in found] == [6, 6, 6, 30]  # 40 * 60 * 0.02 / 8
-    assert [fitted.quality for fitted in found] == [1, 1, 1, 0]
+    codec = DecodedFolder("glc", folder)
+    search = codec.start("a.png", rgb)
+    found = [search.fit(budget, PSNR, PSNR.against(rgb)) for budget in (1, 6, 29, 30)]
+    assert [point.size for point in found] == [6, 6, 6, 30]  # 40 * 60 * 0.02 / 8
+    assert [point.quality for point in found] == [1, 1, 1, 0]
     with Image.open(folder / "large.png") as image:
         assert np.array_equal(found[3].rgb, np.asarray(image))
     again = DecodedFolder("glc", folder)
-    assert again.identity == candidate.identity
+    assert again.identity == codec.identity
     Image.fromarray(rgb).save(folder / "large.png")
-    assert DecodedFolder("glc", folder).identity != candidate.identity
+    assert DecodedFolder("glc", folder).identity != codec.identity
     for name, sentence in (("b.png", "another size"), ("c.png", "cannot be read"), ("d.png", "no line for")):
         with pytest.raises(DlfError, match=sentence):
-            candidate.start(name, rgb).fit(9, PSNR, PSNR.against(rgb))
+            codec.start(name, rgb).fit(9, PSNR, PSNR.against(rgb))
 
 
 @pytest.mark.parametrize(
@@ -107,30 +107,30 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are scripts with a first line")
 @pytest.mark.parametrize("size", [(32, 48), (33, 47), (1, 1)])
 def test_planes_of_vvc(programs: Path, picture: Picture, size: tuple[int, int]) -> None:
-    form = vvc.open_vvc()
-    assert "stand-in 1" in form.identity
+    codec = vvc.open_vvc()
+    assert "stand-in 1" in codec.identity
     rgb = np.full((*size, 3), (200, 80, 30), np.uint8)
-    data = form.encode(Image.fromarray(rgb), 20)
+    data = codec.encode(Image.fromarray(rgb), 20)
     even = [side + side % 2 for side in size]
     assert len(data) == 4 + even[0] * even[1] * 3 // 2
-    painted = np.asarray(form.decode(data)).astype(int)
-    assert painted.shape == (*even, 3)
-    assert np.abs(painted - rgb[0, 0]).max() <= 2
+    decoded = np.asarray(codec.decode(data)).astype(int)
+    assert decoded.shape == (*even, 3)
+    assert np.abs(decoded - rgb[0, 0]).max() <= 2
     with pytest.raises(vvc.ProgramError, match="vvencapp failed: too fine"):
-        form.encode(Image.fromarray(rgb), 63)
+        codec.encode(Image.fromarray(rgb), 63)
     with pytest.raises(vvc.ProgramError, match="wrote 5 bytes"):
-        form.decode(data[:9])
+        codec.decode(data[:9])
 
 
 def test_samples_of_ten_bits() -> None:
     planes = np.array([4 * 100] * 4 + [4 * 128] * 2, "<u2").tobytes()
-    assert np.asarray(vvc._picture(planes, 2, 2)).tolist() == [[[100] * 3] * 2] * 2
+    assert np.asarray(vvc._image(planes, 2, 2)).tolist() == [[[100] * 3] * 2] * 2
 
 
 def test_missing_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingExtra, match="install vvenc"):
-        open_candidate(parse_spec("vvc"))
+        open_codec(parse_codec("vvc"))
 
 
 class Raw:
@@ -151,7 +151,7 @@ class Raw:
 @pytest.mark.parametrize("size", [(64, 128), (65, 30)])
 def test_strings_of_a_learned_codec(picture: Picture, size: tuple[int, int]) -> None:
     pytest.importorskip("torch")
-    from dlf.evaluation.neural import NeuralFormat
+    from dlf.evaluation.codecs.neural import NeuralCodec
 
     asked = []
 
@@ -159,14 +159,14 @@ def test_strings_of_a_learned_codec(picture: Picture, size: tuple[int, int]) -> 
         asked.append(quality)
         return Raw()
 
-    form, rgb = NeuralFormat("raw", load, range(1, 9)), picture(*size)
-    data = form.encode(Image.fromarray(rgb), 3)
+    codec, rgb = NeuralCodec("raw", load, range(1, 9)), picture(*size)
+    data = codec.encode(Image.fromarray(rgb), 3)
     height, width = (-(-side // 64) * 64 for side in size)
     assert len(data) == 2 + 4 + 4 + 3 * height * width
-    assert np.array_equal(np.asarray(form.decode(data)), rgb)
+    assert np.array_equal(np.asarray(codec.decode(data)), rgb)
     assert asked == [3, 3]
     with pytest.raises(FormatError, match="cut off"):
-        form.decode(data[:8])
+        codec.decode(data[:8])
 
 
 @pytest.mark.torch
@@ -177,11 +177,11 @@ def test_compressai(picture: Picture, name: str) -> None:
         import compressai  # noqa: F401
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"compressai is not installed or does not work here: {error}")
-    from dlf.evaluation.neural import open_compressai
+    from dlf.evaluation.codecs.neural import open_compressai
 
-    form = open_compressai(name, pretrained=False)
-    data = form.encode(Image.fromarray(picture(70, 130)), 1)
-    assert form.decode(data).size == (130, 70)
+    codec = open_compressai(name, pretrained=False)
+    data = codec.encode(Image.fromarray(picture(70, 130)), 1)
+    assert codec.decode(data).size == (130, 70)
     with pytest.raises(SpecError, match="mbt2018"):
         open_compressai("absent")
 
@@ -193,4 +193,4 @@ def test_learned_codecs_that_are_missing(spec: str, monkeypatch: pytest.MonkeyPa
     for module in ("compressai", "compressai.zoo", "neuralcompression"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match=r"pip install .*compressai"):
-        open_candidate(parse_spec(spec))
+        open_codec(parse_codec(spec))

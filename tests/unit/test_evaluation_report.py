@@ -19,24 +19,42 @@ from PIL import Image
 from dlf.api import Codec
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import ImageError
-from dlf.evaluation import bits, complexity, cost, dataset, published
-from dlf.evaluation.candidates import parse_spec
-from dlf.evaluation.dataset import NAMED, Picture, check_set
-from dlf.evaluation.plots import Line, Plot, draw, label
+from dlf.evaluation import bits, complexity, cost, dataset
+from dlf.evaluation.codecs.specs import parse_codec
+from dlf.evaluation.comparison import Comparison
+from dlf.evaluation.dataset import NAMED, ImageFile, check_set
+from dlf.evaluation.report import published
+from dlf.evaluation.report.plots import Line, Plot, draw, label, plots
+from dlf.evaluation.results import gather
 from dlf.records import UInt8
+
+TITLES_AND_TOOLBARS = """[...document.querySelectorAll('.plot')].map((box) =>
+    box.querySelector('.modebar').getBoundingClientRect().left
+    - box.querySelector('.gtitle').getBoundingClientRect().right)"""
+"""Pixels between the title of each plot and the toolbar at its right."""
+
+RESULTS = gather([], Comparison((), (), (), ""))
 
 MOCK = [sys.executable, str(Path(__file__).parents[1] / "mock_cli.py")]
 
 
 def test_published_numbers() -> None:
     points, rates = published.points(), published.rates()
-    assert {point.reading for point in points} == {"plot", "eye"}
+    assert {point.reading for point in points} == {"plot", "eye", "printed", "stated"}
     assert {rate.reading for rate in rates} == {"stated", "computed"}
-    assert all(point.source and 0.005 < point.bpp < 0.03 and point.value > 0 for point in points)
+    assert all(point.source and 0.003 < point.bpp < 0.05 and point.value > 0 for point in points)
     kodak = [
         (p.bpp, p.value) for p in published.points("kodak") if (p.codec, p.metric) == ("DLF (paper)", "dists")
     ]
     assert kodak == [(0.0079, 0.1486), (0.0097, 0.1386), (0.0125, 0.1307), (0.0156, 0.125)]
+    aeic = [p for p in published.points("clic2020") if (p.codec, p.metric) == ("AEIC-SE", "fid")]
+    assert [(p.bpp, p.value, p.reading) for p in aeic[::4]] == [
+        (0.00327, 7.35, "printed"),
+        (0.02821, 2.45, "printed"),
+    ]
+    (psnr,) = [plot for plot in plots(RESULTS, published.points("kodak")) if plot.metric == "psnr"]
+    assert not psnr.lower_is_better
+    assert [line.name for line in psnr.lines] == ["AEIC-SE"]
     assert {rate.dataset for rate in published.rates("clic2020")} == {"clic2020"}
     assert set(published.datasets()) >= {known.published for known in NAMED.values() if known.published}
 
@@ -57,12 +75,12 @@ def test_plots() -> None:
 
 
 def test_named_sets(tmp_path: Path) -> None:
-    pictures = [Picture(f"x/kodim{n:02}.png", tmp_path / f"kodim{n:02}.png") for n in range(1, 25)]
+    pictures = [ImageFile(f"x/kodim{n:02}.png", tmp_path / f"kodim{n:02}.png") for n in range(1, 25)]
     assert check_set("kodak", pictures[::-1]).published == "kodak"
     with pytest.raises(ImageError, match="Kodak has 24 pictures, the folder 23"):
         check_set("kodak", pictures[1:])
     with pytest.raises(ImageError, match="names of the pictures"):
-        check_set("kodak", [*pictures[1:], Picture("a", tmp_path / "a.png")])
+        check_set("kodak", [*pictures[1:], ImageFile("a", tmp_path / "a.png")])
 
 
 @pytest.mark.parametrize("size", [(40, 60), (60, 40), (30, 30), (5, 99)])
@@ -100,12 +118,12 @@ def test_where_the_bits_went(model: Path, picture: Callable[[int, int], UInt8]) 
 
 
 def test_what_each_network_costs(model: Path, picture: Callable[[int, int], UInt8]) -> None:
-    work = cost.Work(parse_spec(f"dlf:{model}"), 60)
-    data, encode = cost.encode_cost(work, picture(300, 520))
-    assert data == Codec(model).encode(picture(300, 520), 60)
-    decode = cost.decode_cost(work, data)
+    work = cost.Work(parse_codec(f"dlf:{model}"), 60)
+    encode = cost.encode_cost(work, picture(300, 520))
+    assert encode.data == Codec(model).encode(picture(300, 520), 60)
+    decode = cost.decode_cost(work, encode.data)
     sizes = complexity.network_sizes(ModelBundle.open(model))
-    found = {stage.name: stage for stage in complexity.stages(sizes, encode, decode)}
+    found = {stage.name: stage for stage in complexity.stages(sizes, encode.cost, decode)}
     networks = [found[name] for name in ("analysis", "prior", "context", "synthesis")]
     assert all(stage.size == (model / f"{stage.name}.onnx").stat().st_size for stage in networks)
     assert found["all"].size == sum(stage.size for stage in networks)
@@ -146,7 +164,9 @@ def test_the_page_holds_everything(report: Path) -> None:
     assert set(first["targets"]["1"]) == {"dlf", "webp", "jpeg"}
     assert first["bits"]["1"]["windows"][0]["tokens"] >= 1
     assert {plot["title"] for plot in data["plots"]} == {"PSNR dB", "MS-SSIM", "LPIPS (Alex)", "DISTS"}
-    assert {line["published"] for plot in data["plots"][:2] for line in plot["lines"]} == {False}
+    psnr, ms_ssim = ([line["label"] for line in plot["lines"]] for plot in data["plots"][:2])
+    assert ms_ssim == ["dlf", "webp", "jpeg"]
+    assert psnr == [*ms_ssim, "AEIC-SE, published"]
     assert "Against the best format" in text
     assert "<b>b" not in text  # names of files are text, not markup
     assert {path.name for path in (report / "plots").iterdir()} >= {"psnr.png", "psnr.svg", "dists.png"}
@@ -169,7 +189,7 @@ def test_the_page_in_a_browser(report: Path) -> None:
         page.goto((report / "report.html").as_uri())
         page.wait_for_selector(".plot .main-svg")
         assert page.locator(".plot").count() == 4
-        assert page.locator(".plot").first.locator(".scatterlayer .trace").count() == 3
+        assert page.locator(".plot").first.locator(".scatterlayer .trace").count() == 4
         # every plot is as wide as its place, and readable on a dark page too
         for scheme, light in (("light", True), ("dark", False)):
             page.emulate_media(color_scheme=scheme)
@@ -186,6 +206,13 @@ def test_the_page_in_a_browser(report: Path) -> None:
             assert page.evaluate(fill) == "rgba(0, 0, 0, 0)"
             levels = [int(level) for level in re.findall(r"\d+", page.evaluate(ink))[:3]]
             assert (max(levels) < 100) if light else (min(levels) > 155)
+        for width in (1200, 390):  # also as wide as a telephone
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(300)
+            gaps = page.evaluate(TITLES_AND_TOOLBARS)
+            assert len(gaps) == 4
+            assert min(gaps) > 0, gaps
+        page.set_viewport_size({"width": 1200, "height": 900})
         before = page.evaluate("document.getElementById('left-image').style.clipPath")
         slider = page.locator("#slider")
         box = slider.bounding_box()

@@ -13,15 +13,18 @@ import pytest
 from PIL import Image
 
 from dlf.errors import FormatError, ImageError
-from dlf.evaluation.candidates import Coder
-from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.fitting import SCALES
-from dlf.evaluation.formats import OwnFormat
+from dlf.evaluation.codecs.fitting import SCALES, ScaledCodec
+from dlf.evaluation.codecs.formats import DlfCodec
+from dlf.evaluation.comparison import Comparison, Target
+from dlf.evaluation.dataset import find_images
+from dlf.evaluation.image_bench import ImageBench
 from dlf.evaluation.ledger import Ledger, Row, table
-from dlf.evaluation.metrics import MS_SSIM, PSNR, Metric
-from dlf.evaluation.report import results, summary
-from dlf.evaluation.runner import Bench, Experiment, Target, evaluate
-from dlf.evaluation.sheet import contact_sheet
+from dlf.evaluation.metrics.fidelity import MS_SSIM, PSNR
+from dlf.evaluation.metrics.metric import Metric
+from dlf.evaluation.report.sheet import contact_sheet
+from dlf.evaluation.report.tables import summary
+from dlf.evaluation.results import gather
+from dlf.evaluation.runner import run
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]
@@ -59,7 +62,7 @@ class Flat:
         return Image.new("RGB", (data[0], data[1]), (100, 100, 100))
 
 
-def experiment(
+def comparison(
     codec: Counting | None = None,
     *flats: Flat,
     identity: str = "a",
@@ -67,11 +70,11 @@ def experiment(
     metrics: tuple[Metric, ...] = (PSNR, MS_SSIM),
     judge: str = "ms_ssim",
     files: Path | None = None,
-) -> Experiment:
-    own = Coder("dlf", OwnFormat(codec or Counting(), identity), (Fraction(1),), own=True)
-    others = [Coder(flat.name, flat, SCALES, classical=True) for flat in flats]
+) -> Comparison:
+    own = ScaledCodec("dlf", DlfCodec(codec or Counting(), identity), (Fraction(1),), own=True)
+    others = [ScaledCodec(flat.name, flat, SCALES, classical=True) for flat in flats]
     targets = [Target(bpp=b) for b in bpp] or [Target(quality=10), Target(quality=50)]
-    return Experiment((own, *others), tuple(targets), metrics, judge, files)
+    return Comparison((own, *others), tuple(targets), metrics, judge, files)
 
 
 @pytest.fixture
@@ -87,16 +90,16 @@ def folder(tmp_path: Path, picture: Picture) -> Path:
 
 
 def test_pictures_of_a_folder(folder: Path, tmp_path: Path) -> None:
-    assert [picture.name for picture in find_pictures(folder)] == ["a.webp", "b.png", "more/grey.PNG"]
+    assert [image.name for image in find_images(folder)] == ["a.webp", "b.png", "more/grey.PNG"]
     (tmp_path / "empty").mkdir()
     for bad in ("empty", "absent"):
         with pytest.raises(ImageError, match=bad):
-            find_pictures(tmp_path / bad)
+            find_images(tmp_path / bad)
 
 
 def test_every_row(folder: Path, tmp_path: Path) -> None:
-    setup = experiment(None, Flat("small", 55), Flat("big", 80))
-    rows = list(evaluate(setup, find_pictures(folder), Ledger(tmp_path / "rows.jsonl")))
+    setup = comparison(None, Flat("small", 55), Flat("big", 80))
+    rows = list(run(setup, find_images(folder), Ledger(tmp_path / "rows.jsonl")))
     assert [row.codec for row in rows] == ["dlf", "small", "big"] * 6
     assert [row.target for row in rows] == (["q10"] * 3 + ["q50"] * 3) * 3
     assert not any(row.error for row in rows)
@@ -114,34 +117,34 @@ def test_every_row(folder: Path, tmp_path: Path) -> None:
 
 def test_a_second_run_computes_nothing(folder: Path, tmp_path: Path) -> None:
     path, codec, small = tmp_path / "rows.jsonl", Counting(), Flat("small", 55)
-    pictures = find_pictures(folder)
-    first = list(evaluate(experiment(codec, small), pictures, Ledger(path)))
+    pictures = find_images(folder)
+    first = list(run(comparison(codec, small), pictures, Ledger(path)))
     assert codec.calls == 6
-    assert list(evaluate(experiment(codec, small), pictures, Ledger(path))) == first
+    assert list(run(comparison(codec, small), pictures, Ledger(path))) == first
     assert codec.calls == 6
 
 
 def test_what_changed_is_computed_again(folder: Path, tmp_path: Path, picture: Picture) -> None:
     path, codec = tmp_path / "rows.jsonl", Counting()
 
-    def calls(setup: Experiment) -> int:
+    def calls(setup: Comparison) -> int:
         before = codec.calls
-        assert all(not row.error for row in evaluate(setup, find_pictures(folder), Ledger(path)))
+        assert all(not row.error for row in run(setup, find_images(folder), Ledger(path)))
         return codec.calls - before
 
-    assert calls(experiment(codec)) == 6
-    assert calls(experiment(codec, Flat("small", 55))) == 0
+    assert calls(comparison(codec)) == 6
+    assert calls(comparison(codec, Flat("small", 55))) == 0
     Image.fromarray(picture(30, 30)).save(folder / "b.png")
-    assert calls(experiment(codec)) == 2
-    assert calls(experiment(codec, identity="another model")) == 6
+    assert calls(comparison(codec)) == 2
+    assert calls(comparison(codec, identity="another model")) == 6
 
 
 def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path) -> None:
     path, codec = tmp_path / "rows.jsonl", Counting()
-    rows = evaluate(experiment(codec), find_pictures(folder), Ledger(path))
+    rows = run(comparison(codec), find_images(folder), Ledger(path))
     assert [next(rows).picture for _ in range(3)] == ["a.webp", "a.webp", "b.png"]
     rows.close()
-    assert len(list(evaluate(experiment(codec), find_pictures(folder), Ledger(path)))) == 6
+    assert len(list(run(comparison(codec), find_images(folder), Ledger(path)))) == 6
     assert codec.calls == 6
 
 
@@ -150,8 +153,8 @@ def test_failures_are_told_and_the_rest_goes_on(folder: Path, tmp_path: Path, pi
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
     Image.fromarray(picture(13, 20)).save(folder / "odd.png")
     Image.fromarray(picture(5, 5)).save(folder / "tiny.png")
-    setup = experiment(None, Flat("small", 55))
-    rows = list(evaluate(setup, find_pictures(folder), Ledger(path)))
+    setup = comparison(None, Flat("small", 55))
+    rows = list(run(setup, find_images(folder), Ledger(path)))
     errors = {row.key: row.error for row in rows if row.error}
     assert set(errors) == {
         (name, quality, codec)
@@ -163,27 +166,26 @@ def test_failures_are_told_and_the_rest_goes_on(folder: Path, tmp_path: Path, pi
     sentence = "dlf cannot hold the picture at scale 1 (RuntimeError: thirteen)"
     assert errors["odd.png", "q10", "dlf"] == sentence
     assert "because dlf failed" in errors["odd.png", "q10", "small"]
-    found = results(rows, setup, missing=["heic is not there"])
-    text = summary(found, setup)
+    text = summary(gather(rows, setup, left_out=["heic is not there"]))
     assert f"- odd.png, dlf, q10, q50: {sentence}" in text
     assert "- heic is not there" in text
     assert "Means over 4 pictures" in text
     codec = Counting()  # what failed is tried again, what did not is not
-    list(evaluate(experiment(codec, Flat("small", 55)), find_pictures(folder), Ledger(path)))
+    list(run(comparison(codec, Flat("small", 55)), find_images(folder), Ledger(path)))
     assert codec.calls == 2
 
 
 def test_a_summary_compares_the_same_pictures() -> None:
-    setup = experiment(None, Flat("small", 55))
+    setup = comparison(None, Flat("small", 55))
     rows = [
         Row("a", "q10", "dlf", "", 10, 10, 100, scores={"psnr": 20, "ms_ssim": 0.5}),
         Row("a", "q10", "small", "", 10, 10, 50, over_budget=True, scores={"psnr": 22, "ms_ssim": 0.75}),
         Row("b", "q10", "dlf", "", 10, 10, 900, scores={"psnr": 99, "ms_ssim": 0.9}),
         Row("b", "q10", "small", "", error="no"),
     ]
-    found = results(rows, setup)
-    assert found.pictures == 1
-    lines = summary(found, setup).splitlines()
+    results = gather(rows, setup)
+    assert results.pictures == 1
+    lines = summary(results).splitlines()
     assert "| dlf | q10 | 8.0000 | 20.00 | 0.5000 |  |  |  |" in lines
     assert "| small | q10 | 4.0000 | 22.00 | 0.7500 | 1 |  |  |" in lines
     assert [line for line in lines if line.startswith("| best-of-formats | dlf |")] == [
@@ -245,8 +247,8 @@ def test_another_file_is_not_overwritten(tmp_path: Path, text: str) -> None:
 
 
 def test_rates_are_searched_for(folder: Path, tmp_path: Path) -> None:
-    setup = experiment(None, Flat("small", 55), bpp=(0.2, 0.3))
-    rows = list(evaluate(setup, find_pictures(folder)[1:2], Ledger(tmp_path / "rows.jsonl")))  # 64 x 48
+    setup = comparison(None, Flat("small", 55), bpp=(0.2, 0.3))
+    rows = list(run(setup, find_images(folder)[1:2], Ledger(tmp_path / "rows.jsonl")))  # 64 x 48
     assert [(row.target, row.codec, row.size, row.over_budget) for row in rows] == [
         ("0.2", "dlf", 76, False),  # 64 * 48 * 0.2 / 8 = 76.8
         ("0.2", "small", 55, False),
@@ -254,14 +256,14 @@ def test_rates_are_searched_for(folder: Path, tmp_path: Path) -> None:
         ("0.3", "small", 55, False),
     ]
     assert rows[0].setting == 26
-    rows = list(evaluate(experiment(bpp=(0.01,)), find_pictures(folder), Ledger(tmp_path / "other.jsonl")))
+    rows = list(run(comparison(bpp=(0.01,)), find_images(folder), Ledger(tmp_path / "other.jsonl")))
     assert all(row.over_budget and row.size == 50 and row.setting == 0 for row in rows)
 
 
 def test_several_pictures_at_a_time(folder: Path, tmp_path: Path) -> None:
-    setup, pictures = experiment(None, Flat("small", 55)), find_pictures(folder)
-    one = list(evaluate(setup, pictures, Ledger(tmp_path / "a.jsonl")))
-    three = list(evaluate(setup, pictures, Ledger(tmp_path / "b.jsonl"), jobs=3))
+    setup, pictures = comparison(None, Flat("small", 55)), find_images(folder)
+    one = list(run(setup, pictures, Ledger(tmp_path / "a.jsonl")))
+    three = list(run(setup, pictures, Ledger(tmp_path / "b.jsonl"), jobs=3))
     assert {(row.key, row.size, *row.scores.values()) for row in one} == {
         (row.key, row.size, *row.scores.values()) for row in three
     }
@@ -269,42 +271,40 @@ def test_several_pictures_at_a_time(folder: Path, tmp_path: Path) -> None:
 
 def test_a_new_metric_needs_no_new_files(folder: Path, tmp_path: Path) -> None:
     path, codec, files = tmp_path / "rows.jsonl", Counting(), tmp_path / "files"
-    pictures = find_pictures(folder)
-    setup = experiment(codec, Flat("small", 55), files=files)
-    before = list(evaluate(setup, pictures, Ledger(path)))
+    pictures = find_images(folder)
+    setup = comparison(codec, Flat("small", 55), files=files)
+    before = list(run(setup, pictures, Ledger(path)))
     assert codec.calls == 6
     other = Metric("other", "other", 2, PSNR.against, identity="other 1")
-    wider = experiment(codec, Flat("small", 55), metrics=(PSNR, MS_SSIM, other), files=files)
-    after = list(evaluate(wider, pictures, Ledger(path)))
+    wider = comparison(codec, Flat("small", 55), metrics=(PSNR, MS_SSIM, other), files=files)
+    after = list(run(wider, pictures, Ledger(path)))
     assert codec.calls == 6
     assert [row.scores | {"other": row.scores["psnr"]} for row in before] == [row.scores for row in after]
     newer = Metric("other", "other", 2, MS_SSIM.against, identity="other 2")
-    setup = experiment(codec, Flat("small", 55), metrics=(newer, MS_SSIM), files=files)
-    assert all(
-        row.scores["other"] == row.scores["ms_ssim"] for row in evaluate(setup, pictures, Ledger(path))
-    )
+    setup = comparison(codec, Flat("small", 55), metrics=(newer, MS_SSIM), files=files)
+    assert all(row.scores["other"] == row.scores["ms_ssim"] for row in run(setup, pictures, Ledger(path)))
 
 
 def test_files_are_kept(folder: Path, tmp_path: Path) -> None:
     codec, files = Counting(), tmp_path / "files"
-    setup, pictures = experiment(codec, files=files), find_pictures(folder)
-    rows = list(evaluate(setup, pictures, Ledger(tmp_path / "rows.jsonl")))
+    setup, pictures = comparison(codec, files=files), find_images(folder)
+    rows = list(run(setup, pictures, Ledger(tmp_path / "rows.jsonl")))
     sizes = sorted(path.stat().st_size for path in files.rglob("*") if path.is_file())
     assert sizes == sorted(row.size for row in rows)
-    bench = Bench(setup, pictures[1])
+    bench = ImageBench(setup, pictures[1])
     row = next(row for row in rows if row.picture == "b.png")
-    painted = bench.paint(row)
+    painted = bench.decoded(row)
     assert codec.calls == 6
     for path in files.rglob("*b.png*"):
         path.unlink()
-    assert np.array_equal(bench.paint(row), painted)
+    assert np.array_equal(bench.decoded(row), painted)
     assert codec.calls == 7
 
 
 def test_a_sheet(folder: Path, tmp_path: Path) -> None:
-    setup, pictures = experiment(None, Flat("small", 55), Flat("big", 80)), find_pictures(folder)
-    rows = list(evaluate(setup, pictures, Ledger(tmp_path / "rows.jsonl")))
-    sheet = contact_sheet(setup, pictures[:2], rows, "q50")
+    setup, pictures = comparison(None, Flat("small", 55), Flat("big", 80)), find_images(folder)
+    rows = list(run(setup, pictures, Ledger(tmp_path / "rows.jsonl")))
+    sheet = contact_sheet(gather(rows, setup, pictures), 2, "q50")
     assert sheet is not None
     pixels = np.asarray(sheet)
     with Image.open(folder / "b.png") as image:
@@ -314,14 +314,14 @@ def test_a_sheet(folder: Path, tmp_path: Path) -> None:
     assert (bottom[:, left : left + 64] == int(original.mean())).all()
     assert (bottom[:, 2 * left : 2 * left + 64] == 100).all()
     assert sheet.width == 3 * 64 + 2 * 6
-    assert contact_sheet(setup, pictures, [], "q50") is None
+    assert contact_sheet(gather([], setup, pictures), 9, "q50") is None
 
 
 def test_the_judge_chooses_the_scale(folder: Path, tmp_path: Path) -> None:
     reverse = Metric("stem", "stem distance", 4, PSNR.against, lower_is_better=True)
     chosen = []
     for judge in ("psnr", "stem"):
-        setup = experiment(None, Flat("small", 55), metrics=(PSNR, reverse), judge=judge)
-        rows = list(evaluate(setup, find_pictures(folder)[:1], Ledger(tmp_path / f"{judge}.jsonl")))
+        setup = comparison(None, Flat("small", 55), metrics=(PSNR, reverse), judge=judge)
+        rows = list(run(setup, find_images(folder)[:1], Ledger(tmp_path / f"{judge}.jsonl")))
         chosen.append(rows[1].scores["psnr"])
     assert chosen[0] >= chosen[1]

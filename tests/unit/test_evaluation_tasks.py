@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from dlf.errors import MissingExtra
-from dlf.evaluation import detection, learned, sets, tasks
-from dlf.evaluation.candidates import Coder, SpecError
-from dlf.evaluation.catalogue import METRICS, SETS, check_metric, open_metric
+from dlf.errors import MissingExtra, SpecError
+from dlf.evaluation.codecs.fitting import ScaledCodec
+from dlf.evaluation.codecs.formats import open_format
+from dlf.evaluation.comparison import Comparison, Target
 from dlf.evaluation.curves import HULL
-from dlf.evaluation.dataset import find_pictures
-from dlf.evaluation.formats import open_format
+from dlf.evaluation.dataset import find_images
 from dlf.evaluation.ledger import Ledger
-from dlf.evaluation.metrics import PSNR
-from dlf.evaluation.report import results
-from dlf.evaluation.runner import Experiment, Target, evaluate
+from dlf.evaluation.metrics import detection, learned, sets, tasks
+from dlf.evaluation.metrics.catalogue import METRICS, SETS, check_metric, open_metric
+from dlf.evaluation.metrics.fidelity import PSNR
+from dlf.evaluation.results import gather
+from dlf.evaluation.runner import run
+from dlf.evaluation.set_scores import set_scores
 from dlf.records import UInt8
 
 Picture = Callable[[int, int], UInt8]
@@ -64,20 +66,20 @@ def test_lpips_is_that_of_the_library(picture: Picture, network: str) -> None:
 
 
 @pytest.mark.torch
-def test_dists_is_that_of_the_library(picture: Picture) -> None:
+def test_dists_is_that_of_the_library(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
     need_libraries("torch", "torchvision", "DISTS_pytorch")
     import torch
     from torchvision import models
 
+    make = models.vgg16  # with random weights, for there may be no network to download others
+    monkeypatch.setattr(models, "vgg16", lambda *args, **options: make(weights=None))
     torch.manual_seed(0)
-    metric = learned.dists_metric(random_weights=True)
-    assert models.vgg16.__module__.startswith("torchvision")
+    metric = learned.dists_metric()
     a = picture(70, 90)
     import DISTS_pytorch
 
     torch.manual_seed(0)
-    with learned._no_download(True):
-        model = DISTS_pytorch.DISTS(load_weights=False)
+    model = DISTS_pytorch.DISTS(load_weights=False)
     place = next(path for path in dists_weights() if path.exists())
     for name, tensor in torch.load(place, weights_only=True).items():
         getattr(model, name).data = tensor
@@ -104,8 +106,8 @@ def precision(seen: Seen, decoded: list[int]) -> float:
     """Return the mAP of pictures that a stand-in for a detector knows by their first pixel."""
     from torchmetrics import detection as library
 
-    def find(rgb: UInt8) -> list[tasks.Found]:
-        return [tasks.Found(*one) for one in seen[int(rgb[0, 0, 0])]]
+    def find(rgb: UInt8) -> list[tasks.Detection]:
+        return [tasks.Detection(*one) for one in seen[int(rgb[0, 0, 0])]]
 
     judge = detection.map_metric(find, library, "stand-in").make(0)
     for number, other in enumerate(decoded):
@@ -146,19 +148,20 @@ def test_pictures_of_any_size_have_a_precision(picture: Picture, tmp_path: Path)
     need_libraries("torch", "torchmetrics", "pycocotools", "torchvision")
     from torchmetrics import detection as library
 
-    def find(rgb: UInt8) -> list[tasks.Found]:
+    def find(rgb: UInt8) -> list[tasks.Detection]:
         side = float(rgb.mean())
-        return [tasks.Found((0.0, 0.0, side, side), 1, 0.9)]
+        return [tasks.Detection((0.0, 0.0, side, side), 1, 0.9)]
 
     for name, size in (("a", (30, 40)), ("b", (50, 20))):
         Image.fromarray(picture(*size)).save(tmp_path / f"{name}.png")
-    pictures = find_pictures(tmp_path)
-    webp = Coder("webp", open_format("webp"), (Fraction(1),))
-    experiment = Experiment((webp,), (Target(bpp=6),), (PSNR,), "psnr")
-    rows = list(evaluate(experiment, pictures, Ledger(tmp_path / "rows.jsonl")))
+    pictures = find_images(tmp_path)
+    webp = ScaledCodec("webp", open_format("webp"), (Fraction(1),))
+    comparison = Comparison((webp,), (Target(bpp=6),), (PSNR,), "psnr")
+    rows = list(run(comparison, pictures, Ledger(tmp_path / "rows.jsonl")))
     metric = detection.map_metric(find, library, "stand-in")
-    found = sets.set_scores(experiment, pictures, rows, [metric])
-    assert found["webp", "6"]["objects_map"] > 0.9
+    (score,) = set_scores(comparison, pictures, rows, [metric])
+    assert (score.codec, score.target) == ("webp", "6")
+    assert score.scores["objects_map"] > 0.9
 
 
 def test_ssimulacra2_is_that_of_the_library(picture: Picture, tmp_path: Path) -> None:
@@ -201,18 +204,18 @@ def test_frechet_and_kernel_distances(picture: Picture) -> None:
     judge, wanted = fid.make(15), FrechetInceptionDistance(feature=Means())
     for real, pictures in ((True, originals), (False, decoded)):
         for rgb in pictures:
-            sets._update({"fid": judge}, rgb, real=real)
+            judge.update("", rgb, real=real)
             wanted.update(torch.tensor(sets.patches(rgb)).permute(0, 3, 1, 2), real=real)
-    assert sets._value("fid", judge) == pytest.approx(float(wanted.compute()), rel=1e-6)
+    assert judge.compute() == pytest.approx(float(wanted.compute()), rel=1e-6)
     judge.reset()
     for rgb in originals:
-        sets._update({"fid": judge}, rgb, real=False)
-    assert sets._value("fid", judge) == pytest.approx(0, abs=1e-2)
+        judge.update("", rgb, real=False)
+    assert judge.compute() == pytest.approx(0, abs=1e-2)
     kid = sets.kid_metric(Means()).make(15)
     for real, pictures in ((True, originals), (False, decoded)):
         for rgb in pictures:
-            sets._update({"kid": kid}, rgb, real=real)
-    assert sets._value("kid", kid) > 0
+            kid.update("", rgb, real=real)
+    assert kid.compute() > 0
 
 
 @pytest.mark.torch
@@ -228,26 +231,25 @@ def test_sets_of_decoded_pictures(picture: Picture, tmp_path: Path) -> None:
 
     for name, size in (("a", (300, 520)), ("b", (512, 256)), ("small", (40, 40))):
         Image.fromarray(noisy(picture(*size), 30)).save(tmp_path / f"{name}.png")
-    pictures = find_pictures(tmp_path)
-    webp = Coder("webp", open_format("webp"), (Fraction(1),))
+    pictures = find_images(tmp_path)
+    webp = ScaledCodec("webp", open_format("webp"), (Fraction(1),))
     targets = (Target(bpp=0.1), Target(bpp=6))
-    experiment = Experiment((webp,), targets, (PSNR,), "psnr")
-    rows = list(evaluate(experiment, pictures, Ledger(tmp_path / "rows.jsonl")))
-    found = sets.set_scores(experiment, pictures, rows, [sets.fid_metric(Means()), sets.kid_metric(Means())])
-    assert set(found) == {("webp", "0.1"), ("webp", "6")}
-    assert found["webp", "6"]["fid"] < found["webp", "0.1"]["fid"]
-    again = sets.set_scores(experiment, pictures, rows, [sets.kid_metric(Means())])
-    assert again["webp", "6"]["kid"] == found["webp", "6"]["kid"]
+    comparison = Comparison((webp,), targets, (PSNR,), "psnr")
+    rows = list(run(comparison, pictures, Ledger(tmp_path / "rows.jsonl")))
+    both = set_scores(comparison, pictures, rows, [sets.fid_metric(Means()), sets.kid_metric(Means())])
+    assert [(score.codec, score.target) for score in both] == [("webp", "0.1"), ("webp", "6")]
+    assert both[1].scores["fid"] < both[0].scores["fid"]
+    again = set_scores(comparison, pictures, rows, [sets.kid_metric(Means())])
+    assert again[1].scores["kid"] == both[1].scores["kid"]
     small = [row for row in rows if row.picture == "small.png"]
-    assert sets.set_scores(experiment, pictures, small, [sets.fid_metric(Means())]) == {}
-    assert sets.set_scores(experiment, pictures, rows, []) == {}
-    joined = results(rows, experiment, [HULL], sets=found, set_metrics=[sets.fid_metric(Means())])
+    assert set_scores(comparison, pictures, small, [sets.fid_metric(Means())]) == []
+    assert set_scores(comparison, pictures, rows, []) == []
+    metrics = [sets.fid_metric(Means())]
+    joined = gather(rows, comparison, anchors=[HULL], set_metrics=metrics, set_scores=both)
     assert [d.reason for d in joined.differences if d.metric == "fid"] == [
         "there is no best format of a picture by this metric"
     ]
-    assert [point.scores["fid"] for point in joined.curves["webp"]] == [
-        found["webp", target]["fid"] for target in ("0.1", "6")
-    ]
+    assert [point.scores["fid"] for point in joined.curves["webp"]] == [score.scores["fid"] for score in both]
 
 
 @pytest.mark.parametrize(
@@ -261,9 +263,10 @@ def test_boxes() -> None:
     assert tasks.overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
     assert tasks.overlap((0, 0, 2, 2), (2, 0, 3, 2)) == 0
     a, b = (0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 10.0, 9.0)
-    assert tasks.matches([(a, 1), (b, 1)], [(a, 1)]) == 1
-    assert tasks.matches([(a, 1)], [(a, 2)]) == 0
-    assert tasks.matches([(a, 1), (b, 2)], [(b, 1), (a, 2)]) == 2
+    a1, a2, b1, b2 = (tasks.Detection(box, label, 1) for box in (a, b) for label in (1, 2))
+    assert tasks.matches([a1, b1], [a1]) == 1
+    assert tasks.matches([a1], [a2]) == 0
+    assert tasks.matches([a1, b2], [b1, a2]) == 2
 
 
 def test_recall_and_agreement() -> None:
@@ -274,14 +277,14 @@ def test_recall_and_agreement() -> None:
     }
     pictures = {key: np.full((1, 1, 3), key, np.uint8) for key in seen}
 
-    def find(picture: UInt8) -> list[tuple[tasks.Box, int]]:
-        return seen[int(picture[0, 0, 0])]
+    def find(picture: UInt8) -> list[tasks.Detection]:
+        return [tasks.Detection(box, label, 1) for box, label in seen[int(picture[0, 0, 0])]]
 
-    recall = tasks._found_again("r", "r", "r", find).against(pictures[1])
+    recall = tasks._recall("r", "r", "r", find).against(pictures[1])
     assert [recall(pictures[key]) for key in (1, 2, 0)] == [1, 0.5, 0]
-    agreement = tasks._found_again("f", "f", "f", find, harmonic=True).against(pictures[1])
+    agreement = tasks._recall("f", "f", "f", find, harmonic=True).against(pictures[1])
     assert agreement(pictures[2]) == pytest.approx(2 / 3)
-    assert math.isnan(tasks._found_again("r", "r", "r", find).against(pictures[0])(pictures[1]))
+    assert math.isnan(tasks._recall("r", "r", "r", find).against(pictures[0])(pictures[1]))
 
 
 def test_faces(picture: Picture) -> None:
@@ -311,11 +314,36 @@ def test_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found", "share"),
-    [("abcd", "abcd", 0), ("abcd", "abxd", 0.25), ("ab", "xyzuvw", 1), ("abcd", "", 1)],
+    ("truth", "read", "share"),
+    [
+        ("abcd", "abcd", 0),
+        ("abcd", "abxd", 0.25),
+        ("ab", "xyzuvw", 1),
+        ("abcd", "", 1),
+        ("abcd", "bcda", 0.5),  # one left out in front, one put in behind
+        ("xabab", "ababx", 0.4),
+    ],
 )
-def test_character_error(wanted: str, found: str, share: float) -> None:
-    assert tasks.character_error(wanted, found) == share
+def test_character_error(truth: str, read: str, share: float) -> None:
+    assert tasks.character_error(truth, read) == share
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein's distance, row by row."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last = row
+        row = [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (x != y)))
+    return row[-1]
+
+
+def test_the_character_error_is_an_edit_distance() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        truth, read = ("".join(rng.choice([*"abc "], rng.integers(1, 12))) for _ in range(2))
+        assert tasks.character_error(truth, read) == min(1, edit_distance(truth, read) / len(truth))
 
 
 @pytest.mark.torch

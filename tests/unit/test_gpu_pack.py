@@ -68,6 +68,7 @@ def test_everything_that_travels_is_in_one_folder(
     carry = tmp_path / "carry"
     assert len(find_images(carry / "photos.tar")) == 5
     assert len(find_images(carry / "val.tar")) == 6
+    assert (carry / "lib" / "click" / "__init__.py").exists()
     for name in ("gpu10_base", "gpu10_more"):
         assert '"base":' not in (carry / f"{name}.json").read_text("utf-8")
         load_plan(carry / f"{name}.json")

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from dlf.losses.adversarial import Adversarial
+from dlf.losses.image import ImageLoss
 from dlf.losses.objective import Weights
-from dlf.losses.picture import PictureLoss
 from dlf.losses.texture import TextureDistance, contrast_distance
 from tiny_runs import lite_weights
 
@@ -51,4 +51,4 @@ def test_each_picture_has_its_own_distance_and_gradients_are_finite(tmp_path: Pa
 
 def test_the_term_needs_its_network() -> None:
     with pytest.raises(ValueError, match="texture term: name the weights of its network with --features"):
-        PictureLoss(Weights(texture=1.0), Adversarial(), None, bf16=False)
+        ImageLoss(Weights(texture=1.0), Adversarial(), None, bf16=False)

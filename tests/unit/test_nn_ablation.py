@@ -23,10 +23,12 @@ from dlf.nn.config import ModelConfig, QuantConfig
 from dlf.nn.model import Dlf
 from dlf.nn.semantic import sent_mask, token_schedule
 from dlf.records import UInt8
+from dlf.train.align_stage import AlignStage
 from dlf.train.codec_stage import CodecStage
-from dlf.train.config import Rate, TrainConfig
+from dlf.train.config import Optimiser, TrainConfig
 from dlf.train.data import CropSampler
-from dlf.train.loop import Run
+from dlf.train.engine import Run
+from dlf.train.rate import Rate
 
 pytestmark = pytest.mark.torch
 
@@ -159,12 +161,13 @@ def test_stages_train_all_of_it(
     torch.manual_seed(1)
     monkeypatch.setitem(PRESETS, config.name, config)
     train = TrainConfig(
-        config.name, kind, 3, ((64, 64),), 8192, 1e-3, 1e-3,
+        config.name, kind, 3, ((64, 64),), 8192, Optimiser(1e-3, 1e-3),
         Weights(l1=1.0, vq=1.0, latent=1.0, code=1.0), rate=Rate(1.0, 1.0), precision="float32",
         validate_every=3,
     )  # fmt: skip
     images = [picture(96, 128), picture(128, 96)]
-    stage = CodecStage(train, Dlf(config), None, images, images[:1])
+    make = AlignStage if kind == "align" else CodecStage
+    stage = make(train, Dlf(config), None, images, images[:1])
     before = {name: p.clone() for name, p in stage.module.named_parameters()}
     run = Run(train, stage, CropSampler(images, train.shapes, train.pixels, 0), tmp_path)
     assert run.train()
@@ -176,6 +179,6 @@ def test_stages_train_all_of_it(
     assert all(p.grad is not None for p in run.parameters)
     assert not [name for name in still if "books" in name or "details" in name]
     assert (tmp_path / "last.pt").exists()
-    resumed = Run(train, CodecStage(train, Dlf(config), None, images, []), run.sampler, tmp_path)
+    resumed = Run(train, make(train, Dlf(config), None, images, []), run.sampler, tmp_path)
     for a, b in zip(resumed.stage.module.codebooks(), stage.module.codebooks(), strict=True):
         assert torch.equal(a.idle, b.idle)

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 from dlf.cli.main import main
 from dlf.errors import TrainingError
-from dlf.train import budget, checkpoint, loop, weights
-from dlf.train.board import LOG
+from dlf.train import budget, checkpoint, engine, weights
 from dlf.train.budget import OFTEN, TimeBudget
 from dlf.train.config import TrainConfig
-from dlf.train.loop import CHECKPOINT, Run, learning_rate
+from dlf.train.engine import CHECKPOINT, Run, learning_rate
+from dlf.train.run_logger import LOG
 from dlf.train.weights import PATTERN, load_weights, save_parts
 from tiny_runs import CONFIG, Sampler, make_stage, stop_after
 
@@ -42,7 +42,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    for module in (budget, loop):
+    for module in (budget, engine):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=found))
     saved = checkpoint.save
 
@@ -81,7 +81,7 @@ class Watched:
         self.rates.append(self.run.optimiser.param_groups[0]["lr"])
 
 
-LONG = replace(CONFIG, minutes=5.0, steps=1000, warmup=100, hold=0.5)
+LONG = replace(CONFIG, minutes=5.0, steps=1000, optimiser=replace(CONFIG.optimiser, warmup=100, hold=0.5))
 
 
 def gaps(times: list[float]) -> list[float]:
@@ -101,9 +101,9 @@ def test_a_run_of_minutes_ends_in_time(clock: Clock, tmp_path: Path) -> None:
     assert 900 < watched.places[-1] <= 1000
     assert max(gaps(watched.saves)) <= OFTEN + STEP + PICTURES + SAVING
     assert max(gaps(watched.shown)) <= OFTEN + STEP + PICTURES + SAVING
-    assert watched.rates[0] < LONG.lr / 10  # warm-up takes its share of the run
-    assert max(watched.rates) == LONG.lr
-    assert watched.rates[-1] < LONG.lr / 10
+    assert watched.rates[0] < LONG.optimiser.lr / 10  # warm-up takes its share of the run
+    assert max(watched.rates) == LONG.optimiser.lr
+    assert watched.rates[-1] < LONG.optimiser.lr / 10
     assert watched.rates == [learning_rate(LONG, place) for place in watched.places]
     assert checkpoint.load(tmp_path / CHECKPOINT).step == watched.run.step
     rows = [json.loads(line) for line in (tmp_path / LOG).read_text("utf-8").splitlines()]
@@ -134,7 +134,7 @@ def test_a_resumed_run_has_what_is_left_of_its_minutes(clock: Clock, tmp_path: P
     assert third.places == []
 
 
-@pytest.mark.parametrize(("minutes", "steps", "what"), [(0.01, 0, "pictures"), (0.1, 1, "first step")])
+@pytest.mark.parametrize(("minutes", "steps", "what"), [(0.01, 0, "images"), (0.1, 1, "first step")])
 def test_a_budget_that_is_too_small_is_said(
     minutes: float, steps: int, what: str, clock: Clock, tmp_path: Path
 ) -> None:

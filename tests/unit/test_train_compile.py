@@ -22,8 +22,8 @@ from dlf.errors import TrainingError
 from dlf.nn.config import to_dict
 from dlf.train import checkpoint, compiling
 from dlf.train.data import Batch
-from dlf.train.graph import Inputs
-from dlf.train.loop import CHECKPOINT, Run
+from dlf.train.engine import CHECKPOINT, Run
+from dlf.train.stage import Inputs
 from dlf.train.tokenizer_stage import TokenizerStage
 from tiny_runs import BARE, CONFIG, Sampler, make_stage, pictures
 
@@ -207,8 +207,21 @@ def test_pictures_that_are_none_are_a_sentence(
     config = write_config(tmp_path)
     words = ["--val", str(photos), "-o", str(tmp_path / "run"), "--threads", "1"]
     assert main(["train", str(config), "--data", str(tmp_path / "empty"), *words]) == 1
-    assert "there are no pictures" in capsys.readouterr().err
+    assert "there are no images" in capsys.readouterr().err
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "empty" / "small.png")
     assert main(["train", str(config), "--data", str(tmp_path / "empty"), *words]) == 1
     assert "at least 32 pixels" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_the_process_are_as_they_were_afterwards() -> None:
+    """Whoever calls the trainer has their own threads, and their own idea of how exact a GPU may be."""
+    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+
+    def settings() -> tuple[object, ...]:
+        return cudnn.benchmark, cudnn.allow_tf32, cuda.matmul.allow_tf32, cuda.cudnn_sdp_enabled()
+
+    before = settings()
+    with compiling.fast_backends(torch.device("cuda")):
+        assert settings() == (True, False, False, False)
+    assert settings() == before

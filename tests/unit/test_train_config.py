@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from dlf.losses.objective import Weights
 from dlf.nn.build import PRESETS
 from dlf.nn.config import ModelConfig, from_dict, to_dict
 from dlf.nn.model import Dlf
-from dlf.train.codec_stage import rate_weight
-from dlf.train.config import Rate, TrainConfig, load_config
-from dlf.train.loop import learning_rate
+from dlf.train.config import Optimiser, TrainConfig, load_config, override
+from dlf.train.engine import learning_rate
+from dlf.train.rate import LambdaSchedule, Rate
 
 pytestmark = pytest.mark.torch
 
@@ -27,8 +28,7 @@ stage: joint
 steps: 100
 shapes: [[64, 64], [32, 96]]
 pixels: 8192
-lr: 0.001
-lr_end: 0.0001
+optimiser: {lr: 0.001, lr_end: 1e-4}
 weights: {l1: 1, low: 2.5}
 """
 
@@ -44,7 +44,7 @@ def test_values_and_defaults(tmp_path: Path) -> None:
     assert config.shapes == ((64, 64), (32, 96))
     assert config.weights == Weights(l1=1.0, low=2.5)
     assert config.rate == Rate()
-    assert config.warmup == 200
+    assert config.optimiser == Optimiser(0.001, 0.0001, warmup=200)
     assert from_dict(TrainConfig, to_dict(config)) == config
 
 
@@ -61,19 +61,52 @@ def test_base_is_merged(tmp_path: Path) -> None:
     assert (config.rate.at_low, config.rate.at_high) == (9.0, 1.0)
 
 
+def test_a_base_is_merged_at_every_depth(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "base.yaml",
+        TEXT + "rate: {at_low: 8.0, schedule: {lambdas: [1, 2], low: 0.01, high: 0.02}}\n",
+    )
+    config = load_config(write(tmp_path, "a.yaml", "base: base.yaml\nrate: {schedule: {lambdas: [3]}}\n"))
+    assert config.rate == Rate(at_low=8.0, schedule=LambdaSchedule((3.0,), 0.01, 0.02))
+
+
+def test_values_of_the_command_line_go_before_those_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", TEXT)
+    changes = ["steps=7", "optimiser.lr=1e-4", "shapes=[[128, 128]]", "compile=true", "precision=float32"]
+    config = load_config(path, changes)
+    plain = load_config(path)
+    assert config == replace(
+        plain, steps=7, optimiser=replace(plain.optimiser, lr=1e-4), shapes=((128, 128),), compile=True,
+        precision="float32",
+    )  # fmt: skip
+    for text in ("steps", "=1", "a-b=1", "optimiser.=1"):
+        with pytest.raises(ValueError, match="write KEY=VALUE"):
+            override({}, text)
+    with pytest.raises(ValueError, match=r"there is no key optimizer; .*: optimiser"):
+        load_config(path, ["optimizer.lr=1"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TEXT + "stepz: 1\n", "unknown key.*stepz"),
-        (TEXT + "rate: {at_medium: 1.0}\n", "unknown key.*at_medium"),
+        (TEXT + "stepz: 1\n", "there is no key stepz; the keys nearest to it: steps"),
+        (
+            TEXT + "rate: {at_medium: 1.0}\n",
+            "no key rate.at_medium; the keys of rate nearest to it: at_",
+        ),
+        (TEXT + "rate: {schedule: {lamda: [1.0]}}\n", "there is no key rate.schedule.lamda; .*: lambdas"),
         (TEXT.replace("steps: 100\n", ""), "steps"),
         (TEXT.replace("joint", "jiont"), "stage.*jiont"),
         (TEXT + "precision: float16\n", "precision.*float16"),
-        (TEXT.replace("lr: 0.001", "lr: 1e-3"), "lr.*1e-3"),  # text, to YAML
+        (TEXT.replace("lr: 0.001", "lr: quick"), "lr cannot be 'quick'"),
         (TEXT.replace("steps: 100", "steps: 1.5"), "steps.*1.5"),
         (TEXT.replace("[[64, 64], [32, 96]]", "64"), "shapes.*64"),
         (TEXT.replace("{l1: 1, low: 2.5}", "3"), "weights.*3"),
-        (TEXT.replace("joint", "align") + "codes_apart: 4.0\n", "codes_apart belongs to the joint stage"),
+        (
+            TEXT.replace("joint", "align") + "codebook_spread: 4.0\n",
+            "belongs to the joint stage",
+        ),
         ("- 1\n- 2\n", "not a YAML mapping"),
     ],
 )
@@ -106,15 +139,15 @@ def test_the_papers_stages() -> None:
     for config in (align, joint):
         assert {name for name in names if name.startswith(config.freeze)} == titok
     assert last.freeze == ()
-    assert (align.lr, joint.lr, last.lr) == (4e-5, 2e-5, 1e-6)
-    assert align.betas == joint.betas == (0.5, 0.9)
+    assert (align.optimiser.lr, joint.optimiser.lr, last.optimiser.lr) == (4e-5, 2e-5, 1e-6)
+    assert align.optimiser.betas == joint.optimiser.betas == (0.5, 0.9)
     assert align.weights == Weights(latent=1.0, code=0.25, vq=1.0)
-    assert (align.rate.ladder.low, align.rate.ladder.high) == (0.010, 0.015)
-    assert (align.rate.ladder.lambdas[0], align.rate.ladder.lambdas[-1]) == (0.001, 24.0)
+    assert (align.rate.schedule.low, align.rate.schedule.high) == (0.010, 0.015)
+    assert (align.rate.schedule.lambdas[0], align.rate.schedule.lambdas[-1]) == (0.001, 24.0)
     batches = [c.parts * c.pixels // (c.shapes[0][0] * c.shapes[0][1]) for c in (align, joint)]
     assert batches == [8, 4]
     joints = [load_config(path) for path in CONFIGS.glob("paper_joint*.yaml")]
-    assert sorted(c.rate.ladder.lambdas[0] for c in joints) == [5.8, 8.5, 16.0, 28.0]
+    assert sorted(c.rate.schedule.lambdas[0] for c in joints) == [5.8, 8.5, 16.0, 28.0]
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=lambda config: config.name)
@@ -122,12 +155,9 @@ def test_presets_survive_a_plain_dict(config: ModelConfig) -> None:
     assert from_dict(ModelConfig, to_dict(config)) == config
 
 
-def make(**changes: object) -> TrainConfig:
-    values = {
-        "preset": "tiny", "stage": "joint", "steps": 1000, "shapes": ((64, 64),), "pixels": 4096,
-        "lr": 1e-3, "lr_end": 1e-5, "weights": Weights(), "warmup": 10, "hold": 0.5,
-    }  # fmt: skip
-    return TrainConfig(**(values | changes))
+def make(**changes: float) -> TrainConfig:
+    adam = replace(Optimiser(lr=1e-3, lr_end=1e-5, warmup=10, hold=0.5), **changes)
+    return TrainConfig("tiny", "joint", 1000, ((64, 64),), 4096, adam, Weights())
 
 
 def test_learning_rate() -> None:
@@ -148,10 +178,10 @@ def test_rate_weight() -> None:
     quality = torch.tensor([0.0, 50.0, 100.0])
     full = torch.tensor([16.0, 4.0, 1.0])
     for progress, factor in ((0.0, 0.01), (0.2, 0.01), (0.4, 0.1), (0.6, 1.0), (1.0, 1.0)):
-        torch.testing.assert_close(rate_weight(rate, quality, progress), factor * full)
+        torch.testing.assert_close(rate.weight(quality, progress), factor * full)
     sudden = Rate(at_low=2.0, at_high=2.0, initial=0.5, ramp_from=0.0, ramp_to=0.0)
-    torch.testing.assert_close(rate_weight(sudden, quality, 0.1), torch.full((3,), 2.0))
+    torch.testing.assert_close(sudden.weight(quality, 0.1), torch.full((3,), 2.0))
 
 
 def test_rate_weight_zero_is_a_weight() -> None:
-    assert rate_weight(Rate(), torch.tensor([0.0, 70.0]), 0.5).tolist() == [0, 0]
+    assert Rate().weight(torch.tensor([0.0, 70.0]), 0.5).tolist() == [0, 0]

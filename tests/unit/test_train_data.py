@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from dlf.errors import TrainingError
 from dlf.nn.build import TINY
 from dlf.nn.model import Dlf
-from dlf.train.codec_stage import LatentCache
+from dlf.train.align_stage import LatentCache
 from dlf.train.data import Crop, CropSampler, cut, load_images, to_float
 from dlf.train.shards import find_images
 
@@ -53,13 +53,13 @@ def test_unusable_pictures_are_skipped_and_counted(folder: Path, caplog: pytest.
         images = load_images(paths, 64)
     assert sorted(image.shape for image in images) == [(64, 64, 3), (96, 96, 3), (96, 128, 3)]
     assert all(image.dtype == np.uint8 for image in images)
-    assert "3 pictures in memory, 4 skipped" in caplog.text
+    assert "3 images in memory, 4 skipped" in caplog.text
     for name in ("cut.png", "text.jpg", "empty.png"):
         assert name in caplog.text
 
 
 def test_no_picture_at_all_is_an_error(folder: Path) -> None:
-    with pytest.raises(TrainingError, match="no usable picture"):
+    with pytest.raises(TrainingError, match="no usable image"):
         load_images(find_images(folder), 1000)
 
 

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlf.train.loop import Run
+from dlf.train.engine import Run
 from dlf.train.terms import Means
 from tiny_runs import Sampler, judged_stage
 

@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 
 from dlf.errors import TrainingError
 from dlf.train.device_sampler import DeviceSampler
-from dlf.train.loop import Run
-from dlf.train.run import open_pictures
+from dlf.train.engine import Run
+from dlf.train.run import open_images
 from tiny_runs import CONFIG, make_stage
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
@@ -101,7 +101,7 @@ def test_factors_are_drawn_as_far_as_pictures_allow() -> None:
 
 
 def test_no_picture_large_enough_is_an_error() -> None:
-    with pytest.raises(TrainingError, match="no picture is large enough for crops of 256x256"):
+    with pytest.raises(TrainingError, match="no image is large enough for crops of 256x256"):
         DeviceSampler(numbered(), ((256, 256),), 65536, 0, CPU)
 
 
@@ -124,10 +124,10 @@ def test_a_run_takes_its_crops_from_the_device(kind: str, tmp_path: Path) -> Non
     changes = {"sampler": "device", "downscale": 1.5, "steps": 3}
     config, stage = make_stage(kind)
     config = replace(config, **changes)
-    sampler, images = open_pictures(config, data, CPU)
+    sampler, images = open_images(config, data, CPU)
     assert isinstance(sampler, DeviceSampler)
     assert len(images) == 3
-    assert isinstance(open_pictures(replace(config, sampler="auto"), data, CPU)[0], DeviceSampler)
-    plain = open_pictures(replace(config, sampler="auto", downscale=1.0), data, CPU)[0]
+    assert isinstance(open_images(replace(config, sampler="auto"), data, CPU)[0], DeviceSampler)
+    plain = open_images(replace(config, sampler="auto", downscale=1.0), data, CPU)[0]
     assert not isinstance(plain, DeviceSampler)
     assert Run(config, stage, sampler, tmp_path / "run").train()

@@ -21,8 +21,8 @@ import yaml
 
 from dlf.errors import TrainingError
 from dlf.train import checkpoint, distributed
-from dlf.train.board import LOG
-from dlf.train.loop import CHECKPOINT
+from dlf.train.engine import CHECKPOINT
+from dlf.train.run_logger import LOG
 
 pytestmark = pytest.mark.torch
 
@@ -32,7 +32,8 @@ STEPS = 6
 INTERFACE = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 PLAIN: dict[str, Any] = {
     "preset": "tiny", "stage": "joint", "steps": STEPS, "shapes": [[64, 64], [32, 96]], "pixels": 8192,
-    "parts": 2, "lr": 0.002, "lr_end": 0.0001, "warmup": 2, "precision": "float32", "validate_every": 3,
+    "parts": 2, "optimiser": {"lr": 0.002, "lr_end": 0.0001, "warmup": 2},
+    "precision": "float32", "validate_every": 3,
     "log_every": 1, "weights": {"l1": 1.0, "low": 1.0, "vq": 1.0, "latent": 1.0, "code": 0.25},
     "rate": {"at_low": 4.0, "at_high": 1.0},
     "adversarial": {"weight": 0.5, "matching": 1.0, "width": 4, "layers": 2},
@@ -93,7 +94,7 @@ def test_two_processes_have_the_loss_curve_of_one(
             assert two[key] == pytest.approx(one[key], rel=tolerance, abs=2e-4), (key, one["step"])
     first, second = (checkpoint.load(tmp_path / name / "run" / CHECKPOINT) for name in ("one", "two"))
     # Adam's first steps move a weight by the whole rate of learning: a gradient near 0 may move it either way
-    near = 3 * PLAIN["lr"] if changes["stage"] == "align" else 2e-3
+    near = 3 * PLAIN["optimiser"]["lr"] if changes["stage"] == "align" else 2e-3
     for key, value in first.model.items():
         torch.testing.assert_close(second.model[key], value, rtol=0.02, atol=near, msg=key)
 
@@ -117,11 +118,11 @@ def test_a_signal_stops_all_processes_after_the_same_step(photos: Path, tmp_path
 
 def test_alone_everything_is_as_it_was() -> None:
     rows = [torch.arange(6.0).reshape(3, 2), torch.ones(3, 2)]
-    assert torch.equal(distributed.gather_rows(rows), torch.cat(rows))
-    assert distributed.mean_terms({"a": 2.0}) == {"a": 2.0}
-    assert distributed.total(3) == 3
-    assert distributed.from_first("x") == "x"
-    assert distributed.largest(0.5, True) == [0.5, True]
+    assert torch.equal(distributed.all_gather_rows(rows), torch.cat(rows))
+    assert distributed.all_reduce_mean({"a": 2.0}) == {"a": 2.0}
+    assert distributed.all_reduce_sum(3) == 3
+    assert distributed.broadcast("x") == "x"
+    assert distributed.all_reduce_max(0.5, True) == [0.5, True]
     assert list(distributed.own_parts(3)) == [0, 1, 2]
 
 

@@ -12,16 +12,17 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dlf.train import graph
-from dlf.train.graph import WARM_UP, Found, Inputs, StepGraph
-from dlf.train.loop import Run
+from dlf.train.engine import Run
+from dlf.train.graph import WARM_UP, Result, StepGraph
+from dlf.train.stage import Inputs
 from tiny_runs import Sampler, judged_stage
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
 
-def record_here(call: Callable[[], Found]) -> tuple[Found, Callable[[], None]]:
+def record_here(call: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
     """Stands for a CUDA graph: results lie where they are, and a replay fills them anew."""
-    found: Found = ({}, torch.zeros(()))
+    found: Result = ({}, torch.zeros(()))
     place: dict[str, torch.Tensor] = {}
 
     def replay() -> None:
@@ -36,7 +37,7 @@ def record_here(call: Callable[[], Found]) -> tuple[Found, Callable[[], None]]:
 def test_steps_are_recorded_for_each_shape_and_see_new_inputs() -> None:
     calls: list[int] = []
 
-    def step(inputs: Inputs) -> Found:
+    def step(inputs: Inputs) -> Result:
         calls.append(len(inputs["x"]))
         return {"sum": inputs["x"].sum()}, torch.tensor(True)
 
@@ -49,7 +50,7 @@ def test_steps_are_recorded_for_each_shape_and_see_new_inputs() -> None:
 
 
 def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    def fails(call: Callable[[], Found]) -> tuple[Found, Callable[[], None]]:
+    def fails(call: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
         msg = "operation not permitted when stream is capturing\nmore"
         raise RuntimeError(msg)
 
@@ -90,7 +91,7 @@ def test_replayed_steps_train_as_written_ones_do(
         torch.testing.assert_close(states[1][name], value, msg=name)
 
 
-def hidden(run: Run, inputs: Inputs) -> Found:
+def hidden(run: Run, inputs: Inputs) -> Result:
     """A step during which the host does not know how far the run is."""
     place, step = run.place, run.step
     run.place = run.step = -1_000_000  # type: ignore[assignment]

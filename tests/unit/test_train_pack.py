@@ -79,15 +79,15 @@ def test_pictures_are_left_out_when_nothing_else_helps(
 def test_nothing_to_pack_is_a_sentence(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(TrainingError, match=r"not one picture fits into 0\.015 MB"):
+    with pytest.raises(TrainingError, match=r"not one image fits into 0\.015 MB"):
         pack([photos], tmp_path / "x.tar", max_bytes=15_000, short_side=200)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "empty").mkdir()
     assert main(["pack", str(tmp_path / "empty"), "-o", str(tmp_path / "x.tar")]) == 1
-    assert "there are no pictures in" in capsys.readouterr().err
+    assert "there are no images in" in capsys.readouterr().err
     (tmp_path / "empty" / "bad.png").write_bytes(b"\x89PNG")
     assert main(["pack", str(tmp_path / "empty"), "-o", str(tmp_path / "x.tar")]) == 1
-    assert "not one picture can be read" in capsys.readouterr().err
+    assert "not one image can be read" in capsys.readouterr().err
     (tmp_path / "file").write_text("no folder")
     assert main(["pack", str(photos), "-o", str(tmp_path / "file" / "x.tar")]) == 1
     assert "cannot be written" in capsys.readouterr().err

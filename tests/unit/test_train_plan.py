@@ -287,7 +287,7 @@ def test_what_would_end_a_plan_later_is_said_at_the_start(
     write(carry, [{**plan[0], "share": 1}])
     assert "there is no file" in refused(carry, out, capsys, *minutes)
     (carry / "val.tar").unlink()
-    assert "name the pictures with --val" in refused(carry, out, capsys, *minutes)
+    assert "name the images with --val" in refused(carry, out, capsys, *minutes)
 
 
 def test_the_size_of_crops_is_seen_before_minutes_are_spent(
@@ -298,7 +298,7 @@ def test_the_size_of_crops_is_seen_before_minutes_are_spent(
     write(carry, plan)
     capsys.readouterr()
     assert main(line(carry, tmp_path / "out", "--minutes", 1)) == 1
-    assert "no picture is large enough for crops of 512x512" in capsys.readouterr().err
+    assert "no image is large enough for crops of 512x512" in capsys.readouterr().err
     assert PRESETS[PRESET].name == PRESET
 
 

@@ -24,7 +24,7 @@ from dlf.losses.objective import Weights
 from dlf.nn.build import DLF_L, PRESETS
 from dlf.nn.model import Dlf
 from dlf.train.codec_stage import CodecStage
-from dlf.train.config import TrainConfig
+from dlf.train.config import Optimiser, TrainConfig
 from dlf.train.run import Sources, build_stage
 
 pytestmark = pytest.mark.torch
@@ -160,7 +160,14 @@ def test_a_stage_starts_from_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(PRESETS, "small-l", SMALL)
     titok, vqgan = (write(tmp_path / f"{o.title}.bin", pretrained(o)) for o in (TITOK, VQGAN))
     config = TrainConfig(
-        "small-l", "align", 4, ((64, 64),), 4096, 1e-3, 1e-3, Weights(latent=1.0), freeze=("quantize.",)
+        "small-l",
+        "align",
+        4,
+        ((64, 64),),
+        4096,
+        Optimiser(1e-3, 1e-3),
+        Weights(latent=1.0),
+        freeze=("quantize.",),
     )
     sources = Sources(tmp_path, tmp_path, tmp_path / "run", None, None, titok=titok, vqgan=vqgan)
     stage = build_stage(config, sources, [], [])
@@ -168,7 +175,7 @@ def test_a_stage_starts_from_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     book = stage.module.quantize.embedding.weight
     assert torch.equal(book, pretrained(TITOK)["quantize.embedding.weight"])
     # frozen codes are neither seeded anew nor moved
-    assert stage.pending is None
+    assert stage.keeper.seeded
     assert not stage.module.quantize.embedding.weight.requires_grad
     assert torch.equal(stage.module.vqgan.post_quant_conv.bias, pretrained(VQGAN)["post_quant_conv.bias"])
 

@@ -17,8 +17,8 @@ torch = pytest.importorskip("torch")
 
 from dlf.errors import DlfError, TrainingError
 from dlf.train.config import TrainConfig
-from dlf.train.data import Ahead, CropSampler, StreamSampler, load_images
-from dlf.train.run import open_pictures
+from dlf.train.data import CropSampler, Prefetch, StreamSampler, load_images
+from dlf.train.run import open_images
 from dlf.train.shards import find_images
 
 pytestmark = pytest.mark.torch
@@ -149,25 +149,24 @@ def test_what_cannot_be_used_is_skipped_and_counted(shards: Path, caplog: pytest
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "small.png").write_bytes(to_file(picture(40, 40, 0)))
-    with pytest.raises(TrainingError, match="no picture is usable for crops of 64x64"):
+    with pytest.raises(TrainingError, match="no image is usable for crops of 64x64"):
         StreamSampler(find_images(tmp_path), ((64, 64),), 4096, 0)(0)
 
 
 def test_prepared_batches_are_the_same(shards: Path) -> None:
     direct = stream(shards)
-    ahead = Ahead(stream(shards), lambda step, part: (step, 3) if part == 1 else (step + 1, 1))
+    prefetch = Prefetch(stream(shards), range(1, 4, 2))
     for key in [(0, 1), (0, 3), (1, 1), (1, 3), (9, 0), (2, 1)]:
-        assert torch.equal(ahead(*key).pixels, direct(*key).pixels)
-    assert len(ahead.waiting) <= 4
-    ahead.threads.shutdown()
+        assert torch.equal(prefetch(*key).pixels, direct(*key).pixels)
+    assert len(prefetch._batches) <= 4
+    prefetch.threads.shutdown()
 
 
 def test_a_run_streams_where_its_configuration_says_so(shards: Path) -> None:
-    config = TrainConfig("tiny", "joint", 4, SHAPES, 4096, 0.1, 0.1, weights=None, stream=True, parts=2)  # type: ignore[arg-type]
-    sampler, sample = open_pictures(config, shards, torch.device("cpu"))
-    assert isinstance(sampler, Ahead)
+    config = TrainConfig("tiny", "joint", 4, SHAPES, 4096, None, None, stream=True, parts=2)  # type: ignore[arg-type]
+    sampler, sample = open_images(config, shards, torch.device("cpu"))
+    assert isinstance(sampler, Prefetch)
     assert len(sample) == 5
-    assert sampler.following(0, 0) == (0, 1)
-    assert sampler.following(0, 1) == (1, 0)
+    assert sampler.parts == range(0, 2, 1)
     assert sampler(0, 1).pixels.shape[1] == 3
     sampler.threads.shutdown()

@@ -1,4 +1,4 @@
-"""Stages in a run: what trains, from files, draws, the ladder of rates, streams."""
+"""Stages in a run: what trains, from files, draws, the schedule of lambda, streams."""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dlf.losses.objective import Weights
 from dlf.nn.build import TINY
 from dlf.nn.config import to_dict
 from dlf.train import checkpoint
-from dlf.train.board import LOG
 from dlf.train.codec_stage import CodecStage, new_model
-from dlf.train.config import Rate, load_config
-from dlf.train.controller import Ladder
+from dlf.train.config import load_config
 from dlf.train.data import to_float
-from dlf.train.loop import CHECKPOINT, Run
-from dlf.train.run import Sources, build_stage, open_pictures, run_stage
+from dlf.train.engine import CHECKPOINT, Run
+from dlf.train.rate import LambdaSchedule, Rate
+from dlf.train.run import Sources, Start, build_stage, check_spread, load_start, open_images, run_stage
+from dlf.train.run_logger import LOG
 from dlf.train.tokenizer_stage import TokenizerStage
 from tiny_runs import CONFIG, Sampler, assert_same, make_run, make_stage, pictures
 
@@ -97,7 +97,7 @@ def test_three_stages_from_files(tmp_path: Path) -> None:
         plain = json.loads(json.dumps(to_dict(replace(CONFIG, stage=kind, steps=3))))
         config.write_text(yaml.safe_dump(plain))
         out = tmp_path / kind
-        assert run_stage(load_config(config), Sources(data, data, out, init, None), 1)
+        assert run_stage(load_config(config), Sources(data, data, out, init, None))
         init = out / CHECKPOINT
     aligned, joint = (checkpoint.load(tmp_path / kind / CHECKPOINT) for kind in ("align", "joint"))
     tokenizer = checkpoint.load(tmp_path / "tokenizer" / CHECKPOINT).ema
@@ -128,6 +128,25 @@ def test_perceptual_term_needs_its_weights(tmp_path: Path) -> None:
         build_stage(config, Sources(tmp_path, tmp_path, tmp_path, None, None), pictures(), [])
 
 
+@pytest.mark.parametrize(
+    ("preset", "stage", "reason"),
+    [("compact", "align", "aligned to codes"), ("tiny", "tokenizer", "tiny has no codes that it could move")],
+)
+def test_a_codebook_that_nothing_would_spread_is_an_error(preset: str, stage: str, reason: str) -> None:
+    """Only the warm start from a tokenizer moves codes; a later start must not forget that silently."""
+    config = replace(CONFIG, preset=preset, stage="joint", codebook_spread=4.0)
+    with pytest.raises(ValueError, match=f"codebook_spread is 4, but .*{reason}.*set codebook_spread=1"):
+        check_spread(config, Start({}, stage))
+    check_spread(replace(config, codebook_spread=1.0), Start({}, stage))
+    check_spread(replace(config, preset="compact"), Start({}, "joint"))  # they are apart since it began
+
+
+def test_weights_of_an_align_stage_say_so(tmp_path: Path) -> None:
+    run = make_run("align", tmp_path)
+    run.save()
+    assert load_start(tmp_path / CHECKPOINT).stage == "align"
+
+
 def test_draws_ask_for_tokens_that_exist() -> None:
     _, stage = make_stage("joint")
     assert isinstance(stage, CodecStage)
@@ -142,15 +161,15 @@ def test_draws_ask_for_tokens_that_exist() -> None:
 
 
 def test_lambda_climbs_while_the_rate_is_above_the_window(tmp_path: Path) -> None:
-    """One rung a validation, kept in the checkpoint, and used as the weight of the rate."""
-    rate = Rate(ladder=Ladder((0.5, 2.0, 8.0), 0.0, 1e-6))
+    """One step a validation, kept in the checkpoint, and used as the weight of the rate."""
+    rate = Rate(schedule=LambdaSchedule((0.5, 2.0, 8.0), 0.0, 1e-6))
     config, stage = make_stage("joint")
     config = replace(config, rate=rate, validate_every=2)
     stage.config = config
     run = Run(config, stage, Sampler(), tmp_path)
     assert run.train()
     assert isinstance(stage, CodecStage)
-    assert stage.rung == 2
+    assert stage.lambda_step == 2
     rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     ratios = [row["rate"] / row["bpp"] for row in rows if row["kind"] == "train"]
     assert ratios == pytest.approx([0.5, 2.0, 8.0], rel=0.01)
@@ -158,7 +177,7 @@ def test_lambda_climbs_while_the_rate_is_above_the_window(tmp_path: Path) -> Non
     fresh.config = config
     assert isinstance(fresh, CodecStage)
     Run(config, fresh, Sampler(), tmp_path)
-    assert fresh.rung == 2
+    assert fresh.lambda_step == 2
 
 
 @pytest.mark.parametrize("kind", ["align", "joint"])
@@ -170,12 +189,12 @@ def test_a_streamed_run_resumes_exactly(kind: str, tmp_path: Path) -> None:
 
     def start(folder: Path) -> Run:
         torch.manual_seed(21)
-        sampler, images = open_pictures(config, data, torch.device("cpu"))
+        sampler, images = open_images(config, data, torch.device("cpu"))
         return Run(config, build_stage(config, sources, images, pictures()[:1]), sampler, folder)
 
     assert start(tmp_path / "whole").train()
     first = start(tmp_path / "parts")
-    first.board.row = lambda *_: setattr(first, "stop", True)  # type: ignore[method-assign]
+    first.logger.log_terms = lambda *_: setattr(first, "stop", True)  # type: ignore[method-assign]
     assert not first.train()
     assert first.step == 2
     second = start(tmp_path / "parts")
@@ -199,7 +218,7 @@ def test_a_model_without_codes_learns_the_latents_and_then_the_pixels(tmp_path: 
             adversarial=Adversarial(weight=0.1, adaptive=False, kinds=("pixels",), width=8),
         )
         sources = Sources(data, data, tmp_path / stage, before, None)
-        sampler, images = open_pictures(config, data, torch.device("cpu"))
+        sampler, images = open_images(config, data, torch.device("cpu"))
         torch.manual_seed(1)
         built = build_stage(config, sources, images, images[:1])
         assert Run(config, built, sampler, sources.out).train()

@@ -21,9 +21,9 @@ from dlf.nn.model import Dlf
 from dlf.train import checkpoint, warmstart
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.codec_stage import CodecStage
-from dlf.train.config import TrainConfig
+from dlf.train.config import Optimiser, TrainConfig
 from dlf.train.data import to_float
-from dlf.train.loop import CHECKPOINT
+from dlf.train.engine import CHECKPOINT
 from dlf.train.run import Sources, build_stage
 from dlf.train.warmstart import warm_start
 
@@ -34,8 +34,8 @@ WARM = replace(
     fusion=replace(TINY.fusion, hidden=48, width=32),
 )  # fmt: skip
 CONFIG = TrainConfig(
-    preset="warm", stage="joint", steps=4, shapes=((64, 64),), pixels=8192, lr=1e-3, lr_end=1e-4,
-    weights=Weights(l1=1.0, vq=1.0),
+    preset="warm", stage="joint", steps=4, shapes=((64, 64),), pixels=8192,
+    optimiser=Optimiser(lr=1e-3, lr_end=1e-4), weights=Weights(l1=1.0, vq=1.0),
 )  # fmt: skip
 LATENT_STD = 1.6  # of a trained tokenizer of the compact preset
 QUALITY = 50.0
@@ -150,7 +150,7 @@ def test_codes_moved_apart_reach_the_latents_themselves() -> None:
         torch.manual_seed(4)
         started = untrained(4)
         latents = started.vqgan.encode(pixels * 2 - 1)
-        warm_start(started, pictures(), apart=apart)
+        warm_start(started, pictures(), spread=apart)
         started.eval()
         z, y = analyse(started, pixels)
         codes = started.quantize(z.flatten(0, 1)).quantised.reshape(z.shape)
@@ -176,7 +176,7 @@ def test_same_seed_same_weights() -> None:
 @pytest.mark.parametrize("size", [128, 256])
 def test_too_few_pictures_are_refused(size: int) -> None:
     few = [picture[:size, :size] for picture in pictures()[:3]]
-    with pytest.raises(ValueError, match=f"needs 4 pictures .* there are {3 * (size == 256)}"):
+    with pytest.raises(ValueError, match=f"needs 4 images .* there are {3 * (size == 256)}"):
         warm_start(untrained(1), few)
 
 

@@ -24,7 +24,7 @@ from dlf.nn.build import PRESETS
 from dlf.nn.model import Dlf
 from dlf.nn.semantic import QUALITIES
 from dlf.train.data import load_images, to_float, whole_cells
-from dlf.train.shards import PictureFile, find_images
+from dlf.train.shards import ImageFile, find_images
 from dlf.train.weights import load_labelled
 
 log = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def count_tokens(model: Dlf, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[n
     return counts
 
 
-def _load(files: list[PictureFile], count: int) -> list[NDArray[np.uint8]]:
+def _load(files: list[ImageFile], count: int) -> list[NDArray[np.uint8]]:
     """About `count` of the pictures, spread over all, cut to whole cells."""
     spread = files[:: max(1, len(files) // count)]
     return [whole_cells(picture) for picture in load_images(spread, 64)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -16,20 +14,14 @@ from dlf.cli.display import Display
 from dlf.cli.jobs import complain
 from dlf.cli.names import JobError
 from dlf.cli.options import COUNT, PATH, gathered, listed, loudness_options, whole_numbers
-from dlf.errors import MissingExtra
-from dlf.files import write_bytes
+from dlf.errors import SpecError
 
 if TYPE_CHECKING:
-    from dlf.evaluation.candidates import Spec
-    from dlf.evaluation.dataset import Picture
+    from dlf.evaluation import EvaluationRequest, ReportOptions
+    from dlf.evaluation.comparison import Comparison
     from dlf.evaluation.ledger import Row
-    from dlf.evaluation.published import PublishedPoint, PublishedRate
-    from dlf.evaluation.report import Results
-    from dlf.evaluation.runner import Experiment, Target
-    from dlf.evaluation.sets import SetMetric
 
-T = TypeVar("T")
-
+# as dlf.evaluation.experiment has them, which the parser does not import
 CODECS = ("dlf", "avif")
 METRICS = ("psnr", "msssim")
 DATASETS = ("kodak", "clic2020", "div2k", "tecnick")
@@ -56,7 +48,7 @@ def qualities(text: str) -> tuple[int, ...]:
 
 def published_set(text: str) -> str:
     """Argument type: a data set that there are published curves of."""
-    from dlf.evaluation.published import datasets
+    from dlf.evaluation.report.published import datasets
 
     if text not in datasets():
         msg = f"'{text}' is not one of {', '.join(datasets())}"
@@ -175,200 +167,71 @@ def command(context: click.Context, args: Arguments, quiet: bool) -> int:
 
 def run(args: Arguments, display: Display) -> int:
     """Evaluate; returns the exit code, 1 if any row failed."""
-    from dlf.evaluation.curves import common
-    from dlf.evaluation.dataset import check_set, find_pictures
-    from dlf.evaluation.ledger import Ledger, write_table
-    from dlf.evaluation.report import results, summary, to_json
-    from dlf.evaluation.runner import evaluate
+    from dlf.evaluation import prepare, summary, write_report
 
-    pictures = find_pictures(args.folder)
-    if args.dataset is not None:
-        known = check_set(args.dataset, pictures)
-        args = replace(args, published=args.published or known.published or None)
-    setup = _setup(args)
-    experiment, anchors = setup.experiment, _anchors(args, setup.experiment)
-    for sentence in setup.missing:
-        complain(sentence)
-    rows: list[Row] = []
-    jobs = args.jobs or os.cpu_count() or 1
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        ledger = Ledger(args.output / "rows.jsonl")
-        total = len(pictures) * len(experiment.targets) * len(experiment.candidates)
-        with display.counting(total) as advance:
-            for row in evaluate(experiment, pictures, ledger, jobs):
-                rows.append(row)
-                _tell(row, f"{len(rows)}/{total}", experiment, quiet=display.quiet)
-                advance()
-        sets = _sets(setup, pictures, common(rows))
-        found = results(rows, experiment, anchors, setup.missing, sets, setup.sets)
-        if args.complexity:
-            from dlf.evaluation.complexity import measured
+        evaluation = prepare(_request(args))
+    except SpecError as error:
+        raise click.UsageError(str(error)) from error
+    for sentence in evaluation.left_out:
+        complain(sentence)
+    try:
+        with display.counting(evaluation.total) as advance:
+            counter = count(1)
 
-            table, failed = measured(experiment, setup.specs, pictures, found.rows, args.threads)
-            found = replace(found, complexity=table, notes=[*found.notes, *failed])
-        write_table(args.output / "rows.csv", found.rows)
-        write_bytes(args.output / "results.json", to_json(found).encode())
-        text = summary(found, experiment)
-        write_bytes(args.output / "summary.md", text.encode("utf-8", "surrogateescape"))
-        _write_sheets(args, experiment, pictures, rows)
-        _write_report(args, experiment, pictures, found)
+            def on_row(row: Row) -> None:
+                _tell(row, f"{next(counter)}/{evaluation.total}", evaluation.comparison, quiet=display.quiet)
+                advance()
+
+            results = evaluation.run(on_row)
+        for sentence in write_report(results, args.output, _report_options(args)):
+            complain(sentence)
     except OSError as error:
         msg = f"cannot write to '{args.output}': {error.strerror or error}"
         raise JobError(msg) from error
     if not display.quiet:
-        click.echo(text, nl=False)
-    return 1 if any(row.error for row in rows) else 0
+        click.echo(summary(results), nl=False)
+    return 1 if results.failed else 0
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What the command line asks for; missing: a sentence for each thing that is not installed."""
+def _request(args: Arguments) -> EvaluationRequest:
+    from dlf.evaluation import EvaluationRequest
 
-    experiment: Experiment
-    specs: list[Spec]
-    sets: list[SetMetric]
-    missing: list[str]
-
-
-def _sets(
-    setup: Setup, pictures: Sequence[Picture], rows: Sequence[Row]
-) -> dict[tuple[str, str], dict[str, float]]:
-    if not setup.sets:
-        return {}
-    from dlf.evaluation.sets import set_scores
-
-    return set_scores(setup.experiment, pictures, rows, setup.sets)
-
-
-def _setup(args: Arguments) -> Setup:
-    """Gather codecs and metrics, as far as they are installed."""
-    from dlf.evaluation.candidates import SpecError, open_candidate, parse_spec
-    from dlf.evaluation.catalogue import check_metric, open_metric
-    from dlf.evaluation.metrics import Metric
-    from dlf.evaluation.runner import Experiment
-
-    missing: list[str] = []
-    try:
-        specs = [parse_spec(text) for text in _codecs(args)]
-        wanted = [check_metric(text) for text in args.metrics]
-    except SpecError as error:
-        raise click.UsageError(str(error)) from error
-    names = [spec.name for spec in specs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        msg = f"two codecs are called '{twice[0]}': give one another name, as in other={twice[0]}"
-        raise click.UsageError(msg)
-    targets = _targets(args)
-    if targets[0].quality is not None and "dlf" not in [spec.kind for spec in specs]:
-        msg = "--quality needs the codec dlf; use --bpp"
-        raise click.UsageError(msg)
-    opened = [m for text in wanted for m in _if_there(partial(open_metric, text), missing)]
-    metrics = tuple(m for m in opened if isinstance(m, Metric))
-    sets = [m for m in opened if not isinstance(m, Metric)]
-    candidates = [
-        c for spec in specs for c in _if_there(partial(open_candidate, spec, args.threads), missing)
-    ]
-    if not metrics or not candidates:
-        msg = f"there is nothing to measure: {'; '.join(missing)}"
-        raise JobError(msg)
-    judge = _judge(args, [metric.name for metric in metrics])
-    files = args.output / "files"
-    experiment = Experiment(tuple(candidates), targets, metrics, judge, files, args.crop)
-    return Setup(experiment, specs, sets, missing)
+    codecs = args.codecs
+    if args.model is not None:
+        codecs = tuple(f"dlf=dlf:{args.model}" if codec == "dlf" else codec for codec in codecs)
+    return EvaluationRequest(
+        folder=args.folder,
+        codecs=codecs,
+        metrics=args.metrics,
+        bpp=args.bpp,
+        quality=args.quality or (),
+        anchors=args.anchor or (),
+        judge=args.judge,
+        output=args.output,
+        dataset=args.dataset,
+        crop=args.crop,
+        complexity=args.complexity,
+        jobs=args.jobs,
+        threads=args.threads,
+    )
 
 
-def _codecs(args: Arguments) -> tuple[str, ...]:
-    if args.model is None:
-        return args.codecs
-    return tuple(f"dlf=dlf:{args.model}" if codec == "dlf" else codec for codec in args.codecs)
+def _report_options(args: Arguments) -> ReportOptions:
+    from dlf.evaluation import ReportOptions
+    from dlf.evaluation.dataset import NAMED
+
+    published = args.published
+    if published is None and args.dataset is not None:
+        published = NAMED[args.dataset].published or None
+    return ReportOptions(examples=args.examples, sheet=args.sheet or 0, published=published)
 
 
-def _targets(args: Arguments) -> tuple[Target, ...]:
-    from dlf.evaluation.runner import Target
-
-    if args.quality is not None:
-        return tuple(Target(quality=quality) for quality in args.quality)
-    return tuple(Target(bpp=bpp) for bpp in args.bpp)
-
-
-def _judge(args: Arguments, names: Sequence[str]) -> str:
-    """Return the metric that chooses scales: as asked for, else the first in this order."""
-    if args.judge is None:
-        return next((name for name in ("stem", "ms_ssim") if name in names), names[0])
-    from dlf.evaluation.catalogue import key_of
-
-    for name in names:
-        if key_of(name) == key_of(args.judge):
-            return name
-    msg = f"--judge {args.judge} is not among the metrics {', '.join(names)}"
-    raise click.UsageError(msg)
-
-
-def _anchors(args: Arguments, experiment: Experiment) -> tuple[str, ...]:
-    from dlf.evaluation.curves import HULL
-
-    names = [candidate.name for candidate in experiment.candidates]
-    chosen = args.anchor or ()
-    for anchor in chosen:
-        if anchor not in (*names, HULL):
-            msg = f"--anchor {anchor} is not one of {', '.join([*names, HULL])}"
-            raise click.UsageError(msg)
-    return chosen
-
-
-def _if_there(make: Callable[[], T], missing: list[str]) -> list[T]:
-    """Return what `make` makes, or nothing and a sentence in `missing` if something is not installed."""
-    try:
-        return [make()]
-    except MissingExtra as error:
-        missing.append(f"left out: {error}")
-        return []
-
-
-def _tell(row: Row, place: str, experiment: Experiment, *, quiet: bool) -> None:
+def _tell(row: Row, place: str, comparison: Comparison, *, quiet: bool) -> None:
     """Say on standard error how far the work is; failures also where the rest is quiet."""
     where = f"[{place}] {row.picture}, {row.target}, {row.codec}"
     if row.error:
         complain(f"{where}: {row.error}")
     elif not quiet:
-        scores = "  ".join(f"{m.title} {row.scores[m.name]:.{m.digits}f}" for m in experiment.metrics)
+        scores = "  ".join(f"{m.title} {row.scores[m.name]:.{m.digits}f}" for m in comparison.metrics)
         click.echo(f"{where}: {row.bpp:.4f} bpp  {scores}", err=True)
-
-
-def _write_report(
-    args: Arguments, experiment: Experiment, pictures: Sequence[Picture], found: Results
-) -> None:
-    """Write plots and report.html, if the libraries for them are there; raises OSError."""
-    from dlf.evaluation import published
-    from dlf.evaluation.examples import examples
-    from dlf.evaluation.html import page
-    from dlf.evaluation.plots import draw, plots
-
-    numbers: tuple[list[PublishedPoint], list[PublishedRate]] = ([], [])
-    if args.published is not None:
-        numbers = published.points(args.published), published.rates(args.published)
-    drawn = plots(found, numbers[0])
-    try:
-        (args.output / "plots").mkdir(exist_ok=True)
-        for plot in drawn:
-            for kind, data in draw(plot).items():
-                write_bytes(args.output / "plots" / f"{plot.metric}.{kind}", data)
-        shown = examples(experiment, pictures[: args.examples], found.rows)
-        text = page(found, experiment, drawn, shown, numbers)
-        write_bytes(args.output / "report.html", text.encode("utf-8", "replace"))
-    except MissingExtra as error:
-        complain(f"there are no plots and no report: {error}")
-
-
-def _write_sheets(
-    args: Arguments, experiment: Experiment, pictures: Sequence[Picture], rows: Sequence[Row]
-) -> None:
-    from dlf import imageio
-    from dlf.evaluation.sheet import contact_sheet
-
-    if args.sheet is None:
-        return
-    for target in experiment.targets:
-        sheet = contact_sheet(experiment, pictures[: args.sheet], rows, target.label)
-        if sheet is not None:
-            imageio.save(sheet, args.output / f"sheet-{target.label}.png")

@@ -27,19 +27,19 @@ from dlf.cli.options import PATH, above_zero
     default=288,
     show_default=True,
     metavar="PIXELS",
-    help="Shrink pictures to this shorter side.",
+    help="Shrink images to this shorter side.",
 )
 def command(folders: tuple[Path, ...], output: Path, max_mb: float, short_side: int) -> int:
     """Pack photos into one tar shard of limited size, to train on where not all of them can go.
 
-    FOLDER is a folder of pictures or of tar shards.
+    FOLDER is a folder of images or of tar shards.
     """
     from dlf.train.pack import pack
 
     try:
-        found = pack(folders, output, max_bytes=int(max_mb * 1e6), short_side=short_side)
+        packed = pack(folders, output, max_bytes=int(max_mb * 1e6), short_side=short_side)
     except OSError as error:
         complain(f"{output} cannot be written: {error.strerror or error}")
         return 1
-    click.echo(found)
+    click.echo(packed)
     return 0

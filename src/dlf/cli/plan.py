@@ -48,6 +48,7 @@ class Arguments:
     """
 
     plan: Path
+    overrides: tuple[str, ...]
     data: Path | None
     val: Path | None
     perceptual: Path | None
@@ -70,18 +71,19 @@ plan_options = gathered(
     Arguments,
     "args",
     click.argument("plan", type=PATH, metavar="PLAN"),
+    click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
     *(
         click.option(
             f"--{key}", type=PATH, metavar="PATH", help=f"{text}.  [default: {DEFAULTS[key]} beside the plan]"
         )
         for key, text in (
-            ("data", "Folder of training pictures or tar shards"),
-            ("val", "Folder of validation pictures or tar shards"),
+            ("data", "Folder of training images or tar shards"),
+            ("val", "Folder of validation images or tar shards"),
             ("perceptual", "Inception-v3 weights of the perceptual term"),
             ("features", "EfficientNet-lite0 weights of a discriminator"),
         )
     ),
-    click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder for weights, pictures and log."),
+    click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder for weights, images and log."),
     click.option("--minutes", type=minutes, metavar="N", help="Of the whole plan."),
     click.option(
         "--start", type=PATH, metavar="PATH",
@@ -122,22 +124,26 @@ plan_options = gathered(
 def command(args: Arguments) -> int:
     """Train several stages in a row within one budget of minutes, as a plan says.
 
-    PLAN is a JSON file, such as configs/gpu10_base.json.  The exit code is 1 if a signal stopped the plan.
+    PLAN is a JSON file, such as configs/gpu10_base.json; KEY=VALUE replaces a value in every stage, such as
+    pixels=524288 or optimiser.lr=1e-4.  The exit code is 1 if a signal stopped the plan.
     """
     since = time.monotonic()  # to load torch takes a part of the minutes
     need("torch", "torch")
     need("safetensors", "torch")
+    import torch
+
     from dlf.train.plan import as_json, from_stage, load_plan
 
     logging.getLogger("dlf").setLevel(logging.INFO)
     try:
-        plan = load_plan(args.plan)
+        plan = load_plan(args.plan, args.overrides)
         if args.first:
             plan = from_stage(plan, args.first)
         plan = tuple(replace(p, config=replace(p.config, **_changes(args, p.config))) for p in plan)
         if args.print_plan:
             click.echo(as_json(plan))
             return 0
+        torch.set_num_threads(args.threads)
         if args.profile:
             return _profile(args, plan, args.profile, since)
         return _train(args, plan, since)
@@ -158,14 +164,14 @@ def _sources(args: Arguments) -> Sources:
     from dlf.train.run import Sources
 
     beside = args.plan.parent
-    found = {key: getattr(args, key) or beside / name for key, name in DEFAULTS.items()}
+    paths = {key: getattr(args, key) or beside / name for key, name in DEFAULTS.items()}
     for key in ("data", "val"):
-        if not found[key].exists():
-            msg = f"there is no {found[key]}: name the pictures with --{key}"
+        if not paths[key].exists():
+            msg = f"there is no {paths[key]}: name the images with --{key}"
             raise click.UsageError(msg)
-    perceptual = str(found["perceptual"])
+    perceptual = str(paths["perceptual"])
     return Sources(
-        found["data"], found["val"], args.output or Path(), args.start, perceptual, features=found["features"]
+        paths["data"], paths["val"], args.output or Path(), args.start, perceptual, features=paths["features"]
     )
 
 
@@ -176,7 +182,7 @@ def _train(args: Arguments, plan: Plan, since: float) -> int:
     if (output / CHECKPOINT).exists():
         msg = f"{output} is the folder of another run: take a new one"
         raise click.UsageError(msg)
-    complete = run_plan(plan, _sources(args), args.threads, minutes=limit, device=args.device, since=since)
+    complete = run_plan(plan, _sources(args), minutes=limit, device=args.device, since=since)
     return 0 if complete else 1
 
 
@@ -186,7 +192,6 @@ def _profile(args: Arguments, plan: Plan, steps: int, since: float) -> int:
     lines = profile_plan(
         plan,
         _sources(args),
-        args.threads,
         steps,
         seconds=args.seconds,
         crops=args.crops,

@@ -25,6 +25,7 @@ class Arguments:
     """What the command line says; each field is the option of its name."""
 
     config: Path
+    overrides: tuple[str, ...]
     data: Path | None
     val: Path | None
     output: Path | None
@@ -46,8 +47,9 @@ training_options = gathered(
     Arguments,
     "args",
     click.argument("config", type=PATH, metavar="CONFIG"),
-    click.option("--data", type=PATH, metavar="DIR", help="Folder of training pictures or tar shards."),
-    click.option("--val", type=PATH, metavar="DIR", help="Folder of validation pictures or tar shards."),
+    click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
+    click.option("--data", type=PATH, metavar="DIR", help="Folder of training images or tar shards."),
+    click.option("--val", type=PATH, metavar="DIR", help="Folder of validation images or tar shards."),
     click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder of the run."),
     click.option(
         "--init", type=PATH, metavar="PATH", help="Checkpoint, or folder of weights, of the stage before."
@@ -90,20 +92,22 @@ training_options = gathered(
 def command(args: Arguments) -> int:
     """Train one stage of a model from a configuration file; resumes what the output folder holds.
 
-    CONFIG is the YAML or JSON file of the stage, such as configs/compact_joint.yaml.  The exit code is 1 if
-    a signal stopped the run, which can then be resumed.
+    CONFIG is the YAML or JSON file of the stage, such as configs/compact_joint.yaml; KEY=VALUE replaces a
+    value of it, such as steps=100 or optimiser.lr=1e-4.  The exit code is 1 if a signal stopped the run,
+    which can then be resumed.
     """
     since = time.monotonic()  # to load torch takes a part of a run of minutes
     need("torch", "torch")
     from dlf.nn.config import to_dict
     from dlf.train.config import load_config
 
-    logging.getLogger("dlf").setLevel(logging.INFO)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, as torchrun counts them
+    logging.getLogger("dlf").setLevel(logging.INFO if first else logging.WARNING)
     if args.init and (args.titok or args.vqgan):
         msg = "--init starts from our own weights, --titok and --vqgan from others': name one"
         raise click.UsageError(msg)
     try:
-        config = load_config(args.config)
+        config = load_config(args.config, args.overrides)
         config = replace(
             config, minutes=args.minutes or config.minutes, compile=args.compile or config.compile
         )
@@ -117,8 +121,11 @@ def command(args: Arguments) -> int:
 
 
 def _train(args: Arguments, config: TrainConfig, since: float) -> int:
+    import torch
+
     from dlf.train.run import Sources, profile_stage, run_stage
 
+    torch.set_num_threads(args.threads)
     sources = Sources(
         needed(args.data, "--data"),
         needed(args.val, "--val"),
@@ -130,10 +137,8 @@ def _train(args: Arguments, config: TrainConfig, since: float) -> int:
         vqgan=args.vqgan,
     )
     if args.profile:
-        for line in profile_stage(config, sources, args.threads, args.profile, device=args.device):
+        for line in profile_stage(config, sources, args.profile, device=args.device):
             click.echo(line)
         return 0
-    complete = run_stage(
-        config, sources, args.threads, device=args.device, tensorboard=args.tensorboard, since=since
-    )
+    complete = run_stage(config, sources, device=args.device, tensorboard=args.tensorboard, since=since)
     return 0 if complete else 1

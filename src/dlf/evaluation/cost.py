@@ -1,4 +1,4 @@
-"""What one codec costs on one picture; meant to run in a process that does nothing else (`alone`)."""
+"""What one codec costs on one image; meant to run in a process that does nothing else (`alone`)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
 from dlf.errors import DlfError, MissingExtra
-from dlf.evaluation.candidates import Coder, Spec, open_candidate
-from dlf.evaluation.formats import OwnFormat
+from dlf.evaluation.codecs.fitting import ScaledCodec
+from dlf.evaluation.codecs.formats import DlfCodec
+from dlf.evaluation.codecs.protocols import Codec
+from dlf.evaluation.codecs.specs import CodecSpec, open_codec
 from dlf.evaluation.macs import graph_macs, torch_macs
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
@@ -42,7 +44,7 @@ class CostError(DlfError):
 
 @dataclass(frozen=True)
 class Cost:
-    """Of coding or decoding a picture.
+    """Of coding or decoding an image.
 
     seconds: of the second run, after one that warmed up.  stages: of these the seconds of each network, for
     our own codecs.  macs: multiply-accumulates of each network; None where they cannot be counted.
@@ -56,33 +58,42 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class EncodeCost:
+    """Of coding an image; data: the file."""
+
+    data: bytes
+    cost: Cost
+
+
+@dataclass(frozen=True)
 class Work:
     """A codec at a setting; threads: for our own, None uses all."""
 
-    spec: Spec
+    spec: CodecSpec
     quality: int
     threads: int | None = None
 
 
-def encode_cost(work: Work, rgb: UInt8) -> tuple[bytes, Cost]:
-    """Code uint8 (H, W, 3); returns the file too.  Raises nearly anything."""
-    coder = _coder(work)
-    if isinstance(coder.format, OwnFormat):
-        codec = _Networks(coder.format.model, work.threads)
-        return codec.cost(lambda: container.dump(codec.codec.encode_rgb(rgb, work.quality)))
-    form, image = coder.format, Image.fromarray(rgb)
-    data, seconds = _second(lambda: form.encode(image, work.quality))
-    return data, Cost(seconds, peak_memory())
+def encode_cost(work: Work, rgb: UInt8) -> EncodeCost:
+    """Code uint8 (H, W, 3).  Raises nearly anything."""
+    codec = _codec(work)
+    if isinstance(codec, DlfCodec):
+        networks = _Networks(codec.model, work.threads)
+        return EncodeCost(
+            *networks.cost(lambda: container.dump(networks.codec.encode_rgb(rgb, work.quality)))
+        )
+    image = Image.fromarray(rgb)
+    data, seconds = _second(lambda: codec.encode(image, work.quality))
+    return EncodeCost(data, Cost(seconds, peak_memory()))
 
 
 def decode_cost(work: Work, data: bytes) -> Cost:
     """Decode a file that `encode_cost` made.  Raises nearly anything."""
-    coder = _coder(work)
-    if isinstance(coder.format, OwnFormat):
-        codec = _Networks(coder.format.model, work.threads)
-        return codec.cost(lambda: codec.codec.decode_stream(container.load(data)))[1]
-    form = coder.format
-    _, seconds = _second(lambda: form.decode(data).load())
+    codec = _codec(work)
+    if isinstance(codec, DlfCodec):
+        networks = _Networks(codec.model, work.threads)
+        return networks.cost(lambda: networks.codec.decode_stream(container.load(data)))[1]
+    _, seconds = _second(lambda: codec.decode(data).load())
     return Cost(seconds, peak_memory())
 
 
@@ -121,20 +132,20 @@ def peak_memory() -> int | None:
     return max(programs, unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def _coder(work: Work) -> Coder:
-    candidate = open_candidate(work.spec, work.threads)
-    if not isinstance(candidate, Coder):
-        msg = f"{candidate.name} is a folder of pictures, no codec that runs"
+def _codec(work: Work) -> Codec:
+    compared = open_codec(work.spec, work.threads)
+    if not isinstance(compared, ScaledCodec):
+        msg = f"{compared.name} is a folder of pictures, no codec that runs"
         raise CostError(msg)
-    return candidate
+    return compared.codec
 
 
 def _second(do: Callable[[], T]) -> tuple[T, float]:
     """Do it twice; return the result and the seconds of the second time."""
     do()
     start = perf_counter()
-    made = do()
-    return made, perf_counter() - start
+    result = do()
+    return result, perf_counter() - start
 
 
 Around = Callable[[str], AbstractContextManager[None]]
@@ -193,9 +204,9 @@ class _Networks:
         do()
         self._seconds = {}
         start = perf_counter()
-        made = do()
+        result = do()
         seconds, peak = perf_counter() - start, peak_memory()
-        return made, Cost(seconds, peak, dict(self._seconds), self._counted(do))
+        return result, Cost(seconds, peak, dict(self._seconds), self._counted(do))
 
     def _counted(self, do: Callable[[], Any]) -> dict[str, int] | None:
         self._macs = {}
@@ -203,15 +214,15 @@ class _Networks:
             self._around = self._by_torch
             do()
             return self._macs
-        seen: dict[tuple[Any, ...], list[Any]] = {}
+        runs: dict[tuple[Any, ...], _Runs] = {}
         if not isinstance(self._backend, _Watchable):
             return None
-        self._backend.watch = partial(_note, seen)
+        self._backend.watch = partial(_note, runs)
         do()
         try:
-            for (graph, *_), (inputs, times) in seen.items():
-                macs = times * graph_macs(self._bundle.read(f"{graph}.onnx"), inputs)
-                self._macs[graph] = self._macs.get(graph, 0) + macs
+            for seen in runs.values():
+                macs = seen.times * graph_macs(self._bundle.read(f"{seen.graph}.onnx"), seen.inputs)
+                self._macs[seen.graph] = self._macs.get(seen.graph, 0) + macs
         except MissingExtra:
             return None
         return self._macs
@@ -229,7 +240,16 @@ class _Networks:
         self._macs[name] = self._macs.get(name, 0) + count()
 
 
-def _note(seen: dict[tuple[Any, ...], list[Any]], graph: str, inputs: Mapping[str, NDArray[Any]]) -> None:
+@dataclass
+class _Runs:
+    """Inputs of a graph, of one size, and how often it had that size."""
+
+    graph: str
+    inputs: dict[str, NDArray[Any]]
+    times: int = 0
+
+
+def _note(runs: dict[tuple[Any, ...], _Runs], graph: str, inputs: Mapping[str, NDArray[Any]]) -> None:
     """Keep the inputs of each graph, once for each size, and how often they had it."""
     key = graph, *((name, array.shape) for name, array in sorted(inputs.items()))
-    seen.setdefault(key, [dict(inputs), 0])[1] += 1
+    runs.setdefault(key, _Runs(graph, dict(inputs))).times += 1

@@ -10,7 +10,7 @@ from statistics import fmean, geometric_mean
 
 from dlf.evaluation.bdrate import BdRate, NoOverlap, bd_rate
 from dlf.evaluation.ledger import Row
-from dlf.evaluation.metrics import Measure, is_better
+from dlf.evaluation.metrics.metric import Measure
 
 HULL = "best-of-formats"
 """Name of the codec that is, for each picture and target, the best of the common formats."""
@@ -68,11 +68,11 @@ def common(rows: Sequence[Row]) -> list[Row]:
     All means then speak of the same pictures.  A codec without any result is left out of that rule.
     """
     done = [row for row in rows if not row.error]
-    wanted = {(row.target, row.codec) for row in done}
-    found: dict[str, set[tuple[str, str]]] = {}
+    every = {(row.target, row.codec) for row in done}
+    by_image: dict[str, set[tuple[str, str]]] = {}
     for row in done:
-        found.setdefault(row.picture, set()).add((row.target, row.codec))
-    return [row for row in done if found[row.picture] == wanted]
+        by_image.setdefault(row.picture, set()).add((row.target, row.codec))
+    return [row for row in done if by_image[row.picture] == every]
 
 
 def curve(rows: Sequence[Row], codec: str, metrics: Sequence[Measure] = ()) -> Curve:
@@ -102,12 +102,12 @@ def curve(rows: Sequence[Row], codec: str, metrics: Sequence[Measure] = ()) -> C
 
 def _means(rows: Sequence[Row], names: Sequence[str], ratios: Collection[str]) -> dict[str, float]:
     """Return the mean of each score over the rows for which it says something; geometric for `ratios`."""
-    found = {}
+    means = {}
     for name in names:
         values = [row.scores[name] for row in rows if not isnan(row.scores[name])]
         if values:
-            found[name] = geometric_mean(values) if name in ratios else fmean(values)
-    return found
+            means[name] = geometric_mean(values) if name in ratios else fmean(values)
+    return means
 
 
 def hull(rows: Sequence[Row], formats: Sequence[str], metric: Measure) -> list[Row]:
@@ -123,7 +123,7 @@ def hull(rows: Sequence[Row], formats: Sequence[str], metric: Measure) -> list[R
         if within:
             pick = within[0]
             for row in within[1:]:
-                if is_better(metric, row.scores[metric.name], pick.scores[metric.name]):
+                if metric.better(row.scores[metric.name], pick.scores[metric.name]):
                     pick = row
         else:
             pick = min(at, key=lambda row: row.size)
@@ -132,14 +132,14 @@ def hull(rows: Sequence[Row], formats: Sequence[str], metric: Measure) -> list[R
     return sorted(best, key=lambda row: order[row.target])
 
 
-def hull_ratios(
+def ratios_to_hull(
     rows: Sequence[Row], formats: Sequence[str], codecs: Sequence[str], metrics: Sequence[Measure]
 ) -> list[HullRatio]:
     """Return the ratio of every codec, target and metric to the best of the formats (see `hull`).
 
     A picture counts where both scores are finite numbers.  Metrics that are ratios themselves have none.
     """
-    found = []
+    hull_ratios = []
     for metric in [metric for metric in metrics if not metric.ratio]:
         best = {_pair(row): row for row in hull(rows, formats, metric)}
         for codec in codecs:
@@ -154,8 +154,8 @@ def hull_ratios(
                 if below:
                     ratio = sum(row.scores[metric.name] for row, _ in at) / below
                     over = sum(row.over_budget or other.over_budget for row, other in at)
-                    found.append(HullRatio(codec, target, metric.name, ratio, len(at), over))
-    return found
+                    hull_ratios.append(HullRatio(codec, target, metric.name, ratio, len(at), over))
+    return hull_ratios
 
 
 def _finite(rows: Sequence[Row], metric: Measure) -> bool:
@@ -173,11 +173,11 @@ def differences(
 
     anchors: names of codecs, or HULL, whose curve is `best`.
     """
-    found = []
+    rates = []
     for anchor in anchors:
         if anchor == HULL and not best:
             reason = "there is no best format of a picture by this metric"
-            found += [Difference(codec, anchor, metric.name, None, reason) for codec in curves]
+            rates += [Difference(codec, anchor, metric.name, None, reason) for codec in curves]
             continue
         base = _pairs(best if anchor == HULL else curves.get(anchor, []), metric)
         for codec, points in curves.items():
@@ -185,10 +185,10 @@ def differences(
                 continue
             try:
                 rate = bd_rate(base, _pairs(points, metric), lower_is_better=metric.lower_is_better)
-                found.append(Difference(codec, anchor, metric.name, rate))
+                rates.append(Difference(codec, anchor, metric.name, rate))
             except NoOverlap as error:
-                found.append(Difference(codec, anchor, metric.name, None, str(error)))
-    return found
+                rates.append(Difference(codec, anchor, metric.name, None, str(error)))
+    return rates
 
 
 def _pairs(points: Curve, metric: Measure) -> list[tuple[float, float]]:

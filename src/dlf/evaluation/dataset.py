@@ -1,4 +1,4 @@
-"""Pictures of a folder, in an order that stays."""
+"""Images of a folder, in an order that stays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dlf.errors import ImageError
+from dlf.errors import ImageError, SpecError
 from dlf.records import UInt8
 
 IMAGE_SUFFIXES = frozenset(
@@ -19,8 +19,8 @@ IMAGE_SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of a folder.
+class ImageFile:
+    """One image of a folder.
 
     name: path below the folder, with "/" on every system.
     """
@@ -29,8 +29,8 @@ class Picture:
     path: Path
 
 
-def find_pictures(folder: Path) -> list[Picture]:
-    """Return the pictures below `folder`, sorted by path, files and folders with a leading dot left out.
+def find_images(folder: Path) -> list[ImageFile]:
+    """Return the images below `folder`, sorted by path, files and folders with a leading dot left out.
 
     Raises:
         ImageError: it is not a folder or holds no file with the ending of a picture.
@@ -38,23 +38,23 @@ def find_pictures(folder: Path) -> list[Picture]:
     if not folder.is_dir():
         msg = f"'{folder}' is not a folder"
         raise ImageError(msg)
-    pictures = []
+    images = []
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in place.parts)
         if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
-            pictures.append(Picture(place.as_posix(), path))
-    if not pictures:
+            images.append(ImageFile(place.as_posix(), path))
+    if not images:
         msg = f"the folder '{folder}' holds no pictures"
         raise ImageError(msg)
-    return pictures
+    return images
 
 
 @dataclass(frozen=True)
 class NamedSet:
     """A data set that users have on their own disk.
 
-    count: pictures.  checksum: SHA-256 of the sorted names, one a line; "" where the names differ between
+    count: images.  checksum: SHA-256 of the sorted names, one a line; "" where the names differ between
     copies.  published: name in the tables of published numbers, "" if none.
     """
 
@@ -77,25 +77,29 @@ NAMED = {
 """Data sets by name."""
 
 
-def check_set(name: str, pictures: Sequence[Picture]) -> NamedSet:
-    """Return the data set of that name if `pictures` are those that it should have.
+def check_set(name: str, images: Sequence[ImageFile]) -> NamedSet:
+    """Return the data set of that name if `images` are those that it should have.
 
     Raises:
         ImageError: there are more or fewer, or others.
+        SpecError: there is no data set of that name.
     """
-    known = NAMED[name]
-    if len(pictures) != known.count:
-        msg = f"{known.title} has {known.count} pictures, the folder {len(pictures)}"
+    if name not in NAMED:
+        msg = f"'{name}' is not one of the data sets {', '.join(NAMED)}"
+        raise SpecError(msg)
+    named = NAMED[name]
+    if len(images) != named.count:
+        msg = f"{named.title} has {named.count} pictures, the folder {len(images)}"
         raise ImageError(msg)
-    if known.checksum and checksum(pictures) != known.checksum:
-        msg = f"the names of the pictures are not those of {known.title}"
+    if named.checksum and checksum(images) != named.checksum:
+        msg = f"the names of the pictures are not those of {named.title}"
         raise ImageError(msg)
-    return known
+    return named
 
 
-def checksum(pictures: Sequence[Picture]) -> str:
+def checksum(images: Sequence[ImageFile]) -> str:
     """Return the SHA-256 of the sorted names of the files, folders left out, one a line."""
-    names = sorted(picture.path.name for picture in pictures)
+    names = sorted(image.path.name for image in images)
     return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 

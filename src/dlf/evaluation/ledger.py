@@ -18,13 +18,13 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One picture through one codec.
+    """One image through one codec.
 
-    picture: name below the folder.  target: what the file should have, "0.02" bits a pixel or quality
-    "q50" (the codecs without that quality get as many bytes as the first that has it).
-    codec: name of the candidate.  identity: changes when picture, codec or target do.
-    width, height: pixels of the picture.  size: bytes of the file.
-    scale, setting: how the picture was scaled before coding, and the codec's own quality.
+    picture: name of the image below the folder.  target: what the file should have, "0.02" bits a pixel or
+    quality "q50" (the codecs without that quality get as many bytes as the first that has it).
+    codec: name of the codec.  identity: changes when image, codec or target do.
+    width, height: pixels of the image.  size: bytes of the file.
+    scale, setting: how the image was scaled before coding, and the codec's own quality.
     over_budget: the smallest file of the codec is larger than the target.
     encode_s, decode_s: seconds of the codec alone; 0 where not known.
     error: why there is no result, a sentence; else empty.
@@ -64,16 +64,16 @@ _CHECKS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (b
 
 
 class Ledger:
-    """Every row known so far; a new one is added to the end of the file.
+    """Every row so far; a new one is added to the end of the file, if there is one.
 
     Of several rows of one key the last counts.  Raises FormatError if the file exists but holds something
     else; a last line that was cut off (the power failed) is left out.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._rows: dict[Key, Row] = {}
-        if path.exists():
+        if path is not None and path.exists():
             self._rows = _parse(path)
 
     def find(self, key: Key, identity: str) -> Row | None:
@@ -86,6 +86,8 @@ class Ledger:
         if self._rows.get(row.key) == row:
             return
         self._rows[row.key] = row
+        if self._path is None:
+            return
         # a line cut off by a crash must not swallow this one
         with self._path.open("a", encoding="ascii") as file:
             file.write(("" if _ends_clean(self._path) else "\n") + json.dumps(asdict(row)) + "\n")

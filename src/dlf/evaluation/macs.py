@@ -1,4 +1,4 @@
-"""Multiply-accumulates of networks, counted on the sizes that a picture gives them.
+"""Multiply-accumulates of networks, counted on the sizes that an image gives them.
 
 Those of convolutions and matrix products, as is the custom; what is done to each number alone is left out.
 """
@@ -50,8 +50,8 @@ def graph_macs(data: bytes, inputs: Mapping[str, NDArray[Any]]) -> int:
         kind = onnx.TensorProto.INT64
         graph.output.append(onnx.helper.make_tensor_value_info(f"shape of {name}", kind, None))
     session = open_session(model.SerializeToString())
-    found: list[NDArray[np.int64]] = session.run([f"shape of {name}" for name in tensors], dict(inputs))
-    shapes = {name: tuple(shape.tolist()) for name, shape in zip(tensors, found, strict=True)}
+    values: list[NDArray[np.int64]] = session.run([f"shape of {name}" for name in tensors], dict(inputs))
+    shapes = {name: tuple(shape.tolist()) for name, shape in zip(tensors, values, strict=True)}
     return sum(
         _PRODUCTS[node.op_type](shapes[node.input[0]], shapes[node.input[1]], shapes[node.output[0]])
         for node in products

@@ -30,7 +30,7 @@ class Adversarial:
     """How discriminators take part in training; both weights 0: not at all.
 
     weight: of the hinge term, the mean over the discriminators of the mean over their maps of logits.
-    adaptive: times the ratio of gradient norms at the picture decoder's last layer, as published; else it
+    adaptive: times the ratio of gradient norms at the image decoder's last layer, as published; else it
     is constant.  matching: weight of the difference of the discriminators' features (Wang et al. 2018).
     start: fraction of the run from which the hinge term counts, growing to its weight over the fraction
     `ramp`; the discriminators train from the beginning.  kinds: see `dlf.losses.discriminators`.  width,
@@ -50,7 +50,7 @@ class Adversarial:
     betas: tuple[float, float] = (0.5, 0.9)
 
     @property
-    def wanted(self) -> bool:
+    def active(self) -> bool:
         """Whether there is a discriminator at all."""
         return self.weight > 0 or self.matching > 0
 
@@ -61,12 +61,12 @@ class Adversarial:
         return self.weight * min(1.0, (progress - self.start) / self.ramp if self.ramp else 1.0)
 
 
-def keep(parameters: Sequence[nn.Parameter]) -> None:
+def no_averaging(parameters: Sequence[nn.Parameter]) -> None:
     """Leave gradients as they are: the `Average` of one process."""
 
 
 Embedded = dict[str, list[Tensor]]
-"""What each discriminator's frozen part makes of a picture."""
+"""What each discriminator's frozen part makes of an image."""
 
 
 class Adversary:
@@ -89,20 +89,20 @@ class Adversary:
             fused=True,
             capturable=torch.cuda.is_available(),
         )
-        # embedded pictures and their originals of the step's batches
+        # embedded images and their originals of the step's batches
         self.seen: deque[tuple[Embedded, Tensor]] = deque(maxlen=batches)
 
-    def terms(self, picture: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def terms(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Unweighted terms `adversarial` and `matching` of RGB batches in [-1, 1]."""
-        embedded = self.embed(picture)
+        embedded = self.embed(image)
         self.seen.append(({k: [m.detach() for m in maps] for k, maps in embedded.items()}, target))
         self._train(False)
-        logits, made = self.judge(embedded)
+        logits, features = self.judge(embedded)
         terms = {"adversarial": -_balanced({k: [x.mean() for x in maps] for k, maps in logits.items()})}
         if self.config.matching:
             with torch.no_grad():
-                _, wanted = self.judge(self.embed(target))
-            terms["matching"] = matching(made, wanted)
+                _, originals = self.judge(self.embed(target))
+            terms["matching"] = matching(features, originals)
         self._train(True)
         return terms
 
@@ -114,7 +114,7 @@ class Adversary:
         self,
         terms: Mapping[str, Tensor],
         others: Tensor,
-        picture: Tensor,
+        image: Tensor,
         last: Tensor,
         strength: float | Tensor,
         *,
@@ -122,37 +122,37 @@ class Adversary:
     ) -> Tensor:
         """Return a scalar with the gradient of the weighted sum of these terms and all `others`.
 
-        picture: all of them are functions of it.  strength: see `Adversarial.strength`; pulls: whether it
+        image: all of them are functions of it.  strength: see `Adversarial.strength`; pulls: whether it
         is above 0, which the host must know for the adaptive weight.  last: weights of the layer that made
-        the picture; with an adaptive weight the hinge term counts as much, by its gradient there, as the
-        others do.  The scalar is then the product of picture and gradient, so that the way behind the
-        picture is walked once.
+        the image; with an adaptive weight the hinge term counts as much, by its gradient there, as the
+        others do.  The scalar is then the product of image and gradient, so that the way behind the
+        image is walked once.
         """
         if self.config.matching:
             others = others + self.config.matching * terms["matching"]
         if not self.config.adaptive:
             return others + strength * terms["adversarial"]
-        (pull,) = torch.autograd.grad(others, picture, retain_graph=pulls)
+        (pull,) = torch.autograd.grad(others, image, retain_graph=pulls)
         if pulls:
-            (own,) = torch.autograd.grad(terms["adversarial"], picture)
-            (theirs_last,) = torch.autograd.grad(picture, last, pull, retain_graph=True)
-            (own_last,) = torch.autograd.grad(picture, last, own, retain_graph=True)
+            (own,) = torch.autograd.grad(terms["adversarial"], image)
+            (theirs_last,) = torch.autograd.grad(image, last, pull, retain_graph=True)
+            (own_last,) = torch.autograd.grad(image, last, own, retain_graph=True)
             ratio = (theirs_last.norm() / own_last.norm().clamp(min=1e-6)).clamp(max=RATIO_LIMIT)
             pull = pull + strength * ratio * own
-        return (picture * pull).sum()
+        return (image * pull).sum()
 
-    def update(self, average: Average = keep) -> Tensor:
+    def update(self, average: Average = no_averaging) -> Tensor:
         """One step of the discriminators on what they judged in this step; returns the mean hinge loss.
 
         Without finite gradients they stay as they are, which the optimiser decides on the device.
         """
         self.optimiser.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
-        for made, target in self.seen:
+        for decoded, target in self.seen:
             with torch.no_grad():
-                real = self.embed(target)
-            wanted, found = self.judge(real)[0], self.judge(made)[0]
-            hinges = {k: [hinge(*pair) for pair in zip(wanted[k], found[k], strict=True)] for k in wanted}
+                original = self.embed(target)
+            real, fake = self.judge(original)[0], self.judge(decoded)[0]
+            hinges = {k: [hinge(*pair) for pair in zip(real[k], fake[k], strict=True)] for k in real}
             loss = _balanced(hinges) / len(self.seen)
             loss.backward()
             losses.append(loss.detach())
@@ -174,9 +174,9 @@ class Adversary:
         for name, part in self.parts.items():
             maps = embedded[name]
             with torch.autocast(maps[0].device.type, torch.bfloat16, enabled=self.bf16):
-                found, on_the_way = part(maps)
-            logits[name] = [x.float() for x in found]
-            features += on_the_way
+                part_logits, part_features = part(maps)
+            logits[name] = [x.float() for x in part_logits]
+            features += part_features
         return logits, features
 
     def state(self) -> dict[str, Any]:
@@ -194,15 +194,15 @@ def _balanced(values: Mapping[str, Sequence[Tensor]]) -> Tensor:
     return torch.stack([torch.stack(list(maps)).mean() for maps in values.values()]).mean()
 
 
-def hinge(real: Tensor, made: Tensor) -> Tensor:
+def hinge(real: Tensor, fake: Tensor) -> Tensor:
     """Hinge loss of a discriminator's logits."""
-    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
-def matching(made: list[Tensor], wanted: list[Tensor]) -> Tensor:
+def matching(decoded: list[Tensor], originals: list[Tensor]) -> Tensor:
     """Mean over layers of the relative absolute difference of features."""
     parts = [
         (a.float() - b.float()).abs().mean() / b.float().abs().mean()
-        for a, b in zip(made, wanted, strict=True)
+        for a, b in zip(decoded, originals, strict=True)
     ]
     return torch.stack(parts).mean()

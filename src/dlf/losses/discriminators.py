@@ -1,7 +1,7 @@
-"""Discriminators as exchangeable parts: each embeds a picture and judges what it embedded.
+"""Discriminators as exchangeable parts: each embeds an image and judges what it embedded.
 
 The frozen part of a discriminator (`embed`) is apart from the trained one (`forward`), so that what a
-network of frozen features sees of a decoded picture is computed once, for the codec's turn and for its own.
+network of frozen features sees of a decoded image is computed once, for the codec's turn and for its own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PatchDiscriminator(nn.Module):
         self.head = nn.Conv2d(widths[-1], 1, 4, 1, 1)
 
     def embed(self, x: Tensor) -> list[Tensor]:
-        """Nothing is frozen: the picture itself."""
+        """Nothing is frozen: the image itself."""
         return [x]
 
     def forward(self, embedded: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -64,7 +64,7 @@ class PixelDiscriminator(nn.Module):
         self.body = nn.Sequential(*layers, spectral_norm(nn.Conv2d(2 * width, 1, 3, 1, 1)))
 
     def embed(self, x: Tensor) -> list[Tensor]:
-        """Nothing is frozen: the picture itself."""
+        """Nothing is frozen: the image itself."""
         return [x]
 
     def forward(self, embedded: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -185,15 +185,15 @@ def make_discriminators(
     Raises:
         ValueError: "features" is among them and no file of weights is named, or it cannot be used.
     """
-    made: dict[str, Discriminator] = {}
+    discriminators: dict[str, Discriminator] = {}
     for kind in kinds:
         if kind == "patch":
-            made[kind] = PatchDiscriminator(width, layers)
+            discriminators[kind] = PatchDiscriminator(width, layers)
         elif kind == "pixels":
-            made[kind] = PixelDiscriminator(width // 2)
+            discriminators[kind] = PixelDiscriminator(width // 2)
         else:
             if features is None:
                 msg = "this stage has a discriminator on frozen features: name their weights with --features"
                 raise ValueError(msg)
-            made[kind] = FeatureDiscriminator(LiteFeatures(features))
-    return made
+            discriminators[kind] = FeatureDiscriminator(LiteFeatures(features))
+    return discriminators

@@ -42,21 +42,21 @@ class Weights:
 
 
 def pixel_terms(
-    picture: Tensor,
+    image: Tensor,
     target: Tensor,
     weights: Weights,
     perceptual: nn.Module | None,
 ) -> dict[str, Tensor]:
     """Unweighted terms l1, low, ssim and perceptual of RGB batches (B, 3, H, W) in [-1, 1]."""
-    terms = {"l1": (picture - target).abs().mean()}
+    terms = {"l1": (image - target).abs().mean()}
     if weights.low:
-        terms["low"] = (F.avg_pool2d(picture, 8) - F.avg_pool2d(target, 8)).abs().mean()
+        terms["low"] = (F.avg_pool2d(image, 8) - F.avg_pool2d(target, 8)).abs().mean()
     if weights.ssim:
-        terms["ssim"] = 1 - structural_similarity(picture, target, SSIM_STRIDE, SSIM_FAINT)
+        terms["ssim"] = 1 - structural_similarity(image, target, SSIM_STRIDE, SSIM_FAINT)
     if weights.phase:
-        terms["phase"] = phase_pattern(picture - target)
+        terms["phase"] = phase_pattern(image - target)
     if weights.perceptual and perceptual is not None:
-        terms["perceptual"] = perceptual(picture, target).mean()
+        terms["perceptual"] = perceptual(image, target).mean()
     return terms
 
 
@@ -81,7 +81,7 @@ def phase_pattern(error: Tensor) -> Tensor:
     """
     error = error.float()
     luma = sum((weight * error[:, i] for i, weight in enumerate(LUMA[1:], 1)), LUMA[0] * error[:, 0])
-    found = []
+    strengths = []
     for period in PERIODS:
         rows, cols = (side // period for side in luma.shape[1:])
         tiles = (
@@ -90,8 +90,8 @@ def phase_pattern(error: Tensor) -> Tensor:
             .unflatten(1, (rows, period))
         )
         pattern = tiles.mean((1, 3))
-        found.append((pattern - pattern.mean((1, 2), keepdim=True)).abs().mean())
-    return torch.stack(found).mean()
+        strengths.append((pattern - pattern.mean((1, 2), keepdim=True)).abs().mean())
+    return torch.stack(strengths).mean()
 
 
 def weighted_sum(terms: dict[str, Tensor], weights: Weights) -> Tensor:

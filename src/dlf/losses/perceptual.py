@@ -100,8 +100,8 @@ class StemDistance(nn.Module):
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
-            wanted = self.features(target)
-        return feature_distance(self.features(x), wanted)
+            originals = self.features(target)
+        return feature_distance(self.features(x), originals)
 
 
 class LpipsDistance(nn.Module):

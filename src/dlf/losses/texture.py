@@ -1,8 +1,8 @@
-"""How much texture a decoded picture has where the original has some, wherever its details lie.
+"""How much texture a decoded image has where the original has some, wherever its details lie.
 
-A distance of features place by place asks for the mean of all pictures that the symbols allow, which is
+A distance of features place by place asks for the mean of all images that the symbols allow, which is
 blurred.  This one compares how strongly the features of a frozen network vary within a window, as the texture
-part of DISTS does (Ding et al. 2020) over the whole picture, and leaves open how.
+part of DISTS does (Ding et al. 2020) over the whole image, and leaves open how.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class TextureDistance(nn.Module):
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
-            wanted = self.features(target)
-        return contrast_distance(self.features(x), wanted)
+            originals = self.features(target)
+        return contrast_distance(self.features(x), originals)
 
 
-def contrast_distance(made: list[Tensor], wanted: list[Tensor]) -> Tensor:
+def contrast_distance(decoded: list[Tensor], originals: list[Tensor]) -> Tensor:
     """Mean over maps, channels and windows of (s - t)^2 / (s^2 + t^2) for the deviations s and t: (B,)."""
-    total = torch.zeros(made[0].shape[0], device=made[0].device)
-    for a, b in zip(made, wanted, strict=True):
+    total = torch.zeros(decoded[0].shape[0], device=decoded[0].device)
+    for a, b in zip(decoded, originals, strict=True):
         b = b.float()
         floor = FLOOR * b.var((0, 2, 3), correction=0, keepdim=True) + 1e-8
         s, t = _variances(a.float()) + floor, _variances(b) + floor
         total = total + (1 - 2 * (s * t).sqrt() / (s + t)).mean((1, 2, 3))
-    return total / len(made)
+    return total / len(decoded)
 
 
 def _variances(maps: Tensor) -> Tensor:

@@ -8,93 +8,61 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal
 
 from dlf.errors import TrainingError
 from dlf.train.config import TrainConfig
 
 Work = Literal["validation", "checkpoint"]
 
-OFTEN = 60.0  # a run of minutes saves and shows pictures at least this often, in seconds
+OFTEN = 60.0  # a run of minutes saves and shows images at least this often, in seconds
 PERIODS = 4  # and so often at least in a whole budget
 SHARE = 10  # neither takes more than one part in so many of the time
 MARGIN = 1.25  # of what is kept for the end
 
 
-class Budget(Protocol):
-    """When a run does what, and when it is over."""
-
-    def place(self, step: int) -> float:
-        """How far the run is before this step, in steps of the configuration: 0 to `config.steps`."""
-        ...
-
-    def over(self, step: int) -> bool:
-        """Whether there is no time for another step."""
-        ...
-
-    def due(self, work: Work, step: int) -> bool:
-        """Whether to do that after so many steps."""
-        ...
-
-    def stepped(self, seconds: float, *, new: bool) -> None:
-        """A step took so long; new: of a shape that was not met before, which may be compiled first."""
-        ...
-
-    def worked(self, work: Work, seconds: float) -> None:
-        """Something beside the steps was done, and took so long."""
-        ...
-
-    def left(self, step: int, pace: float) -> float:
-        """Seconds to the end at so many seconds a step."""
-        ...
-
-    def state(self) -> dict[str, float]:
-        """What a resumed run must know."""
-        ...
-
-
-class StepBudget:
-    """`config.steps` steps; see `Budget`."""
+class Budget:
+    """When a run does what, and when it is over: after `config.steps` steps."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.saved = time.monotonic()
 
     def place(self, step: int) -> float:
-        """See `Budget`."""
+        """How far the run is before this step, in steps of the configuration: 0 to `config.steps`."""
         return step
 
     def over(self, step: int) -> bool:
-        """See `Budget`."""
+        """Whether there is no time for another step."""
         return step >= self.config.steps
 
     def due(self, work: Work, step: int) -> bool:
-        """Pictures by the step, a checkpoint by the clock."""
+        """Whether to do that after so many steps: images by the step, a checkpoint by the clock."""
         if work == "validation":
             return step % self.config.validate_every == 0
         return time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
 
     def stepped(self, seconds: float, *, new: bool) -> None:
-        """See `Budget`."""
+        """A step took so long; new: of a shape that was not met before, which may be compiled first."""
 
     def worked(self, work: Work, seconds: float) -> None:
-        """See `Budget`."""
+        """Something beside the steps was done, and took so long."""
         if work == "checkpoint":
             self.saved = time.monotonic()
 
     def left(self, step: int, pace: float) -> float:
-        """See `Budget`."""
+        """Seconds to the end at so many seconds a step."""
         return pace * (self.config.steps - step)
 
     def state(self) -> dict[str, float]:
-        """The step says it all."""
+        """What a resumed run must know beside its step."""
         return {}
 
 
-class TimeBudget:
+class TimeBudget(Budget):
     """`config.minutes` minutes from the start of the run, all of its parts together; see `Budget`.
 
-    What comes before the first step has ended (reading pictures, compiling) takes time but is no progress;
+    What comes before the first step has ended (reading images, compiling) takes time but is no progress;
     neither is the first step of every other shape.  At the end there is time left for the last validation and
     checkpoint, as long as they took before.
 
@@ -102,7 +70,8 @@ class TimeBudget:
     """
 
     def __init__(self, config: TrainConfig, spent: Mapping[str, float], since: float | None = None) -> None:
-        self.steps, self.seconds = config.steps, 60 * config.minutes
+        super().__init__(config)
+        self.seconds = 60 * config.minutes
         self.begun = (time.monotonic() if since is None else since) - spent.get("seconds", 0.0)
         self.reached = self.share = spent.get("progress", 0.0)
         self.fresh = not spent
@@ -128,13 +97,13 @@ class TimeBudget:
             whole = max(self.seconds - self.reserve() - self.first, 1e-6)
             share = self.reached + (1 - self.reached) * (self.elapsed() - self.first) / whole
             self.share = min(1.0, max(self.share, share))  # a longer reserve does not turn time back
-        return self.share * self.steps
+        return self.share * self.config.steps
 
     def over(self, step: int) -> bool:
         """See `Budget`; TrainingError if a new run has no time for a step and its checkpoint."""
         over = self.share >= 1 or self.elapsed() + self.reserve() >= self.seconds
         if over and self.fresh and step <= 1 and self.elapsed() > self.seconds:
-            done = "a first step and its checkpoint" if step else "reading the pictures"
+            done = "a first step and its checkpoint" if step else "reading the images"
             msg = f"a budget of {self.seconds:.3g} s is too small: {done} took until {self.elapsed():.3g} s"
             raise TrainingError(msg)
         return over
@@ -170,4 +139,4 @@ class TimeBudget:
 
 def budget(config: TrainConfig, spent: Mapping[str, float], since: float | None) -> Budget:
     """Return the kind that the configuration asks for; see `TimeBudget` for the arguments."""
-    return TimeBudget(config, spent, since) if config.minutes else StepBudget(config)
+    return TimeBudget(config, spent, since) if config.minutes else Budget(config)

@@ -11,7 +11,7 @@ import torch
 
 from dlf.errors import DlfError, TrainingError
 from dlf.extras import first_line
-from dlf.losses.picture import Wrap
+from dlf.losses.image import Wrap
 from dlf.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ class Compiler:
     """
 
     def __init__(self, compile_with: Wrap | None = None) -> None:
-        torch._dynamo.config.recompile_limit = VARIANTS
         self.active = True
         self._compile = compile_with or _compiled
 
@@ -36,7 +35,10 @@ class Compiler:
         compiled = self._compile(function)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return (compiled if self.active else function)(*args, **kwargs)
+            if not self.active:
+                return function(*args, **kwargs)
+            with torch._dynamo.config.patch(recompile_limit=VARIANTS):
+                return compiled(*args, **kwargs)
 
         return call
 
@@ -53,24 +55,33 @@ def _compiled(function: Any) -> Any:
     return torch.compile(function, dynamic=False)
 
 
-def set_backends(device: torch.device) -> None:
-    """Choose what is fast on a GPU and exact where the integer context network needs it.
+@contextmanager
+def fast_backends(device: torch.device) -> Iterator[None]:
+    """Choose what is fast on a GPU and exact where the integer context network needs it; then as it was.
 
     TF32 stays off: whole numbers below 2**24 would no longer be exact, and what is large runs in bf16
     anyway.  Attention of cuDNN gave NaN on the way back in bf16 on GPUs of 2022 and later.
     """
     if device.type != "cuda":
+        yield
         return
-    torch.backends.cudnn.benchmark = True  # shapes are few and fixed
-    torch.backends.cudnn.benchmark_limit = 4  # of its ten ways: all take half a minute for `base`
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+    before = (cudnn.benchmark, cudnn.benchmark_limit, cudnn.allow_tf32, cuda.matmul.allow_tf32)
+    attention = cuda.cudnn_sdp_enabled()
+    cudnn.benchmark = True  # shapes are few and fixed
+    cudnn.benchmark_limit = 4  # of its ten ways: all take half a minute for `base`
+    cudnn.allow_tf32 = cuda.matmul.allow_tf32 = False
+    cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.benchmark_limit, cudnn.allow_tf32, cuda.matmul.allow_tf32 = before
+        cuda.enable_cudnn_sdp(attention)
 
 
 @contextmanager
 def any_shape() -> Iterator[None]:
-    """Do not try out convolutions meanwhile: whole pictures have many shapes, each seen once."""
+    """Do not try out convolutions meanwhile: whole images have many shapes, each seen once."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     try:
         yield

@@ -1,6 +1,6 @@
-"""Pictures, and random crops that depend on (seed, step, part) alone, so that a run can resume.
+"""Images, and random crops that depend on (seed, step, part) alone, so that a run can resume.
 
-A sampler draws from pictures in memory (`CropSampler`), decodes them as they are needed (`StreamSampler`)
+A sampler draws from images in memory (`CropSampler`), decodes them as they are needed (`StreamSampler`)
 or cuts them on the training device (`dlf.train.device_sampler`); all skip what cannot be read, and count it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,17 +20,17 @@ from torch import Tensor
 
 from dlf.errors import DlfError, TrainingError
 from dlf.geometry import CELL
-from dlf.train.shards import PictureFile
+from dlf.train.shards import ImageFile
 
 log = logging.getLogger(__name__)
 
 Shape = tuple[int, int]
 
-FRUITLESS = 1000  # draws in a row without a usable picture before a run gives up
-AHEAD = 4  # batches decoded before they are asked for
+FRUITLESS = 1000  # draws in a row without a usable image before a run gives up
+PREFETCHED = 4  # batches decoded before they are asked for
 
 
-def load_images(files: Iterable[PictureFile], smallest: int) -> list[NDArray[np.uint8]]:
+def load_images(files: Iterable[ImageFile], smallest: int) -> list[NDArray[np.uint8]]:
     """Decode to uint8 (H, W, 3); unreadable ones and those with a side under `smallest` are counted.
 
     Raises:
@@ -38,24 +38,24 @@ def load_images(files: Iterable[PictureFile], smallest: int) -> list[NDArray[np.
     """
     images: list[NDArray[np.uint8]] = []
     skipped = 0
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pictures") as threads:
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="images") as threads:
         decoded = list(threads.map(_decode, files))
     for pixels in decoded:
         if pixels is None or min(pixels.shape[:2]) < smallest:
             skipped += 1
         else:
             images.append(pixels)
-    log.info("%d pictures in memory, %d skipped", len(images), skipped)
+    log.info("%d images in memory, %d skipped", len(images), skipped)
     if not images and not skipped:
-        msg = "there are no pictures (JPEG, PNG, WebP or tar shards of them) in that folder"
+        msg = "there are no images (JPEG, PNG, WebP or tar shards of them) in that folder"
         raise TrainingError(msg)
     if not images:
-        msg = f"no usable picture with both sides of at least {smallest} pixels"
+        msg = f"no usable image with both sides of at least {smallest} pixels"
         raise TrainingError(msg)
     return images
 
 
-def _decode(file: PictureFile) -> NDArray[np.uint8] | None:
+def _decode(file: ImageFile) -> NDArray[np.uint8] | None:
     """Pixels, or None with a line in the log."""
     try:
         return file.pixels()
@@ -66,7 +66,7 @@ def _decode(file: PictureFile) -> NDArray[np.uint8] | None:
 
 @dataclass(frozen=True)
 class Crop:
-    """Where a crop was cut: picture, top and left in latent cells, size in pixels, whether mirrored."""
+    """Where a crop was cut: image, top and left in latent cells, size in pixels, whether mirrored."""
 
     image: int
     top: int
@@ -81,7 +81,7 @@ class Batch:
     """One step's crops.
 
     pixels: float32 (B, 3, height, width) in [0, 1], channels_last.  crops: their origins, or nothing where
-    those are no cells of a picture.
+    those are no cells of an image.
     rng: further random numbers of this step.
     """
 
@@ -95,7 +95,7 @@ class Sampler(Protocol):
 
     @property
     def skipped(self) -> int:
-        """How many pictures were left out so far because they cannot be read."""
+        """How many images were left out so far because they cannot be read."""
         ...
 
     def __call__(self, step: int, part: int = 0) -> Batch:
@@ -122,7 +122,7 @@ class Draws:
         return cls(rng, shape, max(1, pixels // (shape[0] * shape[1])))
 
     def crop(self, image: int, size: tuple[int, ...]) -> Crop:
-        """A place for a crop in a picture of this size (height, width, ...)."""
+        """A place for a crop in an image of this size (height, width, ...)."""
         top, left = (
             int(self.rng.integers((side - want) // CELL + 1))
             for side, want in zip(size, self.shape, strict=False)
@@ -134,23 +134,25 @@ def _generator(seed: int, step: int, part: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed, counter=(step << 64) + (part << 128)))
 
 
-def eligible_pictures(sizes: Iterable[tuple[int, ...]], shapes: Sequence[Shape]) -> dict[Shape, list[int]]:
-    """Which pictures can fill a crop of each shape; TrainingError for a shape that none can.
+def eligible_images(sizes: Iterable[tuple[int, ...]], shapes: Sequence[Shape]) -> dict[Shape, list[int]]:
+    """Which images can fill a crop of each shape; TrainingError for a shape that none can.
 
-    sizes: of the pictures, (height, width, ...).
+    sizes: of the images, (height, width, ...).
     """
-    # a shape that few pictures can fill would draw those few again and again
-    known = list(sizes)
-    found = {shape: [i for i, size in enumerate(known) if _fits(size, shape)] for shape in set(shapes)}
-    for shape, fitting in found.items():
+    # a shape that few images can fill would draw those few again and again
+    sides = list(sizes)
+    fitting_shape = {
+        shape: [i for i, size in enumerate(sides) if _fits(size, shape)] for shape in set(shapes)
+    }
+    for shape, fitting in fitting_shape.items():
         if not fitting:
-            msg = f"no picture is large enough for crops of {shape[0]}x{shape[1]}"
+            msg = f"no image is large enough for crops of {shape[0]}x{shape[1]}"
             raise TrainingError(msg)
-    return found
+    return fitting_shape
 
 
 class CropSampler:
-    """Random crops of pictures in memory; see `Sampler`."""
+    """Random crops of images in memory; see `Sampler`."""
 
     skipped = 0  # counted when they were loaded
 
@@ -158,7 +160,7 @@ class CropSampler:
         self, images: Sequence[NDArray[np.uint8]], shapes: Sequence[Shape], pixels: int, seed: int
     ) -> None:
         self.images, self.shapes, self.pixels, self.seed = images, shapes, pixels, seed
-        self.eligible = eligible_pictures((image.shape for image in images), shapes)
+        self.eligible = eligible_images((image.shape for image in images), shapes)
 
     def __call__(self, step: int, part: int = 0) -> Batch:
         """See `Sampler`."""
@@ -173,11 +175,11 @@ class CropSampler:
 
 
 class StreamSampler:
-    """Random crops of pictures that are decoded when they are drawn; see `Sampler`."""
+    """Random crops of images that are decoded when they are drawn; see `Sampler`."""
 
-    def __init__(self, files: Sequence[PictureFile], shapes: Sequence[Shape], pixels: int, seed: int) -> None:
+    def __init__(self, files: Sequence[ImageFile], shapes: Sequence[Shape], pixels: int, seed: int) -> None:
         self.files, self.shapes, self.pixels, self.seed = files, shapes, pixels, seed
-        self.sizes: dict[int, tuple[int, ...]] = {}  # of the pictures seen; () where unreadable
+        self.sizes: dict[int, tuple[int, ...]] = {}  # of the images seen; () where unreadable
 
     @property
     def skipped(self) -> int:
@@ -185,7 +187,7 @@ class StreamSampler:
         return sum(size == () for size in list(self.sizes.values()))
 
     def __call__(self, step: int, part: int = 0) -> Batch:
-        """See `Sampler`; raises TrainingError where no picture is usable."""
+        """See `Sampler`; raises TrainingError where no image is usable."""
         draws = Draws.of(self.shapes, self.pixels, (self.seed, step, part))
         crops: list[Crop] = []
         cuts, fruitless = [], 0
@@ -197,12 +199,12 @@ class StreamSampler:
                 cuts.append(cut(pixels, crops[-1]))
             fruitless = 0 if pixels is not None else fruitless + 1
             if fruitless == FRUITLESS:
-                msg = f"no picture is usable for crops of {draws.shape[0]}x{draws.shape[1]}"
+                msg = f"no image is usable for crops of {draws.shape[0]}x{draws.shape[1]}"
                 raise TrainingError(msg)
         return Batch(to_float(cuts), tuple(crops), draws.rng)
 
     def _fitting(self, index: int, shape: Shape) -> NDArray[np.uint8] | None:
-        """Pixels of a picture that can fill the shape; known misfits are not read again."""
+        """Pixels of an image that can fill the shape; known misfits are not read again."""
         size = self.sizes.get(index)
         if size is not None and not _fits(size, shape):
             return None
@@ -211,16 +213,19 @@ class StreamSampler:
         return pixels if pixels is not None and _fits(pixels.shape, shape) else None
 
 
-class Ahead:
+class Prefetch:
     """Lets threads prepare the batches that will be asked for next; see `Sampler`.
 
-    following: the (step, part) that this process needs after one.
+    Threads and not torch's DataLoader: decoders release the interpreter's lock, and batches need not travel
+    between processes (docs/training.md, section 11).
+
+    parts: of a step, which this process computes.
     """
 
-    def __init__(self, sampler: Sampler, following: Callable[[int, int], tuple[int, int]]) -> None:
-        self.sampler, self.following = sampler, following
-        self.threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="pictures")
-        self.waiting: dict[tuple[int, int], Future[Batch]] = {}
+    def __init__(self, sampler: Sampler, parts: range) -> None:
+        self.sampler, self.parts = sampler, parts
+        self.threads = ThreadPoolExecutor(PREFETCHED, thread_name_prefix="images")
+        self._batches: dict[tuple[int, int], Future[Batch]] = {}
 
     @property
     def skipped(self) -> int:
@@ -229,12 +234,16 @@ class Ahead:
 
     def __call__(self, step: int, part: int = 0) -> Batch:
         """See `Sampler`."""
-        key, wanted = (step, part), {}
-        for _ in range(1 + AHEAD):
-            wanted[key] = self.waiting.get(key) or self.threads.submit(self.sampler, *key)
-            key = self.following(*key)
-        self.waiting = wanted
-        return self.waiting.pop((step, part)).result()
+        key, batches = (step, part), {}
+        for _ in range(1 + PREFETCHED):
+            batches[key] = self._batches.get(key) or self.threads.submit(self.sampler, *key)
+            key = self._following(*key)
+        self._batches = batches
+        return self._batches.pop((step, part)).result()
+
+    def _following(self, step: int, part: int) -> tuple[int, int]:
+        after = part + self.parts.step
+        return (step, after) if after < self.parts.stop else (step + 1, self.parts.start)
 
 
 def cut(image: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
@@ -249,13 +258,13 @@ def _fits(size: tuple[int, ...], shape: Shape) -> bool:
 
 
 def whole_cells(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Cut a picture at the right and bottom to whole latent cells."""
+    """Cut an image at the right and bottom to whole latent cells."""
     height, width = (side // CELL * CELL for side in image.shape[:2])
     return np.ascontiguousarray(image[:height, :width])
 
 
 def to_float(images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """uint8 (H, W, 3) pictures of one size to float32 (B, 3, H, W) in [0, 1], channels_last."""
+    """uint8 (H, W, 3) images of one size to float32 (B, 3, H, W) in [0, 1], channels_last."""
     stacked = torch.from_numpy(np.stack(images))
     return (
         stacked.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)

@@ -7,56 +7,55 @@ discriminator then teaches the decoder to paint what the symbols leave open, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from dlf.nn.model import Bottleneck, Dlf
+from dlf.nn.model import Bottleneck
 from dlf.nn.semantic import token_schedule
 from dlf.nn.windows import Grid
 from dlf.train.codec_stage import CodecStage, Draw
-from dlf.train.config import TrainConfig
 from dlf.train.data import Batch, to_device
-from dlf.train.graph import Inputs
-from dlf.train.stage import LossReport
+from dlf.train.stage import Inputs, LossReport
 
 
 class DecoderStage(CodecStage):
-    """Training of the decoder on real symbols; see `dlf.train.loop.Stage`."""
+    """Training of the decoder on real symbols; see `dlf.train.stage.Stage` and `CodecStage`."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        model: Dlf,
-        perceptual: nn.Module | None,
-        train: Sequence[NDArray[np.uint8]],
-        val: Sequence[NDArray[np.uint8]],
-        features: Path | None = None,
-    ) -> None:
-        super().__init__(config, model, perceptual, train, val, features)
-        tokens = model.config.tokens
-        if config.token_ends:
-            low, high = config.token_ends
-            self.schedule = token_schedule(tokens.count, tail_drop=tokens.tail_drop, ends=(low, high))
-        self.copied = []
-        # statistics and quantisers work as in the codec; the decoder has no part that depends on the mode
-        self.frozen = [model.encoder, model.quantize, model.details]
+    # what decides the symbols, or serves training alone
+    FROZEN: ClassVar = (
+        *("encoder", "quantize", "details.enc_", "details.context", "details.books"),
+        *("vqgan.encoder", "vqgan.quant_conv"),
+    )
+
+    def schedule_tokens(self) -> NDArray[np.integer[Any]]:
+        """As many as the bundle sends; see `CodecStage`."""
+        tokens, ends = self.module.config.tokens, self.config.token_ends
+        if not ends:
+            return super().schedule_tokens()
+        low, high = ends
+        return token_schedule(tokens.count, tail_drop=tokens.tail_drop, ends=(low, high))
+
+    @property
+    def copied(self) -> Sequence[str]:
+        """Nothing jumps; see `Stage`."""
+        return ()
 
     def draw(self, batch: Batch, progress: float) -> Draw:
         """Quality uniform, tokens as the quality asks for, details always."""
         qualities = batch.rng.uniform(0, 100, len(batch.pixels)).astype(np.float32)
-        counts = self.schedule[np.rint(qualities).astype(int)].astype(np.int64)
+        counts = self.token_counts[np.rint(qualities).astype(int)].astype(np.int64)
         device = batch.pixels.device
         quality, keep = (to_device(torch.from_numpy(a), device) for a in (qualities, counts))
         return Draw(quality, keep, torch.ones_like(quality))
 
     def loss(self, inputs: Inputs) -> LossReport:
         """Loss of a batch; see `Stage`."""
-        for part in self.frozen:
+        # statistics and quantisers work as in the codec; the decoder has no part that depends on the mode
+        for part in (self.module.encoder, self.module.quantize, self.module.details):
             part.eval()
         return super().loss(inputs)
 
@@ -67,7 +66,7 @@ class DecoderStage(CodecStage):
 
     def after_step(self, taken: Tensor) -> dict[str, Tensor]:
         """Train the discriminators; see `Stage`."""
-        return self.judged()
+        return self.train_judge()
 
     def state(self) -> dict[str, Any]:
         """What the discriminators have learned; see `Stage`."""

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlf.errors import TrainingError
-from dlf.train.data import Batch, Draws, Shape, eligible_pictures, to_device
+from dlf.train.data import Batch, Draws, Shape, eligible_images, to_device
 
 log = logging.getLogger(__name__)
 
 
 class DeviceSampler:
-    """Random crops of pictures that lie on a device; see `dlf.train.data.Sampler`.
+    """Random crops of images that lie on a device; see `dlf.train.data.Sampler`.
 
     The random numbers are the host's, a few for each crop, so that crops depend on seed, step and part
     alone, whatever the device.
 
     downscale: largest factor by which a crop is shrunk, 1 for none.  It is drawn for each crop,
-    logarithmically even, as far as the picture is large enough.
+    logarithmically even, as far as the image is large enough.
     """
 
     skipped = 0  # counted when they were loaded
@@ -47,15 +47,15 @@ class DeviceSampler:
         for start, count, image in zip(self.starts, counts, images, strict=True):
             flat = torch.from_numpy(np.array(image)).reshape(-1, 3)  # a copy, for torch wants to write
             self.bytes[start : start + count].copy_(flat)
-        log.info("%.1f MB of pictures on %s", self.bytes.numel() / 1e6, device)
+        log.info("%.1f MB of images on %s", self.bytes.numel() / 1e6, device)
 
     def _choose(self, shapes: Sequence[Shape], pixels: int, seed: int, downscale: float) -> None:
         self.shapes, self.pixels, self.seed, self.downscale = shapes, pixels, seed, downscale
-        eligible = eligible_pictures(map(tuple, self.sizes), shapes)
+        eligible = eligible_images(map(tuple, self.sizes), shapes)
         self.eligible = {shape: np.array(indices) for shape, indices in eligible.items()}
 
     def again(self, shapes: Sequence[Shape], pixels: int, seed: int, downscale: float) -> DeviceSampler:
-        """Other crops of the same pictures, which stay where they lie."""
+        """Other crops of the same images, which stay where they lie."""
         other = copy(self)
         other._choose(shapes, pixels, seed, downscale)
         return other
@@ -85,19 +85,19 @@ class DeviceSampler:
             for axis, side in enumerate(shape)
         )
         place = start[:, None, None] + rows[:, :, None] * width[:, None, None] + cols[:, None, :]
-        found = self.bytes[place.long()].float()
+        crops = self.bytes[place.long()].float()
         if self.downscale > 1:
-            batch, height = found.shape[:2]
-            found = torch.bmm(down, found.reshape(batch, height, -1)).reshape(batch, shape[0], -1, 3)
-            found = torch.einsum("bhwc,bvw->bhvc", found, across)
+            batch, height = crops.shape[:2]
+            crops = torch.bmm(down, crops.reshape(batch, height, -1)).reshape(batch, shape[0], -1, 3)
+            crops = torch.einsum("bhwc,bvw->bhvc", crops, across)
         mirror = mirrored.bool()[:, None, None, None]
-        found = torch.where(mirror, found.flip(2), found).div_(255).clamp_(0, 1)
+        crops = torch.where(mirror, crops.flip(2), crops).div_(255).clamp_(0, 1)
         # channels last, as the networks want it
-        return found.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        return crops.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
 def taps(size: Tensor, first: Tensor, factor: Tensor, count: int, largest: float) -> tuple[Tensor, Tensor]:
-    """Places along one side of a picture that a crop needs, and their weights for each of its pixels.
+    """Places along one side of an image that a crop needs, and their weights for each of its pixels.
 
     size: of the side (B,).  first: where the crop starts (B,), in pixels.  factor: of shrinking (B,), at
     most `largest`.  count: pixels of the crop.  Returns places (B, n), clamped to the side, and weights
@@ -114,13 +114,13 @@ def taps(size: Tensor, first: Tensor, factor: Tensor, count: int, largest: float
 
 
 def fits_device(images: Sequence[NDArray[np.uint8]], device: torch.device) -> None:
-    """Raise TrainingError if a GPU has no room for the pictures and something beside them."""
+    """Raise TrainingError if a GPU has no room for the images and something beside them."""
     if device.type != "cuda":
         return
     needed, (free, _) = sum(image.nbytes for image in images), torch.cuda.mem_get_info(device)
     if needed > free / 2:
         msg = (
-            f"the pictures take {needed / 1e9:.1f} GB and the GPU has {free / 1e9:.1f} GB free: "
+            f"the images take {needed / 1e9:.1f} GB and the GPU has {free / 1e9:.1f} GB free: "
             "set `sampler: host`, or train on fewer or smaller ones"
         )
         raise TrainingError(msg)

@@ -17,7 +17,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dlf.errors import TrainingError
-from dlf.nn.vq import VectorQuantizer
 
 T = TypeVar("T")
 
@@ -76,7 +75,7 @@ def own_parts(parts: int) -> range:
     return range(rank(), parts, size())
 
 
-def parallel(module: nn.Module, device: torch.device) -> nn.Module:
+def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
     """Wrap a module so that gradients are averaged and all ranks start from rank 0's weights."""
     if size() == 1:
         return module
@@ -84,16 +83,27 @@ def parallel(module: nn.Module, device: torch.device) -> nn.Module:
     return nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
 
 
-def largest(*values: float) -> list[float]:
+def all_reduce_max(*values: float) -> list[float]:
     """Return the largest of each value over the ranks."""
     if size() == 1:
         return list(values)
-    found = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return found.tolist()
+    largest = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest.tolist()
 
 
-def from_first(value: T) -> T:
+def all_reduce_any(value: bool) -> bool:
+    """Return whether it is true on any rank."""
+    return bool(all_reduce_max(value)[0])
+
+
+def broadcast_tensor(tensor: Tensor) -> None:
+    """Overwrite with rank 0's."""
+    if size() > 1:
+        dist.broadcast(tensor, src=0)
+
+
+def broadcast(value: T) -> T:
     """Return rank 0's value on every rank."""
     if size() == 1:
         return value
@@ -102,18 +112,18 @@ def from_first(value: T) -> T:
     return box[0]
 
 
-def mean_terms(terms: dict[str, float]) -> dict[str, float]:
+def all_reduce_mean(terms: dict[str, float]) -> dict[str, float]:
     """Means over the ranks; all have the same keys."""
     rows = _gather_objects(terms)
     return {key: sum(row[key] for row in rows) / len(rows) for key in terms}
 
 
-def total(count: int) -> int:
+def all_reduce_sum(count: int) -> int:
     """Sum over the ranks."""
     return sum(_gather_objects(count))
 
 
-def gather_rows(tensors: Sequence[Tensor]) -> Tensor:
+def all_gather_rows(tensors: Sequence[Tensor]) -> Tensor:
     """Rows of this rank's tensors, then those of the other ranks: the same (N, ...) on every rank.
 
     In the order of the step's batches, so that many processes see what one would.  The tensors have one
@@ -138,7 +148,7 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 @contextmanager
-def joint_statistics(module: nn.Module) -> Iterator[None]:
+def all_reduce_statistics(module: nn.Module) -> Iterator[None]:
     """Add up how far the ranks move running statistics meanwhile, as if they came one after the other."""
     if size() == 1:
         yield
@@ -152,17 +162,9 @@ def joint_statistics(module: nn.Module) -> Iterator[None]:
             buffer.copy_(before[name] + moved)
 
 
-@torch.no_grad()
-def share_codes(module: nn.Module) -> None:
-    """Take code books from rank 0: the ranks move the same idle codes, but round differently."""
-    for part in module.modules() if size() > 1 else ():
-        if isinstance(part, VectorQuantizer):
-            dist.broadcast(part.embedding.weight.data, src=0)
-
-
 def _gather_objects(value: T) -> list[T]:
     if size() == 1:
         return [value]
-    found: list[T] = [value] * size()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[T] = [value] * size()
+    dist.all_gather_object(values, value)
+    return values

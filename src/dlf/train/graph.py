@@ -17,19 +17,17 @@ from torch import Tensor
 
 from dlf.errors import DlfError
 from dlf.extras import first_line
+from dlf.train.stage import Inputs
 
 log = logging.getLogger(__name__)
 
 WARM_UP = 3  # steps as they are written before one is recorded: optimisers and libraries set themselves up
 
-Inputs = dict[str, Tensor]
-"""What a step works on: tensors on its device, and all that differs from one step to the next."""
-
-Found = tuple[dict[str, Tensor], Tensor]
+Result = tuple[dict[str, Tensor], Tensor]
 """Terms of a step, and whether it was taken: scalars on the device."""
 
-Step = Callable[[Inputs], Found]
-Recorder = Callable[[Callable[[], Found]], tuple[Found, Callable[[], None]]]
+Step = Callable[[Inputs], Result]
+Recorder = Callable[[Callable[[], Result]], tuple[Result, Callable[[], None]]]
 """Records a call without carrying it out; returns its results, and what fills them by doing it."""
 
 
@@ -37,9 +35,9 @@ Recorder = Callable[[Callable[[], Found]], tuple[Found, Callable[[], None]]]
 class _Recording:
     """A step of one shape of inputs."""
 
-    met: int = 0
+    steps: int = 0
     inputs: Inputs = field(default_factory=dict)
-    found: Found | None = None
+    result: Result | None = None
     replay: Callable[[], None] | None = None
 
 
@@ -54,27 +52,27 @@ class StepGraph:
         self._step, self._record = step, record or record_cuda
         self._recordings: dict[tuple[tuple[str, torch.Size], ...], _Recording] = {}
 
-    def __call__(self, inputs: Inputs) -> Found:
+    def __call__(self, inputs: Inputs) -> Result:
         """Take a step; the results are overwritten by the next one of the same shape."""
         if not self.active:
             return self._step(inputs)
         shape = tuple((name, tensor.shape) for name, tensor in inputs.items())
         recording = self._recordings.setdefault(shape, _Recording())
         if recording.replay is None:
-            recording.met += 1
-            if recording.met <= WARM_UP or not self._recorded(recording, inputs):
+            recording.steps += 1
+            if recording.steps <= WARM_UP or not self._recorded(recording, inputs):
                 return self._step(inputs)
         for name, tensor in inputs.items():
             recording.inputs[name].copy_(tensor)
         assert recording.replay is not None
-        assert recording.found is not None
+        assert recording.result is not None
         recording.replay()
-        return recording.found
+        return recording.result
 
     def _recorded(self, recording: _Recording, inputs: Mapping[str, Tensor]) -> bool:
         recording.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
         try:
-            recording.found, recording.replay = self._record(lambda: self._step(recording.inputs))
+            recording.result, recording.replay = self._record(lambda: self._step(recording.inputs))
         except (torch.OutOfMemoryError, DlfError):
             raise
         except Exception as error:
@@ -83,9 +81,9 @@ class StepGraph:
         return self.active
 
 
-def record_cuda(call: Callable[[], Found]) -> tuple[Found, Callable[[], None]]:
+def record_cuda(call: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
     """Record on the current GPU."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        found = call()
-    return found, graph.replay
+        result = call()
+    return result, graph.replay

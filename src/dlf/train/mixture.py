@@ -1,7 +1,7 @@
 """A codebook whose mixtures reach every latent, and a fusion head that names those mixtures.
 
 A mixture of codes never leaves their convex hull.  With k-means codes in 64 dimensions most latents lie
-outside of it: on validation pictures the best possible mixtures of 512 of them keep 97 % of the variance,
+outside of it: on validation images the best possible mixtures of 512 of them keep 97 % of the variance,
 no more than 16 of 256 principal components of a cell would.  Moved away from their mean the same codes
 enclose the latents, and near-equal weights make the mixture almost a linear map of the logits.
 """
@@ -24,10 +24,10 @@ QUALITY = 50.0
 
 
 @torch.no_grad()
-def open_mixture(model: Dlf, pixels: Tensor, apart: float) -> float:
+def open_mixture(model: Dlf, pixels: Tensor, spread: float) -> float:
     """Seed the codes from latents, move them apart and fit the fusion head to the latents.
 
-    model: as the other parts of the warm start leave it.  pixels: (N, 3, H, W) in [0, 1].  apart: factor
+    model: as the other parts of the warm start leave it.  pixels: (N, 3, H, W) in [0, 1].  spread: factor
     of the codes' distance from their mean.  Returns the share of the latents' variance that is lost.
     """
     latents, joint = _samples(model, pixels)
@@ -36,7 +36,7 @@ def open_mixture(model: Dlf, pixels: Tensor, apart: float) -> float:
     quantize.seed(latents)
     codes = quantize.embedding.weight
     mean = codes.mean(0)
-    codes.copy_(mean + apart * (codes - mean))
+    codes.copy_(mean + spread * (codes - mean))
     head = model.fusion.ffn
     _start_head(head, joint)
     with torch.enable_grad():
@@ -48,9 +48,9 @@ def open_mixture(model: Dlf, pixels: Tensor, apart: float) -> float:
 
 def _samples(model: Dlf, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The tokenizer's latents (N, code dim) and what the head gets in their places (N, width)."""
-    kept: list[Tensor] = []
+    joint: list[Tensor] = []
     latents: list[Tensor] = []
-    hook = model.fusion.mix.register_forward_hook(lambda _, __, out: kept.append(out.flatten(0, 2)))
+    hook = model.fusion.mix.register_forward_hook(lambda _, __, out: joint.append(out.flatten(0, 2)))
     tokens = model.config.tokens
     for batch in pixels.split(8):
         grid, quality = model.grid(*batch.shape[2:]), torch.full((len(batch),), QUALITY, device=batch.device)
@@ -60,7 +60,7 @@ def _samples(model: Dlf, pixels: Tensor) -> tuple[Tensor, Tensor]:
         model.fuse(codes, sent, model.details.analyse(feature, quality), quality, grid)
         latents.append(model.vqgan.encode(batch * 2 - 1).flatten(0, 2))
     hook.remove()
-    return torch.cat(latents), torch.cat(kept)
+    return torch.cat(latents), torch.cat(joint)
 
 
 def _start_head(head: nn.Sequential, joint: Tensor) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 from dlf.errors import DlfError, TrainingError
-from dlf.train.shards import PictureFile, find_images
+from dlf.train.shards import ImageFile, find_images
 
 log = logging.getLogger(__name__)
 
 QUALITIES = (92, 88, 84, 80, 75, 70, 65)
-SAMPLE = 48  # pictures that tell which quality fits
+SAMPLE = 48  # images that tell which quality fits
 CAUTION = 1.05  # the rest may be larger than the sample
 EFFORT = 4  # of WebP, 0 to 6
 END = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE  # two blocks of zeros, filled up to a record
@@ -29,10 +29,10 @@ END = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE  # two blocks of zeros, filled 
 
 @dataclass(frozen=True)
 class Packed:
-    """What became of the pictures.
+    """What became of the images.
 
-    path, size: of the shard, in bytes.  taken, whole: pictures in it, and readable pictures that there
-    are as far as was looked.  unread: pictures that could not be read.  quality: of WebP.
+    path, size: of the shard, in bytes.  taken, whole: images in it, and readable images that there
+    are as far as was looked.  unread: images that could not be read.  quality: of WebP.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Packed:
         """One line to read."""
         unread = f", {self.unread} unreadable" if self.unread else ""
         return (
-            f"{self.path}: {self.taken} of {self.whole} pictures{unread}, {self.size / 1e6:.1f} MB, WebP of "
+            f"{self.path}: {self.taken} of {self.whole} images{unread}, {self.size / 1e6:.1f} MB, WebP of "
             f"quality {self.quality}, shorter side {self.short_side} at most"
         )
 
@@ -63,25 +63,25 @@ def pack(
     most: int | None = None,
     lowest: int = QUALITIES[-1],
 ) -> Packed:
-    """Write a tar shard of the pictures of folders or shards, in an order that the seed says.
+    """Write a tar shard of the images of folders or shards, in an order that the seed says.
 
-    The best of `QUALITIES` at which all fit, judged by a sample; at the worst as many pictures as fit.
-    The same pictures give the same file.  short_side: pictures are shrunk to it, never enlarged.  skip: so
-    many of the order are left out, which another shard has.  most: so many pictures at most.
+    The best of `QUALITIES` at which all fit, judged by a sample; at the worst as many images as fit.
+    The same images give the same file.  short_side: images are shrunk to it, never enlarged.  skip: so
+    many of the order are left out, which another shard has.  most: so many images at most.
     lowest: the worst of `QUALITIES` that may be taken.
 
     Raises:
-        TrainingError: there are no pictures, or not one fits.
+        TrainingError: there are no images, or not one fits.
         OSError: the shard cannot be written; an older one stays.
     """
     files = [file for place in places for file in find_images(place)]
     if not files:
-        msg = f"there are no pictures in {', '.join(map(str, places))}"
+        msg = f"there are no images in {', '.join(map(str, places))}"
         raise TrainingError(msg)
     order = np.random.default_rng(seed).permutation(len(files))
     drawn = [files[i] for i in order[skip:][:most]]
     if not drawn:
-        msg = f"there are {len(files)} pictures, and {skip} are to be left out"
+        msg = f"there are {len(files)} images, and {skip} are to be left out"
         raise TrainingError(msg)
     quality = _best_quality(drawn, max_bytes, short_side, lowest)
     part = target.with_name(f"{target.name}.part")
@@ -96,8 +96,8 @@ def pack(
     return Packed(target, size, taken, len(drawn) - unread, unread, quality, short_side)
 
 
-def encode(file: PictureFile, *, short_side: int, quality: int) -> bytes | None:
-    """WebP of a picture, shrunk; None with a line in the log if it cannot be read."""
+def encode(file: ImageFile, *, short_side: int, quality: int) -> bytes | None:
+    """WebP of an image, shrunk; None with a line in the log if it cannot be read."""
     try:
         image = Image.fromarray(file.pixels())
     except (DlfError, OSError) as error:
@@ -112,12 +112,12 @@ def encode(file: PictureFile, *, short_side: int, quality: int) -> bytes | None:
     return out.getvalue()
 
 
-def _best_quality(files: Sequence[PictureFile], max_bytes: int, short_side: int, lowest: int) -> int:
+def _best_quality(files: Sequence[ImageFile], max_bytes: int, short_side: int, lowest: int) -> int:
     sample, allowed = files[:SAMPLE], [quality for quality in QUALITIES if quality >= lowest]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for quality in allowed:
-            made = threads.map(partial(encode, short_side=short_side, quality=quality), sample)
-            size = sum(_room(len(data)) for data in made if data is not None)
+            encoded = threads.map(partial(encode, short_side=short_side, quality=quality), sample)
+            size = sum(_room(len(data)) for data in encoded if data is not None)
             if size * len(files) / len(sample) * CAUTION + END <= max_bytes:
                 return quality
     return allowed[-1]
@@ -129,7 +129,7 @@ def _room(size: int) -> int:
 
 
 def _write(
-    path: Path, files: Sequence[PictureFile], max_bytes: int, make: partial[bytes | None]
+    path: Path, files: Sequence[ImageFile], max_bytes: int, make: partial[bytes | None]
 ) -> tuple[int, int]:
     """Write members until the next does not fit; returns how many there are, and were unreadable."""
     taken = unread = 0
@@ -151,6 +151,6 @@ def _write(
                 break
     if not taken:
         full = used > max_bytes
-        msg = f"not one picture fits into {max_bytes / 1e6:.3g} MB" if full else "not one picture can be read"
+        msg = f"not one image fits into {max_bytes / 1e6:.3g} MB" if full else "not one image can be read"
         raise TrainingError(msg)
     return taken, unread

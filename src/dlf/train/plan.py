@@ -22,10 +22,10 @@ from dlf.nn.config import to_dict
 from dlf.nn.model import Dlf
 from dlf.nn.vqgan import Vqgan
 from dlf.train.config import TrainConfig, config_of, load_config, parse
-from dlf.train.run import Sources, is_codec, open_perceptual
+from dlf.train.run import Sources, Start, check_spread, is_codec, open_perceptual
 
 TOLERANCE = 1e-3  # of the sum of the shares
-# seconds in which a stage certainly comes to nothing: a first step, pictures and weights; compiling as well
+# seconds in which a stage certainly comes to nothing: a first step, images and weights; compiling as well
 LEAST, LEAST_COMPILED = 3.0, 40.0
 
 
@@ -40,8 +40,8 @@ class Planned:
 Plan = tuple[Planned, ...]
 
 
-def load_plan(path: Path) -> Plan:
-    """Read a plan.
+def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan:
+    """Read a plan; overrides: of values in every stage, in the form of `dlf.train.config.override`.
 
     Raises:
         ValueError: it is none, its shares do not sum to 1, or its stages do not follow on each other.
@@ -52,7 +52,7 @@ def load_plan(path: Path) -> Plan:
     if not isinstance(entries, list) or not entries:
         msg = f"{path} is not a list of stages"
         raise ValueError(msg)
-    plan = tuple(_planned(entry, path) for entry in entries)
+    plan = tuple(_planned(entry, path, overrides) for entry in entries)
     total = sum(planned.share for planned in plan)
     if abs(total - 1) > TOLERANCE:
         msg = f"the shares in {path} sum to {total:.4g}, not to 1"
@@ -72,7 +72,7 @@ def load_plan(path: Path) -> Plan:
     return plan
 
 
-def _planned(entry: object, path: Path) -> Planned:
+def _planned(entry: object, path: Path, overrides: Sequence[str]) -> Planned:
     if not isinstance(entry, dict) or set(entry) != {"config", "share"}:
         msg = f"a stage in {path} has other keys than config and share"
         raise ValueError(msg)
@@ -81,14 +81,14 @@ def _planned(entry: object, path: Path) -> Planned:
         msg = f"the share {share!r} in {path} is not a number above 0 and up to 1"
         raise ValueError(msg)
     if isinstance(what, str):
-        config = load_config(path.parent / what)
+        config = load_config(path.parent / what, overrides)
     elif isinstance(what, dict):
-        config = config_of(what, path.parent)
+        config = config_of(what, path.parent, overrides)
     else:
         msg = f"a configuration in {path} is neither a file's name nor values"
         raise ValueError(msg)
     if config.stream:
-        msg = f"{path} says `stream`, but a plan holds its pictures in memory"
+        msg = f"{path} says `stream`, but a plan holds its images in memory"
         raise ValueError(msg)
     return Planned(config, float(share))
 
@@ -114,9 +114,7 @@ def as_json(plan: Plan) -> str:
     return json.dumps(entries, indent=1)
 
 
-def check_plan(
-    plan: Plan, sources: Sources, start: Mapping[str, Tensor] | None, minutes: float | None
-) -> None:
+def check_plan(plan: Plan, sources: Sources, start: Start | None, minutes: float | None) -> None:
     """Raise ValueError, TrainingError or OSError for what would end the plan later.
 
     start: weights that the first stage starts from.  minutes: of the whole plan; None for a profile, which
@@ -125,13 +123,15 @@ def check_plan(
     for planned in plan:
         open_perceptual(planned.config, sources.perceptual)
         adversarial = planned.config.adversarial
-        judges = adversarial.wanted and "features" in adversarial.kinds
+        judges = adversarial.active and "features" in adversarial.kinds
         if judges or planned.config.weights.texture:
             _check_features(sources.features)
     if minutes is None:
         return
     _check_budget(plan, minutes)
-    _check_start(plan[0].config, start)
+    _check_start(plan[0].config, None if start is None else start.weights)
+    for before, planned in zip((start, *(Start({}, p.config.stage) for p in plan)), plan, strict=False):
+        check_spread(planned.config, before)
     sources.out.mkdir(parents=True, exist_ok=True)
     if not os.access(sources.out, os.W_OK):
         msg = f"the folder {sources.out} cannot be written to"
@@ -175,12 +175,12 @@ def _check_start(config: TrainConfig, start: Mapping[str, Tensor] | None) -> Non
     preset = PRESETS[config.preset]
     with torch.device("meta"):
         module = Dlf(preset) if codec else Vqgan(preset.vqgan)
-    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    if wanted != {name: tensor.shape for name, tensor in start.items()}:
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in start.items()}:
         msg = f"the weights of --start are not those of the preset {config.preset}"
         raise ValueError(msg)
 
 
 def smallest_side(plan: Sequence[Planned]) -> int:
-    """Pictures with a shorter side below this are of no use to any stage."""
+    """Images with a shorter side below this are of no use to any stage."""
     return min(min(shape) for planned in plan for shape in planned.config.shapes)

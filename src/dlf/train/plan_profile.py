@@ -15,9 +15,10 @@ from typing import Literal
 
 import torch
 
+from dlf.train.compiling import fast_backends
 from dlf.train.config import TrainConfig
 from dlf.train.distributed import choose_device
-from dlf.train.loop import Run
+from dlf.train.engine import Run
 from dlf.train.plan import Plan, check_plan
 from dlf.train.plan_run import Shared, build_shared, open_shared, tidy
 from dlf.train.profile import Profile, profile
@@ -25,7 +26,7 @@ from dlf.train.run import Sources, make_sampler
 
 log = logging.getLogger(__name__)
 
-SAMPLE = 400  # pictures that a profile reads
+SAMPLE = 400  # images that a profile reads
 FEWEST = 3.0  # seconds below which no further part begins
 HEAD = "stage       crop form       Mpixel/s  s a step    GiB  waiting  halts   before"
 
@@ -37,7 +38,6 @@ Key = tuple[str, int, Form]
 def profile_plan(
     plan: Plan,
     sources: Sources,
-    threads: int,
     steps: int,
     *,
     seconds: float,
@@ -52,10 +52,9 @@ def profile_plan(
     `since`; one that has begun is broken off.  No run is left behind.
 
     Raises:
-        ValueError, OSError, DlfError: see `check_plan`, and for crops that no picture fills.
+        ValueError, OSError, DlfError: see `check_plan`, and for crops that no image fills.
     """
     since = time.monotonic() if since is None else since
-    torch.set_num_threads(threads)
     own = choose_device(device)
     check_plan(plan, sources, None, None)
     parts = _parts(plan, crops)
@@ -63,8 +62,8 @@ def profile_plan(
     shared = open_shared(sized, sources, own, SAMPLE)
     yield f"{_name(own)}, torch {torch.__version__}, ready after {time.monotonic() - since:.1f} s"
     yield HEAD
-    found: dict[Key, Profile] = {}
-    with TemporaryDirectory() as folder:
+    profiles: dict[Key, Profile] = {}
+    with TemporaryDirectory() as folder, fast_backends(own):
         for key, config in parts.items():
             label = f"{key[0]:10} {key[1]:5} {key[2]:9}"
             if time.monotonic() + FEWEST > since + seconds:
@@ -72,15 +71,15 @@ def profile_plan(
                 continue
             try:
                 with _alarm(since + seconds):
-                    found[key] = _measure(config, sources, shared, Path(folder), steps)
-                line = _row(label, found[key])
+                    profiles[key] = _measure(config, sources, shared, Path(folder), steps)
+                line = _row(label, profiles[key])
             except torch.OutOfMemoryError:
                 line = f"{label} the memory does not hold {config.pixels} pixels"
             except _TimeOver:
                 line = f"{label} broken off: no time"
             yield line
             tidy(own)
-    yield from _verdicts(found)
+    yield from _verdicts(profiles)
     yield f"{time.monotonic() - since:.1f} s in all"
 
 
@@ -95,8 +94,8 @@ def _parts(plan: Plan, crops: Sequence[int]) -> dict[Key, TrainConfig]:
     for form in forms:
         for planned in plan:
             config = replace(planned.config, graph=form == "graph", compile=form == "compiled")
-            wanted = planned.config.graph if config.graph else planned.config.compile
-            for shape in sorted(set(config.shapes)) if wanted else ():
+            asked = planned.config.graph if config.graph else planned.config.compile
+            for shape in sorted(set(config.shapes)) if asked else ():
                 parts[(config.stage, shape[1], form)] = replace(config, shapes=(shape,))
     return parts
 
@@ -109,23 +108,23 @@ def _measure(config: TrainConfig, sources: Sources, shared: Shared, folder: Path
     stage = build_shared(config, sources, shared, None)
     sampler = make_sampler(config, shared.images, shared.device, shared.crops)
     run = Run(config, stage, sampler, folder)
-    found = profile(run, steps, "")
+    measured = profile(run, steps, "")
     if run.compiler is not None and not run.compiler.active:
         log.warning("the numbers of %s are those of eager steps, for compiling failed", config.stage)
-    return found
+    return measured
 
 
-def _row(label: str, found: Profile) -> str:
+def _row(label: str, measured: Profile) -> str:
     return (
-        f"{label} {found.rate / 1e6:9.3g} {found.step:9.3g} {found.memory / 2**30:6.2f} "
-        f"{100 * found.waiting:6.1f} % {found.halts:6.3g} {found.first:6.1f} s"
+        f"{label} {measured.rate / 1e6:9.3g} {measured.step:9.3g} {measured.memory / 2**30:6.2f} "
+        f"{100 * measured.waiting:6.1f} % {measured.halts:6.3g} {measured.first:6.1f} s"
     )
 
 
-def _verdicts(found: Mapping[Key, Profile]) -> Iterator[str]:
+def _verdicts(profiles: Mapping[Key, Profile]) -> Iterator[str]:
     """After how long a stage has seen more pixels than as it is written, what it took at first counted."""
-    for (stage, side, form), fast in found.items():
-        slow = found.get((stage, side, "eager"))
+    for (stage, side, form), fast in profiles.items():
+        slow = profiles.get((stage, side, "eager"))
         if form == "eager" or slow is None:
             continue
         what = "compiling" if form == "compiled" else "recording"

@@ -14,7 +14,7 @@ import torch
 
 from dlf.train import graph
 from dlf.train.data import Batch, Sampler
-from dlf.train.loop import Run
+from dlf.train.engine import Run
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +44,17 @@ class Profile:
         """One line to read."""
         return (
             f"{self.label}: {self.rate / 1e6:.3g} Mpixel/s, {self.step:.3g} s a step, "
-            f"{self.memory / 2**30:.2f} GiB at most, {100 * self.waiting:.1f} % waiting for pictures; "
+            f"{self.memory / 2**30:.2f} GiB at most, {100 * self.waiting:.1f} % waiting for images; "
             f"{self.first:.3g} s before" + (f"; {self.halts:.3g} halts a step" if self.halts else "")
         )
 
 
 class _Watched:
-    """A sampler that counts pixels and seconds."""
+    """A sampler that counts pixels and seconds, and notes shapes."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.sampler, self.pixels, self.seconds = sampler, 0, 0.0
+        self.shapes: set[torch.Size] = set()
 
     @property
     def skipped(self) -> int:
@@ -66,6 +67,7 @@ class _Watched:
         batch = self.sampler(step, part)
         self.seconds += time.perf_counter() - began
         self.pixels += batch.pixels[:, 0].numel()
+        self.shapes.add(batch.pixels.shape)
         return batch
 
 
@@ -74,7 +76,10 @@ def profile(run: Run, steps: int, label: str) -> Profile:
     sampler = _Watched(run.sampler)
     run.sampler, run.place = sampler, 0.95 * run.config.steps
     began = time.perf_counter()
-    _warm_up(run)
+    start = run.step
+    while run.step < start + WARM_UP or len(sampler.shapes) < len(set(run.config.shapes)):
+        run.advance()
+    _wait(run.device)
     first = time.perf_counter() - began
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
@@ -93,44 +98,20 @@ def profile(run: Run, steps: int, label: str) -> Profile:
 @contextmanager
 def _halts(device: torch.device) -> Iterator[list[str]]:
     """Collect where the host waits for a GPU."""
-    found: list[str] = []
+    places: list[str] = []
     if device.type != "cuda":
-        yield found
+        yield places
         return
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            yield found
+            yield places
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    found += [f"{w.filename}:{w.lineno}" for w in said if "synchroniz" in str(w.message)]
-    for place in sorted(set(found)):
+    places += [f"{w.filename}:{w.lineno}" for w in said if "synchroniz" in str(w.message)]
+    for place in sorted(set(places)):
         log.info("a step waits for the GPU at %s", place)
-
-
-def _warm_up(run: Run) -> None:
-    """Steps until every shape was met."""
-    shapes: set[tuple[int, ...]] = set()
-    inner = run.sampler
-
-    class Seen:
-        """Notes shapes."""
-
-        skipped = 0
-
-        def __call__(self, step: int, part: int = 0) -> Batch:
-            batch = inner(step, part)
-            shapes.add(tuple(batch.pixels.shape))
-            return batch
-
-    run.sampler = Seen()
-    taken = 0
-    while taken < WARM_UP or len(shapes) < len(set(run.config.shapes)):
-        run.advance()
-        taken += 1
-    run.sampler = inner
-    _wait(run.device)
 
 
 def _wait(device: torch.device) -> None:

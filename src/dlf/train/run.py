@@ -1,4 +1,4 @@
-"""From a configuration and folders of pictures to a finished stage."""
+"""From a configuration and folders of images to a finished stage."""
 
 from __future__ import annotations
 
@@ -17,34 +17,44 @@ from torch import Tensor, nn
 from dlf.bundles.pretrained import take_over
 from dlf.bundles.released import TITOK, VQGAN
 from dlf.losses.perceptual import perceptual_distance
+from dlf.nn.build import PRESETS
 from dlf.train import distributed
-from dlf.train.board import Board
+from dlf.train.align_stage import AlignStage
 from dlf.train.codec_stage import CodecStage, new_model
-from dlf.train.compiling import set_backends, too_large
+from dlf.train.compiling import fast_backends, too_large
 from dlf.train.config import TrainConfig
-from dlf.train.data import Ahead, CropSampler, Sampler, StreamSampler, load_images, whole_cells
+from dlf.train.data import CropSampler, Prefetch, Sampler, StreamSampler, load_images, whole_cells
 from dlf.train.decoder_stage import DecoderStage
 from dlf.train.device_sampler import DeviceSampler, fits_device
 from dlf.train.distributed import choose_device
-from dlf.train.loop import CHECKPOINT, Run
+from dlf.train.engine import CHECKPOINT, Run
 from dlf.train.profile import Profile, profile
 from dlf.train.recompute import recompute_blocks
+from dlf.train.run_logger import RunLogger
 from dlf.train.shards import find_images
 from dlf.train.tokenizer_stage import TokenizerStage
 from dlf.train.warmstart import warm_start
-from dlf.train.weights import load_weights
+from dlf.train.weights import load_labelled
 
 log = logging.getLogger(__name__)
 
 TOKENIZER_PREFIX = "vqgan."
-WARM_PICTURES = 400
+WARM_IMAGES = 400
+
+
+@dataclass(frozen=True)
+class Start:
+    """Averaged weights that a stage starts from; stage: the one that they come from, if that is known."""
+
+    weights: Mapping[str, Tensor]
+    stage: str = ""
 
 
 @dataclass(frozen=True)
 class Sources:
     """Where a run reads and writes.
 
-    train, val: folders of pictures or WebDataset shards.  out: the run's folder.  init: a checkpoint or a
+    train, val: folders of images or WebDataset shards.  out: the run's folder.  init: a checkpoint or a
     folder of weights (`dlf.train.weights`) whose averaged weights this stage starts from.  perceptual: see
     `dlf.losses.perceptual.perceptual_distance`.
     features: weights of the frozen network of a discriminator (`dlf.losses.discriminators.LiteFeatures`).
@@ -64,7 +74,6 @@ class Sources:
 def run_stage(
     config: TrainConfig,
     sources: Sources,
-    threads: int,
     *,
     device: str = "auto",
     tensorboard: bool = False,
@@ -72,32 +81,28 @@ def run_stage(
 ) -> bool:
     """Train one stage, resuming what `sources.out` holds; False if a signal stopped it early.
 
-    threads: of each process.  device: "auto", "cpu" or "cuda".  since: time.monotonic() when a run of minutes
-    began, if that was earlier.  Started by torchrun, the processes train one model together.
+    device: "auto", "cpu" or "cuda".  since: time.monotonic() when a run of minutes began, if that was
+    earlier.  Started by torchrun, the processes train one model together.  Takes the process's random
+    numbers, and handles SIGTERM and SIGINT meanwhile.
     """
     since = time.monotonic() if since is None else since
-    torch.set_num_threads(threads)
     own = choose_device(device)
-    with distributed.process_group(own):
-        first = distributed.rank() == 0
-        if not first:
-            logging.getLogger("dlf").setLevel(logging.WARNING)
+    with distributed.process_group(own), fast_backends(own):
         stage, sampler = _prepare(config, sources, own)
         steps = None if config.minutes else config.steps
-        board = Board(sources.out, steps, tensorboard=tensorboard and first)
-        return Run(config, stage, sampler, sources.out, board, since).train()
+        logger = RunLogger(sources.out, steps, tensorboard=tensorboard and distributed.rank() == 0)
+        return Run(config, stage, sampler, sources.out, logger, since).train()
 
 
 def profile_stage(
-    config: TrainConfig, sources: Sources, threads: int, steps: int, *, device: str = "auto"
+    config: TrainConfig, sources: Sources, steps: int, *, device: str = "auto"
 ) -> Iterator[Profile]:
     """Measure steps of a stage as it is written, then compiled if the configuration says so.
 
     No run is left behind, and none in `sources.out` is touched or resumed.
     """
-    torch.set_num_threads(threads)
     own = choose_device(device)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, fast_backends(own):
         nowhere = replace(sources, out=Path(folder))
         stage, sampler = _prepare(config, nowhere, own)
         shapes = ", ".join(f"{height}x{width}" for height, width in sorted(set(config.shapes)))
@@ -114,9 +119,8 @@ def _prepare(
     config: TrainConfig, sources: Sources, own: torch.device
 ) -> tuple[TokenizerStage | CodecStage, Sampler]:
     """Everything that a run needs, on its device."""
-    set_backends(own)
     torch.manual_seed(config.seed)
-    sampler, images = open_pictures(config, sources.train, own)
+    sampler, images = open_images(config, sources.train, own)
     val = load_images(find_images(sources.val), 32)
     stage = build_stage(config, sources, images, [whole_cells(image) for image in val], device=own)
     stage.module.to(own)
@@ -126,23 +130,19 @@ def _prepare(
     return stage, sampler
 
 
-def open_pictures(
+def open_images(
     config: TrainConfig, place: Path, device: torch.device
 ) -> tuple[Sampler, list[NDArray[np.uint8]]]:
-    """Where crops come from, and pictures in memory: all, or a sample of those that are streamed."""
+    """Where crops come from, and images in memory: all, or a sample of those that are streamed."""
     files = find_images(place)
     smallest = min(min(shape) for shape in config.shapes)
     if not config.stream:
         images = load_images(files, smallest)
         return make_sampler(config, images, device), images
-    log.info("%d pictures to draw from", len(files))
-    images = load_images(files[:: max(1, len(files) // WARM_PICTURES)][:WARM_PICTURES], smallest)
-    parts = distributed.own_parts(config.parts)
-
-    def following(step: int, part: int) -> tuple[int, int]:
-        return (step, part + parts.step) if part + parts.step < config.parts else (step + 1, parts.start)
-
-    return Ahead(StreamSampler(files, config.shapes, config.pixels, config.seed), following), images
+    log.info("%d images to draw from", len(files))
+    images = load_images(files[:: max(1, len(files) // WARM_IMAGES)][:WARM_IMAGES], smallest)
+    streamed = StreamSampler(files, config.shapes, config.pixels, config.seed)
+    return Prefetch(streamed, distributed.own_parts(config.parts)), images
 
 
 def make_sampler(
@@ -151,7 +151,7 @@ def make_sampler(
     device: torch.device,
     shared: DeviceSampler | None = None,
 ) -> CropSampler | DeviceSampler:
-    """Crops of pictures in memory; shared: has them on the device already."""
+    """Crops of images in memory; shared: has them on the device already."""
     drawn = (config.shapes, config.pixels, config.seed)
     if not on_device(config, device):
         return CropSampler(images, *drawn)
@@ -163,8 +163,8 @@ def make_sampler(
 
 def on_device(config: TrainConfig, device: torch.device) -> bool:
     """Whether crops are cut there."""
-    wanted = config.sampler == "auto" and (device.type == "cuda" or config.downscale > 1)
-    return wanted or config.sampler == "device"
+    pays = device.type == "cuda" or config.downscale > 1
+    return config.sampler == "device" or (config.sampler == "auto" and pays)
 
 
 def open_perceptual(config: TrainConfig, source: str | None) -> nn.Module | None:
@@ -174,9 +174,9 @@ def open_perceptual(config: TrainConfig, source: str | None) -> nn.Module | None
     if source is None:
         msg = "this stage has a perceptual term: name its network with --perceptual"
         raise ValueError(msg)
-    found = perceptual_distance(source)
-    found.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return found
+    network = perceptual_distance(source)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def build_stage(
@@ -185,7 +185,7 @@ def build_stage(
     images: Sequence[NDArray[np.uint8]],
     val: Sequence[NDArray[np.uint8]],
     *,
-    start: Mapping[str, Tensor] | None = None,
+    start: Start | None = None,
     device: torch.device | None = None,
 ) -> TokenizerStage | CodecStage:
     """The stage that the configuration names, started from `start`, or else from `sources.init`.
@@ -193,7 +193,10 @@ def build_stage(
     device: where a warm start computes; the processor if not named.
     """
     perceptual = open_perceptual(config, sources.perceptual)
-    weights = load_weights(sources.init) if start is None and sources.init is not None else start
+    if start is None and sources.init is not None:
+        start = load_start(sources.init)
+    check_spread(config, start)
+    weights = None if start is None else start.weights
     if config.stage == "tokenizer":
         stage = TokenizerStage(config, perceptual, val, sources.features)
         if weights is not None:
@@ -208,10 +211,31 @@ def build_stage(
         tokenizer = not is_codec(weights)
         _start_from(model.vqgan if tokenizer else model, weights)
         if tokenizer and model.config.stem.tokenizer and not resumes:
-            pictures = images[:: max(1, len(images) // WARM_PICTURES)]
-            warm_start(model.to(device or torch.device("cpu")), pictures, apart=config.codes_apart)
-    kind = DecoderStage if config.stage == "decoder" else CodecStage
-    return kind(config, model, perceptual, images, val, sources.features)
+            samples = images[:: max(1, len(images) // WARM_IMAGES)]
+            warm_start(model.to(device or torch.device("cpu")), samples, spread=config.codebook_spread)
+    kinds = {"align": AlignStage, "joint": CodecStage, "decoder": DecoderStage}
+    return kinds[config.stage](config, model, perceptual, images, val, sources.features)
+
+
+def load_start(source: Path) -> Start:
+    """Averaged weights of a checkpoint or a folder; errors as those of `dlf.train.weights.load_weights`."""
+    weights, labels = load_labelled(source)
+    return Start(weights, labels.get("stage", ""))
+
+
+def check_spread(config: TrainConfig, start: Start | None) -> None:
+    """Raise ValueError where the configuration spreads a codebook and no warm start would do so."""
+    if config.codebook_spread == 1.0:
+        return
+    preset = PRESETS[config.preset]
+    if not preset.stem.tokenizer or not preset.vqgan.codes:
+        reason = f"the preset {config.preset} has no codes that it could move"
+    elif start is not None and start.stage == "align":
+        reason = "the weights that the stage starts from were aligned to codes where they are now"
+    else:
+        return
+    msg = f"codebook_spread is {config.codebook_spread:g}, but {reason}: set codebook_spread=1"
+    raise ValueError(msg)
 
 
 def is_codec(weights: Mapping[str, Tensor]) -> bool:

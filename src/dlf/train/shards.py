@@ -1,6 +1,6 @@
-"""Where pictures lie: files below a folder, or members of WebDataset shards (plain tar files).
+"""Where images lie: files below a folder, or members of WebDataset shards (plain tar files).
 
-A shard's headers are read once; a picture is then one seek and one read away.  Any picture can so be
+A shard's headers are read once; an image is then one seek and one read away.  Any image can so be
 drawn at any step, which keeps a resumed run exact and shuffles over all shards at once.
 """
 
@@ -22,8 +22,8 @@ SHARD = ".tar"
 
 
 @dataclass(frozen=True, order=True)
-class PictureFile:
-    """The bytes of one picture: a whole file, or `size` bytes at `offset` of a shard.
+class ImageFile:
+    """The bytes of one image: a whole file, or `size` bytes at `offset` of a shard.
 
     name: of the member within its shard; empty for a file.
     """
@@ -44,27 +44,27 @@ class PictureFile:
             return load_rgb(file.read(self.size))[0]
 
 
-def find_images(place: Path) -> list[PictureFile]:
-    """All pictures of a shard, or of the files and shards below a folder; sorted by path."""
-    found: list[PictureFile] = []
+def find_images(place: Path) -> list[ImageFile]:
+    """All images of a shard, or of the files and shards below a folder; sorted by path."""
+    files: list[ImageFile] = []
     for path in [place] if place.is_file() else place.rglob("*"):
         suffix = path.suffix.lower()
         if suffix == SHARD and path.is_file():
-            found.extend(_members(path))
+            files.extend(_members(path))
         elif suffix in SUFFIXES and path.is_file():
-            found.append(PictureFile(path))
-    return sorted(found)
+            files.append(ImageFile(path))
+    return sorted(files)
 
 
-def _members(shard: Path) -> Iterator[PictureFile]:
-    """Pictures of one shard; of a damaged shard those before the damage."""
+def _members(shard: Path) -> Iterator[ImageFile]:
+    """Images of one shard; of a damaged shard those before the damage."""
     try:
         with tarfile.open(shard, "r:") as archive:
             end = 0
             for member in archive:
                 end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if member.isreg() and Path(member.name).suffix.lower() in SUFFIXES:
-                    yield PictureFile(shard, member.offset_data, member.size, member.name)
+                    yield ImageFile(shard, member.offset_data, member.size, member.name)
         # tarfile takes a broken header for the end, which is a block of zeros
         with shard.open("rb") as file:
             file.seek(end)
@@ -72,4 +72,4 @@ def _members(shard: Path) -> Iterator[PictureFile]:
     except tarfile.TarError as error:
         damage = str(error)
     if damage:
-        log.warning("the shard %s is damaged (%s): pictures behind that are left out", shard, damage)
+        log.warning("the shard %s is damaged (%s): images behind that are left out", shard, damage)

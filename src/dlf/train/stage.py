@@ -1,4 +1,4 @@
-"""What a stage of training gives the loop, and what it says of a step and of a validation."""
+"""What a stage of training gives the engine, and what it says of a step and of a validation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any, Protocol
 from PIL import Image
 from torch import Tensor, nn
 
-from dlf.losses.picture import Wrap
+from dlf.losses.image import Wrap
 from dlf.train.data import Batch
-from dlf.train.graph import Inputs
+
+Inputs = dict[str, Tensor]
+"""What a step works on: tensors on its device, and all that differs from one step to the next."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,14 @@ class LossReport:
 
 @dataclass(frozen=True)
 class Validation:
-    """Means over the validation pictures, and one picture to look at."""
+    """Means over the validation images, and one image to look at."""
 
     terms: dict[str, float]
-    picture: Image.Image | None
+    image: Image.Image | None
 
 
 class Stage(Protocol):
-    """What a stage of training gives the loop."""
+    """What a stage of training gives the engine (`dlf.train.engine.Run`)."""
 
     @property
     def module(self) -> nn.Module:
@@ -73,7 +75,7 @@ class Stage(Protocol):
         ...
 
     def after_validation(self, terms: Mapping[str, float]) -> None:
-        """React to what a validation found (the rate's control)."""
+        """React to what a validation measured (the rate's control)."""
         ...
 
     def state(self) -> dict[str, Any]:

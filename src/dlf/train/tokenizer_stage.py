@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlf.losses.image import ImageLoss, Wrap
 from dlf.losses.objective import pixel_terms
-from dlf.losses.picture import PictureLoss, Wrap
 from dlf.nn.build import PRESETS
 from dlf.nn.vq import VectorQuantizer
 from dlf.nn.vqgan import Vqgan, quantise_grid
 from dlf.train import distributed
+from dlf.train.codebooks import CodebookCare, CodebookKeeper
 from dlf.train.config import TrainConfig
+from dlf.train.contact_sheet import rows_of_pairs
 from dlf.train.data import Batch, all_to_device, to_float
-from dlf.train.graph import Inputs
-from dlf.train.pictures import rows_of_pairs
-from dlf.train.stage import LossReport, Validation
+from dlf.train.stage import Inputs, LossReport, Validation
 
-CODE_PATIENCE = 100  # steps without use after which a code is moved
-SEED_STEP = 40  # the encoder's outputs are shapeless before
-SEED_BATCHES = 16  # whose latents the codes start from
+CARE = CodebookCare(wait=40, vectors=4096, patience=100)
 
 
 class TokenizerStage:
-    """Picture loss and VQ loss; see `dlf.train.loop.Stage`."""
+    """Picture loss and VQ loss; see `dlf.train.stage.Stage`."""
 
     def __init__(
         self,
@@ -43,7 +40,7 @@ class TokenizerStage:
         self.module = Vqgan(PRESETS[config.preset].vqgan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = config.precision == "bf16"
         batches = len(distributed.own_parts(config.parts))
-        self.judge = PictureLoss(
+        self.judge = ImageLoss(
             config.weights,
             config.adversarial,
             perceptual,
@@ -52,16 +49,13 @@ class TokenizerStage:
             features=features,
         )
         self.book = self.module.quantize if config.quantised else None
-        # latents and indices of the step's batches
-        self.last: deque[tuple[Tensor, Tensor]] = deque(maxlen=batches)
-        # latents collected for seeding the codebook, (N, code dim)
-        self.pending = torch.empty(0, PRESETS[config.preset].vqgan.code_dim)
-        self.seen = 0
+        books = [] if self.book is None else [self.book]
+        self.keeper = CodebookKeeper(books, CARE, batches=batches, seeded=not books)
         self.networks = self.reconstruct
         self.copied: list[str] = []  # its codes move in the first steps only, and profit from averaging
 
     def reconstruct(self, pixels: Tensor, *, rounded: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pixels in [-1, 1] to (picture, latents, indices, vq loss).
+        """Pixels in [-1, 1] to (image, latents, indices, vq loss).
 
         rounded: decode codes; else the latents as they are, with a loss of 0.
         """
@@ -76,8 +70,8 @@ class TokenizerStage:
         elif isinstance(self.module.quantize, VectorQuantizer):
             vq = 0 * self.module.quantize.embedding.weight.sum()
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
-            picture = self.module.decode(quantised)
-        return picture.float(), z, indices, vq
+            image = self.module.decode(quantised)
+        return image.float(), z, indices, vq
 
     def inputs(self, batch: Batch, progress: float) -> Inputs:
         """Pixels, and what the judge draws; see `Stage`."""
@@ -87,18 +81,16 @@ class TokenizerStage:
     def loss(self, inputs: Inputs) -> LossReport:
         """Loss of a batch; see `Stage`."""
         target = inputs["pixels"] * 2 - 1
-        picture, z, indices, vq = self.networks(
-            target, rounded=self.config.quantised and self.seen >= SEED_STEP
-        )
-        total, terms = self.judge(picture, target, self.module.decoder.conv_out.weight, inputs)
-        self.last.append((z.detach().flatten(0, -2), indices.flatten()))
+        image, z, indices, vq = self.networks(target, rounded=self.config.quantised and self.keeper.seeded)
+        total, terms = self.judge(image, target, self.module.decoder.conv_out.weight, inputs)
+        self.keeper.note([(z.flatten(0, -2), indices.flatten())])
         shown = {**terms, "vq": vq, "std": z.detach().std()}
         return LossReport(total + self.config.weights.vq * vq, shown)
 
     @property
     def steady(self) -> bool:
         """Whether all codes are seeded; see `Stage`."""
-        return self.judge.steady and (self.book is None or self.seen > SEED_STEP)
+        return self.judge.steady and self.keeper.seeded
 
     def compile_with(self, wrap: Wrap) -> None:
         """See `Stage`."""
@@ -106,50 +98,32 @@ class TokenizerStage:
         self.judge.compile_with(wrap)
 
     def after_step(self, taken: Tensor) -> dict[str, Tensor]:
-        """Revive codes, train the discriminator; see `Stage`."""
+        """Train the discriminators, seed or revive codes; see `Stage`."""
         judged = self.judge.after_step(distributed.average_gradients)
-        if self.book is None:
-            return judged
-        self.seen += 1
-        latents, indices = (distributed.gather_rows(rows) for rows in zip(*self.last, strict=True))
-        if self.seen <= SEED_STEP:
-            if self.seen > SEED_STEP - SEED_BATCHES:
-                self.pending = torch.cat([self.pending.to(latents.device), latents])
-            if self.seen == SEED_STEP:
-                self.book.seed(self.pending)
-                self.pending = self.pending[:0]
-            return judged
-        moved = self.book.revive(latents, indices, CODE_PATIENCE, taken)
-        return {"codes": self.book.used(indices).sum(), "moved": moved, **judged}
+        return {**self.keeper.after_step(taken), **judged}
 
     def validate(self) -> Validation:
-        """Measure whole pictures; see `Stage`."""
+        """Measure whole images; see `Stage`."""
         sums: dict[str, float] = {}
         pairs: list[tuple[Tensor, Tensor]] = []
         used: set[int] = set()
         for image in self.val:
             target = to_float([image]).to(self.module.post_quant_conv.weight.device) * 2 - 1
-            picture, _, indices, _ = self.reconstruct(target, rounded=self.config.quantised)
+            decoded, _, indices, _ = self.reconstruct(target, rounded=self.config.quantised)
             used.update(indices.flatten().tolist())
-            for key, value in pixel_terms(picture, target, self.config.weights, self.perceptual).items():
+            for key, value in pixel_terms(decoded, target, self.config.weights, self.perceptual).items():
                 sums[key] = sums.get(key, 0.0) + float(value) / len(self.val)
-            pairs.append((target, picture))
+            pairs.append((target, decoded))
         return Validation({**sums, "codes": float(len(used))}, rows_of_pairs(pairs[:6]))
 
     def after_validation(self, terms: Mapping[str, float]) -> None:
         """Nothing to control; see `Stage`."""
 
     def state(self) -> dict[str, Any]:
-        """Which codes are idle and how far the run is from seeding them; see `Stage`."""
-        own = {"seen": self.seen, "pending": self.pending}
-        idle = {} if self.book is None else {"idle": self.book.idle}
-        return {**own, **idle, **self.judge.state()}
+        """State of the codebook and of the discriminators; see `Stage`."""
+        return {"books": self.keeper.state(), **self.judge.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Stage`."""
-        # to seed the codebook once more would throw away what was trained
-        self.seen = state.get("seen", SEED_STEP)
-        self.pending = state.get("pending", self.pending)
         self.judge.load_state(state)
-        if self.book is not None:
-            self.book.idle.copy_(state.get("idle", self.book.idle))
+        self.keeper.load_state(state.get("books", {}))

@@ -33,6 +33,14 @@ from dlf.train.mixture import open_mixture
 
 log = logging.getLogger(__name__)
 
+# layers that end a residual branch
+RESIDUAL_OUTPUTS: dict[type[nn.Module], tuple[str, ...]] = {
+    SwinBlock: ("to_out", "mlp.c_proj"),
+    ConvNextBlock: ("mlp.c_proj",),
+    InteractBlock: ("detail_add.1",),
+    DepthConv: ("conv2",),
+    ConvFfn: ("conv_out",),
+}
 BRANCH = 0.05  # what is left of residual branches of the detail path
 LARGEST, FLATTEN = 6.0, 0.35  # deviation of the first component; spectrum raised to this power
 SMALLEST = 1e-3  # deviations below this share of the first's count as this share
@@ -43,11 +51,12 @@ CROP = 256
 
 
 @torch.no_grad()
-def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, apart: float = 1.0) -> None:
+def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, spread: float = 1.0) -> None:
     """Set a new model's weights from its own trained `vqgan`; images: samples to take statistics of.
 
-    apart: above 1, for a tokenizer trained without rounding: the codes are seeded here, that far apart,
-    and the fusion head is fitted instead of set by formula (see `dlf.train.mixture`).
+    spread: above 1, for a tokenizer trained without rounding: the codes are seeded here and moved away from
+    their mean by that factor, and the fusion head is fitted instead of set by formula (see
+    `dlf.train.mixture`).
     The preset must have the tokenizer's stem, quant.hidden of at least 4 * code_dim and room in the fusion
     head.
     ValueError if too few of the images have a crop of 256x256 pixels.
@@ -74,44 +83,35 @@ def warm_start(model: Dlf, images: Sequence[NDArray[np.uint8]], *, apart: float 
         nn.init.zeros_(context.token_prior.cells.bias)
     if isinstance(model.details, VectorDetails):
         _seed_details(model.details, pixels, model)
-    if apart > 1:
-        open_mixture(model, pixels, apart)
+    if spread > 1:
+        open_mixture(model, pixels, spread)
     model.train()
 
 
 def _crops(model: Dlf, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """The corner of each image that is large enough: (N, 3, 256, 256) in [0, 1]."""
     crops = [np.ascontiguousarray(image[:CROP, :CROP]) for image in images if min(image.shape[:2]) >= CROP]
-    check_pictures(model.config, images)
+    check_images(model.config, images)
     return to_float(crops).to(model.quantize.idle.device)
 
 
-def check_pictures(config: ModelConfig, images: Sequence[NDArray[np.uint8]]) -> None:
-    """Raise ValueError if too few pictures are large enough for a warm start of such a model."""
+def check_images(config: ModelConfig, images: Sequence[NDArray[np.uint8]]) -> None:
+    """Raise ValueError if too few images are large enough for a warm start of such a model."""
     # a cell for each component, a token for each code
     cells, large = (CROP // CELL) ** 2, sum(min(image.shape[:2]) >= CROP for image in images)
     needed = max(-(-config.quant.hidden // cells), -(-config.tokens.codes // config.tokens.count))
     if large < needed:
-        msg = f"the warm start needs {needed} pictures of {CROP}x{CROP} pixels or more; there are {large}"
+        msg = f"the warm start needs {needed} images of {CROP}x{CROP} pixels or more; there are {large}"
         raise ValueError(msg)
 
 
 def _damp_branches(model: Dlf) -> None:
     for module in model.modules():
-        layers: list[nn.Module] = []
-        if isinstance(module, SwinBlock):
-            layers = [module.to_out, module.mlp.c_proj]
-        elif isinstance(module, ConvNextBlock):
-            layers = [module.mlp.c_proj]
-        elif isinstance(module, InteractBlock):
-            layers = [module.detail_add[1]]
-        elif isinstance(module, DepthConv) and not module.math.integer:
-            layers = [module.conv2]
-        elif isinstance(module, ConvFfn) and not module.math.integer:
-            layers = [module.conv_out]
-        for layer in layers:
-            layer.get_parameter("weight").mul_(BRANCH)
-            layer.get_parameter("bias").zero_()
+        if isinstance(module, (DepthConv, ConvFfn)) and module.math.integer:
+            continue  # the context network
+        for name in RESIDUAL_OUTPUTS.get(type(module), ()):
+            module.get_parameter(f"{name}.weight").mul_(BRANCH)
+            module.get_parameter(f"{name}.bias").zero_()
 
 
 def _open_detail_path(model: Dlf) -> None:
@@ -132,13 +132,13 @@ def _open_detail_path(model: Dlf) -> None:
 def _principal_details(model: Dlf, pixels: Tensor) -> None:
     """Set y to the first principal components of a cell's latents, flattened in spectrum; and back."""
     dim, encoder, details = model.config.vqgan.code_dim, model.encoder, model.details
-    raw = torch.cat([_cells(model, batch) for batch in pixels.split(8)])
+    raw = _encoder_outputs(model, encoder.down, pixels).permute(0, 2, 3, 1).flatten(0, 2)
     normed = F.layer_norm(raw, raw.shape[-1:])
     centre = normed.mean(0)
     _, values, axes = torch.linalg.svd(normed - centre, full_matrices=False)
     # the LayerNorm leaves at least one direction empty; blown up, it would be rounding errors only
     deviation = (values / values[0]).clamp(min=SMALLEST) * values[0] / len(normed) ** 0.5
-    # quantisation steps give a scalar latent its scale; a codebook's loss is to weigh as much as a picture's
+    # quantisation steps give a scalar latent its scale; a codebook's loss is to weigh as much as an image's
     largest = LARGEST if model.config.quant.kind == "scalar" else 1.0
     gain = largest * (deviation / deviation[0]) ** FLATTEN / deviation
     rotate = axes * gain[:, None]
@@ -185,13 +185,14 @@ def _signs(count: int) -> Tensor:
     return 1.0 - 2.0 * (torch.arange(count) % 2)
 
 
-def _cells(model: Dlf, pixels: Tensor) -> Tensor:
-    """What `down` gives before its LayerNorm: (cells, hidden)."""
-    kept: list[Tensor] = []
-    hook = model.encoder.down.register_forward_hook(lambda _, __, out: kept.append(out))
-    model.encoder(pixels, model.grid(*pixels.shape[2:]))
+def _encoder_outputs(model: Dlf, layer: nn.Module, pixels: Tensor) -> Tensor:
+    """What a layer of the encoder makes of crops (N, 3, H, W), a few at a time."""
+    outputs: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _, __, out: outputs.append(out))
+    for batch in pixels.split(8):
+        model.encoder(batch, model.grid(*batch.shape[2:]))
     hook.remove()
-    return kept[0].permute(0, 2, 3, 1).flatten(0, 2)
+    return torch.cat(outputs)
 
 
 def _fuse_by_distance(model: Dlf) -> None:
@@ -254,12 +255,7 @@ def _set_constants(bias: Tensor, used: int, power: Tensor) -> Tensor:
 def _spread_tokens(model: Dlf, pixels: Tensor) -> None:
     """Project the ViT's tokens on their principal components and seed the codebook with them."""
     encoder = model.encoder
-    kept: list[Tensor] = []
-    hook = encoder.path.ln_post.register_forward_hook(lambda _, __, out: kept.append(out))
-    for batch in pixels.split(8):
-        encoder(batch, model.grid(*batch.shape[2:]))
-    hook.remove()
-    tokens = torch.cat(kept)
+    tokens = _encoder_outputs(model, encoder.path.ln_post, pixels)
     centred = (tokens - tokens.mean(0)).flatten(0, 1)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
     dim = model.config.tokens.code_dim

@@ -93,18 +93,18 @@ def _in_eight_bits(name: str, tensor: Tensor) -> dict[str, Tensor]:
     return {name: whole.contiguous(), name + SCALE: scale[:, 0].contiguous()}
 
 
-def _restored(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _restored(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Float32 in the place of all floats, and of bytes with scales."""
     weights: dict[str, Tensor] = {}
-    for name, tensor in found.items():
+    for name, tensor in stored.items():
         if name.endswith(SCALE):
             continue
-        scale = found.get(name + SCALE)
+        scale = stored.get(name + SCALE)
         if scale is not None:
             weights[name] = tensor.float() * scale.reshape(-1, *[1] * (tensor.dim() - 1))
         else:
             weights[name] = tensor.float() if tensor.is_floating_point() else tensor
-    if any(name.endswith(SCALE) for name in found):
+    if any(name.endswith(SCALE) for name in stored):
         spare = {name.replace(STEM, TOKENIZER, 1): name for name in weights if name.startswith(STEM)}
         weights |= {name: weights[twin].clone() for name, twin in spare.items() if name not in weights}
     return weights
@@ -140,23 +140,23 @@ def load_labelled(source: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """As `load_weights`, and what is known about them: preset, stage and step, where the files say so."""
     if not source.is_dir():
         state = checkpoint.load(source)
-        known = {**state.config, "step": state.step}
-        return state.ema, {key: str(known[key]) for key in LABELS if key in known}
+        facts = {**state.config, "step": state.step}
+        return state.ema, {key: str(facts[key]) for key in LABELS if key in facts}
     paths = sorted(source.glob(PATTERN))
     if not paths:
         msg = f"there are no {PATTERN} in {source}"
         raise ValueError(msg)
-    found: dict[str, Tensor] = {}
+    stored: dict[str, Tensor] = {}
     labels: list[dict[str, str]] = []
     for path in paths:
         label, part = _read(path)
         labels.append(label)
-        found.update(part)
+        stored.update(part)
     about = labels[0]
     if any(label != about for label in labels) or about.get("parts") != str(len(paths)):
         msg = f"the weights in {source} are not complete: parts are missing, or of different steps"
         raise ValueError(msg)
-    return _restored(found), {key: about[key] for key in LABELS if key in about}
+    return _restored(stored), {key: about[key] for key in LABELS if key in about}
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -1,0 +1,1 @@
+"""Codecs to compare: our own, common formats, published learned ones, and images decoded elsewhere."""

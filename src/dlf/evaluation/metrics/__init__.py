@@ -1,0 +1,1 @@
+"""Metrics: of one image against its original, and of sets of images."""
