@@ -74,7 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image.convert("RGB").resize((320, 288)).save(folder / "photo.jpg")
     commands = readme_commands()
     assert [words[1] for words in commands] == ["train"] * 3 + ["export", "train", "export", "encode"]
-    for words in [*commands, ["dlf", "decode", "photo.dlf", "--model", "my-painter"]]:
+    for words in [*commands, ["dlf", "decode", "photo.dlf", "--model", "my-decoder"]]:
         line = [word.replace("configs/compact_", f"{ROOT}/configs/mini_") for word in words[1:]]
         for option in {"--perceptual", "--features"} & set(line):
             at = line.index(option)
