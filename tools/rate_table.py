@@ -36,6 +36,7 @@ class Fitted:
 
     @property
     def good(self) -> bool:
+        """Tell whether the file is as large as it should be."""
         return LEAST * self.target <= self.size <= self.target
 
 

@@ -119,8 +119,9 @@ def test_target() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        (50, 900, None), (50, None, 0.1), (None, 900, 0.1), (None, MIN_FILE_BYTES - 1, None), (None, -1, None),
-        (None, None, 0.0), (None, None, -1.0), (None, None, math.nan), (None, None, math.inf), (None, None, 25.0),
+        (50, 900, None), (50, None, 0.1), (None, 900, 0.1), (None, MIN_FILE_BYTES - 1, None),
+        (None, -1, None), (None, None, 0.0), (None, None, -1.0), (None, None, math.nan),
+        (None, None, math.inf), (None, None, 25.0),
     ],
 )  # fmt: skip
 def test_targets_that_cannot_be_are_refused(

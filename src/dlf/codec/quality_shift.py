@@ -20,7 +20,7 @@ from dlf.codec.codec import StreamCodec
 from dlf.records import Float32, Latents, UInt8
 
 FARTHEST = 15
-"""Qualities over which a latent is carried; over six it is off by 0.005 quantisation steps, over these by 0.02."""
+"""Qualities over which a latent is carried; over 6 it is off by 0.005 quantisation steps, over these 0.02."""
 
 MISFIT = 0.06
 """Error on the miniature, as a share of its y, from which on the image is analysed anew."""
