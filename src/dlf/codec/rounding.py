@@ -23,7 +23,7 @@ def round_symbols(
         least sum of squared error and weighted bits under its table.
     Returns int32 (n,), each in -2**15..2**15.
     """
-    nearest = np.clip(np.rint(exact), -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32)
+    nearest: Int32 = np.clip(np.rint(exact), -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32)
     if rate_weight == 0:
         return nearest
     # symbols beyond the limit are rare and cost more than their tables say
