@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dlf.cli.jobs import complain
+from dlf.cli.jobs import complain, tell
 from dlf.cli.options import PATH, gathered
 from dlf.extras import need
 
@@ -90,7 +90,7 @@ def _export(args: Arguments) -> int:
         args.checkpoint, args.data, args.output, args.name, args.id, quality, _card(args), args.tokens,
         args.weights, args.preset,
     )  # fmt: skip
-    click.echo(export(job))
+    tell(export(job))
     return 0
 
 
@@ -106,7 +106,7 @@ def _export_painter(args: Arguments) -> int:
     job = PainterJob(
         args.checkpoint, args.data, args.output, args.name, _card(args), base, args.weights, args.preset
     )
-    click.echo(export_painter(job))
+    tell(export_painter(job))
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dlf.cli.jobs import tell
 from dlf.cli.options import PATH, gathered
 from dlf.errors import CheckpointError
 from dlf.extras import need
@@ -109,7 +110,7 @@ def _import_model(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
         msg = f"the model takes {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {folder}"
         raise CheckpointError(msg)
     write_model(args.preset, tensors, folder, BundleSpec(name, number, args.dtype, _card(args)))
-    click.echo(f"{args.checkpoint} -> {folder}: model {name}, number {number}, {args.dtype}")
+    tell(f"{args.checkpoint} -> {folder}: model {name}, number {number}, {args.dtype}")
     return 0
 
 
@@ -128,7 +129,7 @@ def _import_start(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
         raise click.UsageError(msg)
     _refuse_existing(args.output, overwrite=args.overwrite)
     write_start(tensors, args.output, args.dtype)
-    click.echo(f"{args.checkpoint} -> {args.output}: {len(tensors)} tensors, {args.dtype}")
+    tell(f"{args.checkpoint} -> {args.output}: {len(tensors)} tensors, {args.dtype}")
     return 0
 
 
@@ -167,7 +168,7 @@ def recover_command(model: str, output: Path, preset: str, overwrite: bool) -> i
         msg = f"the checkpoint cannot be written: {error.strerror or error}"
         raise CheckpointError(msg) from error
     held = len(recovered.tensors) - len(recovered.guessed)
-    click.echo(
+    tell(
         f"{bundle.manifest.name} -> {output}: {held} tensors, {len(recovered.guessed)} that it does not hold"
     )
     return 0
@@ -197,5 +198,5 @@ def split_command(checkpoint: Path, eight_bits: bool, output: Path) -> int:
     except (ValueError, OSError) as error:
         raise CheckpointError(str(error)) from error
     size = sum(path.stat().st_size for path in paths) / 2**20
-    click.echo(f"{checkpoint} -> {output}: {len(paths)} files, {size:.1f} MiB, step {step}")
+    tell(f"{checkpoint} -> {output}: {len(paths)} files, {size:.1f} MiB, step {step}")
     return 0
