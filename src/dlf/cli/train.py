@@ -98,7 +98,7 @@ def command(args: Arguments) -> int:
     """
     since = time.monotonic()  # to load torch takes a part of a run of minutes
     need("torch", "torch")
-    from dlf.nn.config import to_dict
+    from dlf.nn.model_config import to_dict
     from dlf.train.config import load_config
 
     first = os.environ.get("RANK", "0") == "0"  # of several processes, as torchrun counts them
