@@ -51,17 +51,20 @@ class _Loaded:
 class Codec:
     """A codec whose model is loaded once, when first needed.
 
-    model: folder, role ("base", "fast"), name or id of the model that encodes; None is the package's default.
-        Decoding takes the model that the file names, if it is this one or installed.
-    threads: processor threads within one operation; None is what `engine` says, which is all unless told.
-    max_pixels: limit of width * height, both ways.
-    engine: device and precision, for models that torch runs; None is the processor.
-
     Several threads may use one codec.  It can be copied, pickled and carried through a fork; the copy loads
     for itself.
 
-    Raises UnknownModel if the model is not installed, BundleError if it cannot be used, TypeError or
-    ValueError for arguments that are none.
+    Args:
+        model: folder, role ("base", "fast"), name or id of the model that encodes; None is the package's
+            default.  Decoding takes the model that the file names, if it is this one or installed.
+        threads: processor threads within one operation; None is what `engine` says, which is all unless told.
+        max_pixels: limit of width * height, both ways.
+        engine: device and precision, for models that torch runs; None is the processor.
+
+    Raises:
+        UnknownModel: the model is not installed.
+        BundleError: it cannot be used.
+        TypeError, ValueError: arguments that are none.
     """
 
     def __init__(
@@ -72,8 +75,9 @@ class Codec:
         max_pixels: int = MAX_PIXELS,
         engine: EngineOptions | None = None,
     ) -> None:
-        if not isinstance(engine, EngineOptions | None):
-            msg = f"engine must be EngineOptions, not {type(engine).__name__}"
+        given: object = engine  # whatever the caller gave
+        if not isinstance(given, EngineOptions | None):
+            msg = f"engine must be EngineOptions, not {type(given).__name__}"
             raise TypeError(msg)
         if operator.index(max_pixels) < 1:
             msg = f"max_pixels is {max_pixels}, but must be at least 1"

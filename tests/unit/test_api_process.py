@@ -106,6 +106,36 @@ def test_a_used_codec_survives_a_fork(end: str) -> None:
     """)
 
 
+@pytest.mark.torch
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_used_codec_of_torch_survives_a_fork(tmp_path: Path) -> None:
+    """The child has one thread, and may round differently."""
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    run(f"""
+        import os, pathlib, sys, warnings
+        import dlf, numpy
+        from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+        from dlf.nn.build import TINY_L
+        from dlf.nn.model import Dlf
+
+        warnings.simplefilter("ignore")
+        folder = pathlib.Path({str(tmp_path)!r})
+        spec = BundleSpec("x", 99, "float32", {{}})
+        write_bundle(TINY_L, Dlf(TINY_L).state_dict().__getitem__, folder, spec)
+        rgb = numpy.arange(6000, dtype=numpy.uint8).reshape(40, 50, 3)
+        codec = dlf.Codec(folder)
+        data = codec.encode(rgb)
+        before = codec.decode(data)
+        child = os.fork()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+        after = codec.decode(data)
+        assert numpy.abs(numpy.asarray(before, int) - numpy.asarray(after, int)).max() <= 1
+        sys.exit(0)
+    """)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_in_the_middle_of_loading() -> None:
     run("""

@@ -25,13 +25,16 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 class EngineOptions:
     """How the networks of pixels are run; what decides the symbols of a stream does not depend on it.
 
-    threads: processor threads within one operation; None uses all.
-    device: "cpu", or a device of torch such as "cuda" or "cuda:1".
-    precision: of weights and products, one of `PRECISIONS`; None is what the bundle stores.
-    compiled: let torch compile the networks, which takes minutes and pays for many pictures.
-    progress: called while the networks run, with what runs and how much of it is done, 0..1.
+    Attributes:
+        threads: processor threads within one operation; None uses all.
+        device: "cpu", or a device of torch such as "cuda" or "cuda:1".
+        precision: of weights and products: float32, bfloat16, float16 or int8; None is what the bundle
+            stores.
+        compiled: let torch compile the networks, which takes minutes and pays for many pictures.
+        progress: called while the networks run, with what runs and how much of it is done, 0..1.
 
-    Raises TypeError, InvalidArgument (a ValueError) for what is none of these.
+    Raises:
+        TypeError, InvalidArgument: values that are none of these; the latter is a ValueError.
     """
 
     threads: int | None = None
@@ -44,8 +47,9 @@ class EngineOptions:
         if self.threads is not None and operator.index(self.threads) < 1:
             msg = f"the number of threads is {self.threads}, but must be at least 1; None uses all"
             raise InvalidArgument(msg)
-        if not isinstance(self.device, str):
-            msg = f"the device must be a text such as 'cpu' or 'cuda', not {type(self.device).__name__}"
+        device: object = self.device  # whatever the caller gave
+        if not isinstance(device, str):
+            msg = f"the device must be a text such as 'cpu' or 'cuda', not {type(device).__name__}"
             raise TypeError(msg)
         if self.precision not in (None, *PRECISIONS):
             msg = f"the precision '{self.precision}' is unknown: choose one of {', '.join(PRECISIONS)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -103,18 +102,19 @@ class Tables:
         names = ("gaussian_frequency", "scale_bounds", "token_frequency", "token_count", "prior")
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                complete = set(names) <= set(file.files) <= {*names, *OPTIONS}
-                _check(complete, f"the arrays must be {', '.join(names)}")
-                arrays = {name: file[name] for name in names}
-                chosen = {name: file[name] for name in OPTIONS if name in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                arrays = dict(file)
+        except Exception as error:  # a damaged zip file raises nearly anything
             msg = "the model's probability tables cannot be read"
             raise BundleError(msg) from error
+        complete = set(names) <= set(arrays) <= {*names, *OPTIONS}
+        _check(complete, f"the arrays must be {', '.join(names)}")
         for array in arrays.values():
             array.flags.writeable = False
-        for name, value in chosen.items():
+        options: dict[str, Any] = {}
+        for name in OPTIONS.keys() & arrays:
+            value = arrays.pop(name)
             _shape(value, np.int64, name, 0)
-        options: dict[str, Any] = {name: int(value) for name, value in chosen.items()}
+            options[name] = int(value)
         return cls(**arrays, **options)
 
 
