@@ -91,7 +91,7 @@ class Codec:
 
     def encode(
         self,
-        image: Source | bytearray | memoryview,
+        image: Source,
         quality: int | None = None,
         *,
         metadata: bool = False,
@@ -244,7 +244,7 @@ def _default_codec() -> Codec:
 
 
 def encode(
-    image: Source | bytearray | memoryview,
+    image: Source,
     quality: int | None = None,
     *,
     metadata: bool = False,
