@@ -152,16 +152,17 @@ def tiny_v2_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _export(preset: str, number: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
-    from dlf.bundles import onnx_bundle
+    from dlf.bundles.bundle_writer import BundleSpec
+    from dlf.bundles.onnx_bundle import TokenUse, write_onnx_bundle
     from dlf.nn.build import PRESETS
     from dlf.nn.model import Dlf
 
     folder, config = tmp_path_factory.mktemp(preset), PRESETS[preset]
     counts = np.zeros((config.tokens.count, config.tokens.codes), np.int64)
-    spec = onnx_bundle.BundleSpec(preset, number, default_quality=50, token_counts=counts, card={})
+    spec = BundleSpec(preset, number)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        onnx_bundle.write_bundle(Dlf(config).eval(), folder, spec)
+        write_onnx_bundle(Dlf(config).eval(), folder, spec, TokenUse(counts))
     return folder
 
 

@@ -30,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlf.codec.bundle import ANALYSIS, ModelBundle, find
 from dlf.codec.codec import Received, StreamCodec
 from dlf.codec.engine import EngineOptions
-from dlf.nn.config import ModelConfig, from_dict
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig, from_dict
 from dlf.records import UInt8
 from dlf.torch_engine.torch_backend import TorchBackend
 
@@ -50,7 +50,7 @@ def medians(works: Mapping[str, Work], repeats: int) -> dict[str, float]:
             start = time.perf_counter()
             work()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 @cache
@@ -65,11 +65,10 @@ def operations(config: ModelConfig, height: int, width: int) -> tuple[float, flo
         y = torch.zeros(1, config.quant.channels, height // 32, width // 32)
 
         def encode() -> None:
-            model.details.analyse(model.encoder(pixels, grid)[1], quality)
+            model.analyse(pixels, quality, grid)
 
         def decode() -> None:
-            fused = model.fuse(codes, torch.ones(codes.shape[:2], dtype=torch.bool), y, quality, grid)
-            model.vqgan.decode(fused.latent)
+            model.synthesise(codes, torch.ones(codes.shape[:2], dtype=torch.bool), y, quality, grid)
 
         for work in (encode, decode):
             with FlopCounterMode(display=False) as counter:
@@ -99,43 +98,43 @@ def age() -> str:
 
 @dataclass(frozen=True)
 class Subject:
-    """A picture of whole windows in one precision, and what the codec made of it."""
+    """An image of whole windows in one precision, and what the codec made of it."""
 
     backend: TorchBackend
     rgb: UInt8
-    found: Received
+    symbols: Received
 
     def analyse(self) -> object:
         """Run the networks of encoding."""
         return self.backend.latents(self.rgb, QUALITY)
 
-    def paint(self) -> object:
+    def synthesise(self) -> object:
         """Run the networks of decoding."""
-        return self.backend.paint(self.found.tokens, self.found.y_hat, QUALITY)
+        return self.backend.decode(self.symbols.tokens, self.symbols.y_hat, QUALITY)
 
 
 def subjects(
     args: argparse.Namespace, bundle: ModelBundle, backend: TorchBackend, codec: StreamCodec, rgb: UInt8
 ) -> dict[str, Subject]:
     """What is timed, by name; the first is what all others are compared with."""
-    found = codec.receive(codec.encode_rgb(rgb, QUALITY))
+    symbols = codec.receive(codec.encode_rgb(rgb, QUALITY))
     one = rgb[:256, :256]
-    all_of_them = {args.precision or "as stored": Subject(backend, rgb, found)}
+    all_of_them = {args.precision or "as stored": Subject(backend, rgb, symbols)}
     if args.against:
         options = EngineOptions(threads=args.threads, precision=args.against)
-        all_of_them[args.against] = Subject(TorchBackend(bundle, bundle.tables(), options), rgb, found)
+        all_of_them[args.against] = Subject(TorchBackend(bundle, bundle.tables(), options), rgb, symbols)
     if args.single:
-        symbols = codec.receive(codec.encode_rgb(one, QUALITY))
-        all_of_them["one window"] = Subject(backend, one, symbols)
+        of_one = codec.receive(codec.encode_rgb(one, QUALITY))
+        all_of_them["one window"] = Subject(backend, one, of_one)
     for subject in list(all_of_them.values())[1:]:  # the first has run before
         subject.analyse()
-        subject.paint()
+        subject.synthesise()
     return all_of_them
 
 
 def compare_times(all_of_them: dict[str, Subject], config: ModelConfig, repeats: int) -> None:
     """Print seconds, rates and ratios of both directions."""
-    for i, direction in enumerate(("analyse", "paint")):
+    for i, direction in enumerate(("analyse", "synthesise")):
         works: dict[str, Work] = {name: getattr(s, direction) for name, s in all_of_them.items()}
         before, seconds, after = product(), medians(works, repeats), product()
         rates = {name: (before[name] + after[name]) / 2 for name in before}
@@ -159,7 +158,7 @@ def compare_times(all_of_them: dict[str, Subject], config: ModelConfig, repeats:
 def compare_pictures(subject: Subject, other: Subject, title: str) -> None:
     """Print how far two precisions are apart."""
     levels = [
-        s.backend.synthesise(subject.found.tokens, subject.found.y_hat, QUALITY).astype(float)
+        s.backend.synthesise(subject.symbols.tokens, subject.symbols.y_hat, QUALITY).astype(float)
         for s in (subject, other)
     ]
     psnr = 10 * np.log10(255**2 / np.mean((levels[0] - levels[1]) ** 2))
@@ -189,6 +188,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Print one line a figure."""
     args = arguments()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `dlf` does, before torch makes a tensor
+    if args.threads:
+        torch.set_num_threads(args.threads)
     height, width = 256 * args.down, 256 * args.windows
     with Image.open(PICTURE) as image:
         rgb: UInt8 = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))

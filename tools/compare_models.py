@@ -1,6 +1,6 @@
 """Two models on the same pictures: ``python tools/compare_models.py A B --data FOLDER``.
 
-One line for each quality, means over the pictures.  "painters": PSNR between what the two paint of the
+One line for each quality, means over the pictures.  "decoders": PSNR between what the two make of the
 same symbols, those that A finds; they need not read each other's files, but must have latents of one size.
 The other columns are of files that each model writes and reads itself, against the originals.
 """
@@ -62,9 +62,9 @@ def main() -> None:
     for quality in args.quality:
         rows = np.array([compare(models, picture, quality, metrics) for picture in pictures])
         judged = [*(metric.name for metric in metrics), "bytes"]
-        names = ["painters", *(f"{what} {model}" for model in "AB" for what in judged)]
+        names = ["decoders", *(f"{what} {model}" for model in "AB" for what in judged)]
         means = ", ".join(f"{n} {v:.4f}" for n, v in zip(names, rows.mean(0), strict=True))
-        print(f"quality {quality}: {means}; least painters {rows[:, 0].min():.2f}", flush=True)
+        print(f"quality {quality}: {means}; least decoders {rows[:, 0].min():.2f}", flush=True)
 
 
 def load_seconds(bundle: ModelBundle) -> float:
@@ -77,7 +77,7 @@ def load_seconds(bundle: ModelBundle) -> float:
 
 
 def compare(models: list[Model], picture: UInt8, quality: int, metrics: list[Metric]) -> list[float]:
-    """One picture's numbers: painters, then those of A and those of B; bytes are of the payload."""
+    """One picture's numbers: decoders, then those of A and those of B; bytes are of the payload."""
     first, second = models
     scores = [metric.against(picture) for metric in metrics]
     row = []

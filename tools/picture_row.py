@@ -15,6 +15,7 @@ import dlf
 
 NAMES = ("astronaut", "coffee", "chelsea", "rocket")
 HEIGHT = 300
+CAPTION = 26  # pixels; the page shows the sheet at half its size
 
 
 def main() -> None:
@@ -38,13 +39,13 @@ def main() -> None:
 def sheet(columns: list[tuple[Image.Image, Image.Image, str]]) -> Image.Image:
     """One column a picture: original, decoded, caption."""
     widths = [round(before.width * HEIGHT / before.height) for before, _, _ in columns]
-    result = Image.new("RGB", (sum(widths), 2 * HEIGHT + 16), "white")
+    result = Image.new("RGB", (sum(widths), 2 * HEIGHT + CAPTION + 8), "white")
     draw = ImageDraw.Draw(result)
     left = 0
     for width, (before, after, caption) in zip(widths, columns, strict=True):
         for row, picture in enumerate((before, after)):
             result.paste(picture.resize((width, HEIGHT), Image.Resampling.LANCZOS), (left, row * HEIGHT))
-        draw.text((left + 4, 2 * HEIGHT + 2), caption, fill="black")
+        draw.text((left + 4, 2 * HEIGHT + 2), caption, fill="black", font_size=CAPTION)
         left += width
     return result
 

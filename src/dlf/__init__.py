@@ -1,4 +1,4 @@
-"""Image compression below 0.03 bits per pixel.
+"""Image compression at 0.003 to 0.1 bits per pixel.
 
 >>> data = dlf.encode("photo.jpg", quality=50)  # bytes of a .dlf file, about a kilobyte
 >>> dlf.decode(data).save("photo.png")

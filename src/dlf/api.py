@@ -51,17 +51,20 @@ class _Loaded:
 class Codec:
     """A codec whose model is loaded once, when first needed.
 
-    model: folder, role ("base", "fast"), name or id of the model that encodes; None is the package's default.
-        Decoding takes the model that the file names, if it is this one or installed.
-    threads: processor threads within one operation; None is what `engine` says, which is all unless told.
-    max_pixels: limit of width * height, both ways.
-    engine: device and precision, for models that torch runs; None is the processor.
-
     Several threads may use one codec.  It can be copied, pickled and carried through a fork; the copy loads
     for itself.
 
-    Raises UnknownModel if the model is not installed, BundleError if it cannot be used, TypeError or
-    ValueError for arguments that are none.
+    Args:
+        model: folder, role ("base", "fast"), name or id of the model that encodes; None is the package's
+            default.  Decoding takes the model that the file names, if it is this one or installed.
+        threads: processor threads within one operation; None is what `engine` says, which is all unless told.
+        max_pixels: limit of width * height, both ways.
+        engine: device and precision, for models that torch runs; None is the processor.
+
+    Raises:
+        UnknownModel: the model is not installed.
+        BundleError: it cannot be used.
+        TypeError, ValueError: arguments that are none.
     """
 
     def __init__(

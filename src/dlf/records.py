@@ -72,11 +72,14 @@ class Metadata:
 class InstalledModel:
     """A model that can encode and decode here.
 
-    name, id: how people and streams name it.
-    roles: what it is for, where it comes with the package ("default", "fast", "base").
-    engine: what runs its networks: "onnx", or "torch" with the torch extra.
-    default_quality: 0..100, taken where none is asked for.
-    folder, file_bytes: where its files are, and how large together.
+    Attributes:
+        name: how people name it.
+        id: how streams name it.
+        roles: what it is for, where it comes with the package ("default", "fast", "base").
+        engine: what runs its networks: "onnx", or "torch" with the torch extra.
+        default_quality: 0..100, taken where none is asked for.
+        folder: where its files are.
+        file_bytes: how large these are together.
     """
 
     name: str
@@ -92,13 +95,23 @@ class InstalledModel:
 class StreamInfo:
     """What a ``.dlf`` file says about itself.
 
-    version: of the format.  model: id; model_name: None if the model is not installed.
-    quality: 0..100.  width, height: pixels.
-    header_bytes, metadata_bytes, payload_bytes, checksum_bytes: together they are file_bytes.
-    token_bits, detail_bits: information content of the two parts of the payload, in bits; None if the
-        model is not installed.  The payload has about a byte more than their sum, and four more where the
-        model's symbols carry a checksum.
-    checked: whether the file's checksum was compared, which takes the model; False if it is not installed.
+    Attributes:
+        version: of the format.
+        model: id of the model that wrote it.
+        model_name: None if the model is not installed.
+        quality: 0..100.
+        width: pixels.
+        height: pixels.
+        header_bytes: with the three below they are `file_bytes`.
+        metadata_bytes: 0 without metadata.
+        payload_bytes: all symbols.
+        checksum_bytes: 4.
+        file_bytes: of the whole file.
+        token_bits: information content of the tokens, in bits; None if the model is not installed.
+        detail_bits: the same of the details.  The payload has about a byte more than their sum,
+            and four more where the model's symbols carry a checksum.
+        checked: whether the file's checksum was compared, which takes the model; False if it is not
+            installed.
     """
 
     version: int

@@ -13,7 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+from dlf.bundles.bundle_writer import BundleSpec
+from dlf.bundles.torch_bundle import write_torch_bundle
 from dlf.nn.build import TINY_L
 from dlf.nn.model import Dlf
 
@@ -31,7 +32,7 @@ def test_every_claim_has_its_line(
     with torch.random.fork_rng():
         torch.manual_seed(1)
         weights = Dlf(TINY_L).state_dict()
-    write_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99, "float32", {}))
+    write_torch_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99))
     spec = importlib.util.spec_from_file_location("bench_large", TOOL)
     assert spec is not None
     assert spec.loader is not None

@@ -179,7 +179,9 @@ class TestNames:
 
     def test_one_input_named_twice_is_one(self, dlf: Callable[..., Done]) -> None:
         draw("a.png")
-        assert dlf("encode", "a.png", "a.png").text.count("\n") == 1
+        assert dlf("encode", "a.png", "./a.png", "a.png", "-o", "a.dlf").text.count("\n") == 1
+        draw("d/b.png")
+        assert dlf("encode", "d", "d/b.png", "-o", "out").text.count("\n") == 1
 
     def test_a_coded_file_is_not_coded(self, dlf: Callable[..., Done]) -> None:
         draw("a.png")

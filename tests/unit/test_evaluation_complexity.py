@@ -61,7 +61,7 @@ def test_operations_of_a_graph() -> None:
 @pytest.mark.torch
 def test_operations_in_torch() -> None:
     torch = pytest.importorskip("torch")
-    from dlf.torch_engine.linear import linear_maker
+    from dlf.torch_engine.linear import linear_factory
 
     linear = torch.nn.Linear(6, 10)
     query, key = torch.zeros(2, 3, 5, 8), torch.zeros(2, 3, 7, 8)
@@ -77,7 +77,7 @@ def test_operations_in_torch() -> None:
         "sum": (lambda: query + query, 0),
     }
     for precision in ("float32", "bfloat16", "int8"):
-        make = linear_maker(precision, "cpu")
+        make = linear_factory(precision, "cpu")
         if make is not None and (
             precision != "int8" or "fbgemm" in torch.backends.quantized.supported_engines
         ):
@@ -153,7 +153,8 @@ def test_networks_the_rest_and_all() -> None:
 
 @pytest.mark.torch
 def test_parameters_in_both_forms(tiny_bundle: Path, tmp_path: Path) -> None:
-    from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+    from dlf.bundles.bundle_writer import BundleSpec
+    from dlf.bundles.torch_bundle import write_torch_bundle
     from dlf.nn.build import TINY_L
     from dlf.nn.model import Dlf
     from dlf.torch_engine.loading import tensors_of
@@ -165,7 +166,7 @@ def test_parameters_in_both_forms(tiny_bundle: Path, tmp_path: Path) -> None:
         for name, size in sizes.items()
     )
     model = Dlf(TINY_L)
-    write_bundle(TINY_L, model.state_dict().__getitem__, tmp_path, BundleSpec("tiny-l", 99, "float32", {}))
+    write_torch_bundle(TINY_L, model.state_dict().__getitem__, tmp_path, BundleSpec("tiny-l", 99))
     sizes = complexity.network_sizes(ModelBundle.open(tmp_path))
     assert set(sizes) == {"analysis", "context", "synthesis"}
     for name, size in sizes.items():
@@ -177,14 +178,15 @@ def test_parameters_in_both_forms(tiny_bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.torch
 def test_a_model_that_torch_runs(tmp_path: Path, picture: Picture) -> None:
     torch = pytest.importorskip("torch")
-    from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+    from dlf.bundles.bundle_writer import BundleSpec
+    from dlf.bundles.torch_bundle import write_torch_bundle
     from dlf.nn.build import TINY_L
     from dlf.nn.model import Dlf
 
     with torch.random.fork_rng():
         torch.manual_seed(1)
         weights = Dlf(TINY_L).state_dict()
-    write_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99, "float32", {}))
+    write_torch_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99))
     work = cost.Work(parse_codec(f"dlf:{tmp_path}"), 50)
     coded = cost.encode_cost(work, picture(256, 256))
     encode, decode = coded.cost, cost.decode_cost(work, coded.data)

@@ -251,6 +251,50 @@ def test_a_picture_is_turned_once() -> None:
         assert kept.get(0x0112, 1) == 1
 
 
+def test_jpeg_xl_is_turned_by_its_decoder(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_jxl")
+    plugins.need_jxl()
+    upright, _ = turned_file()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = file_of(Image.fromarray(upright), "JXL", lossless=True, exif=exif.tobytes())
+    rgb, metadata = load_rgb(data)
+    np.testing.assert_array_equal(rgb, upright)
+    np.testing.assert_array_equal(load_rgb(Image.open(io.BytesIO(data)))[0], upright)
+    assert metadata is not None
+    kept = Image.Exif()
+    kept.load(metadata.exif or b"")
+    assert kept[0x0112] == 1
+
+
+def test_jpeg_inside_jpeg_xl_is_turned(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_jxl")
+    plugins.need_jxl()
+    upright, _ = turned_file()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "x.jpg"
+    Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+    with Image.open(path) as image:
+        image.save(tmp_path / "x.jxl", lossless_jpeg=True)
+    np.testing.assert_array_equal(load_rgb(tmp_path / "x.jxl")[0], load_rgb(path)[0])
+
+
+def test_number_of_png_chunks_is_bounded() -> None:
+    data = png(np.zeros((2, 2), np.uint8), 0)
+    with pytest.raises(LimitExceeded, match="chunks"):
+        load_rgb(data[:-12] + chunk(b"tEXt", b"") * 300_000 + data[-12:])
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_jpeg_2000_without_its_end(cut: int) -> None:
+    for extension in (False, True):
+        data = file_of(NOISE, "JPEG2000", no_jp2=extension)
+        np.testing.assert_array_equal(load_rgb(data[:-cut])[0], np.asarray(NOISE))
+        with pytest.raises(ImageError):
+            load_rgb(data[: -cut - 40])
+
+
 def test_sources(tmp_path: Path) -> None:
     data = file_of(NOISE)
     for source in (bytearray(data), memoryview(data)):

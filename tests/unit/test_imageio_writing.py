@@ -36,18 +36,11 @@ XMP = (
     b'<?xpacket end="w"?>'
 )
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-SOURCES = ("png", "jpeg", "webp", "tiff", "avif", "heic", "jxl")
-TARGETS = (*SOURCES, "ppm")
-LOSSY = ("jpeg", "webp", "avif", "heic", "jxl")
+HERE = [support.name for support in formats() if support.writable]
+SOURCES = [name for name in ("png", "jpeg", "webp", "tiff", "avif", "heic", "jxl") if name in HERE]
+TARGETS = [*SOURCES, "ppm"]
+LOSSY = [name for name in SOURCES if name not in ("png", "tiff")]
 IMAGE = Image.linear_gradient("L").resize((40, 24)).convert("RGB")
-
-
-@pytest.fixture(autouse=True)
-def _plugins() -> None:
-    pytest.importorskip("pillow_heif")
-    pytest.importorskip("pillow_jxl")
-    plugins.need_heic()
-    plugins.need_jxl()
 
 
 def exif_block() -> bytes:
@@ -248,6 +241,7 @@ def test_unknown_format() -> None:
 
 
 def test_list_of_formats() -> None:
+    assert {"png", "jpeg", "webp", "tiff", "ppm"} <= set(HERE)
     listed = {support.name: support for support in formats()}
     for name in TARGETS:
         assert listed[name].readable, name
@@ -270,6 +264,14 @@ def test_missing_plugin(name: str, module: str, monkeypatch: pytest.MonkeyPatch)
     assert "pip install 'dlf-codec[formats]'" in (support.missing or "")
     with pytest.raises(MissingExtra, match="dlf-codec"):
         to_bytes(IMAGE, name)
+
+
+@pytest.mark.skipif("jxl" not in HERE, reason="the plugin for JPEG XL is not installed")
+def test_jpeg_xl_is_written_in_srgb_alone() -> None:
+    image = IMAGE.copy()
+    image.info["icc_profile"] = b"some other space"
+    with pytest.raises(ImageError, match="sRGB alone"):
+        to_bytes(image, "jxl")
 
 
 def test_picture_keeps_its_own_info_to_itself() -> None:

@@ -13,15 +13,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import dlf
-from dlf.bundles import onnx_bundle
+from dlf.bundles.bundle_writer import BundleSpec
+from dlf.bundles.onnx_bundle import TokenUse, write_onnx_bundle
 from dlf.bundles.parity import compare
 from dlf.codec.bundle import ModelBundle
 from dlf.losses.objective import Weights
 from dlf.nn.ablation import VectorDetails
 from dlf.nn.build import PRESETS, TINY
-from dlf.nn.config import ModelConfig, QuantConfig
 from dlf.nn.model import Dlf
-from dlf.nn.semantic import sent_mask, token_schedule
+from dlf.nn.model_config import ModelConfig, QuantConfig
+from dlf.nn.schedule import sent_mask, token_schedule
 from dlf.records import UInt8
 from dlf.train.align_stage import AlignStage
 from dlf.train.codec_stage import CodecStage
@@ -82,8 +83,7 @@ def random_model(config: ModelConfig) -> Dlf:
 def write(model: Dlf, folder: Path) -> ModelBundle:
     tokens = model.config.tokens
     counts = np.zeros((tokens.count, tokens.codes), np.int64)
-    spec = onnx_bundle.BundleSpec("ablated", 101, default_quality=40, token_counts=counts, card={})
-    onnx_bundle.write_bundle(model, folder, spec)
+    write_onnx_bundle(model, folder, BundleSpec("ablated", 101, 40), TokenUse(counts))
     return ModelBundle.open(folder)
 
 

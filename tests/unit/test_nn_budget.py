@@ -16,9 +16,9 @@ torch = pytest.importorskip("torch")
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlf.nn.build import BASE, COMPACT, DLF_L, PRESETS
-from dlf.nn.config import ModelConfig
+from dlf.nn.build import BASE, COMPACT, DLF_L, PRESETS, create_model
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig
 
 pytestmark = pytest.mark.torch
 
@@ -51,6 +51,13 @@ class Limits(NamedTuple):
 
 
 LIMITS = (Limits(COMPACT, 12e6, 25e3, 20e3), Limits(BASE, 26e6, 60e3, 75e3))
+
+
+def test_a_model_is_created_by_its_name() -> None:
+    with torch.device("meta"):
+        assert create_model("base").config == BASE
+    with pytest.raises(ValueError, match=r"no preset huge; there are .*compact, base"):
+        create_model("huge")
 
 
 def show(capsys: pytest.CaptureFixture[str], text: str) -> None:

@@ -19,9 +19,8 @@ from onnx import numpy_helper
 from dlf.bundles import onnx_bundle
 from dlf.entropy.quadtree import STEPS, step_masks
 from dlf.nn.build import COMPACT, TINY, TINY_V2
-from dlf.nn.config import ModelConfig
 from dlf.nn.context import ContextModel
-from dlf.nn.detail import DetailQuantizer
+from dlf.nn.detail_branch import DetailQuantizer
 from dlf.nn.exact import (
     ACTIVATION_LIMIT,
     ACTIVATION_UNIT,
@@ -35,6 +34,7 @@ from dlf.nn.exact import (
     with_whole_weights,
 )
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig
 from dlf.nn.token_prior import CODE_UNIT, whole_codes
 from dlf.nn.vq import VectorQuantizer
 from dlf.nn.windows import make_grid
@@ -77,7 +77,7 @@ def graphs_of(config: ModelConfig, context: ContextModel, codes: VectorQuantizer
         quantize=codes,
         grid=lambda height, width: make_grid(height // 16, width // 16, 8),
     )
-    return {name: onnx_bundle._graph(model, f"{name}.onnx") for name in ("prior", "context")}
+    return {name: onnx_bundle.graph_file(model, f"{name}.onnx") for name in ("prior", "context")}
 
 
 class Torch:

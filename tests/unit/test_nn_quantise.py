@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from dlf.entropy.quadtree import step_masks
 from dlf.nn.build import TINY
 from dlf.nn.context import SCALE_HIGH, SCALE_LOW, SCALES, ContextModel, interpolate_anchors
-from dlf.nn.detail import DetailQuantizer, place_masks, step_places
-from dlf.nn.rate import gaussian_bits, round_ste
+from dlf.nn.detail_branch import DetailQuantizer, gaussian_bits, place_masks, round_ste, step_places
 from dlf.nn.vq import VectorQuantizer, lattice
 
 pytestmark = pytest.mark.torch

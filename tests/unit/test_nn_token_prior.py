@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dlf.geometry import WINDOW, WINDOW_CELLS, ceil_div, window_plan
 from dlf.nn.build import COMPACT, TINY, TINY_V2
-from dlf.nn.config import QuantConfig
 from dlf.nn.context import ContextModel
 from dlf.nn.exact import ACTIVATION_LIMIT, ACTIVATION_UNIT, FAN_IN_LIMIT, WEIGHT_UNIT
 from dlf.nn.model import Dlf
-from dlf.nn.semantic import sent_mask
+from dlf.nn.model_config import QuantConfig
+from dlf.nn.schedule import sent_mask
 from dlf.nn.token_prior import CODE_UNIT, TokenPrior, follow, whole_codes
 
 pytestmark = pytest.mark.torch

@@ -17,7 +17,7 @@ from dlf.nn.build import TINY
 from dlf.nn.interact import InteractBlock
 from dlf.nn.layers import SwinBlock, TransformerBlock
 from dlf.nn.model import Dlf
-from dlf.nn.semantic import QUALITIES, sent_mask, token_schedule
+from dlf.nn.schedule import QUALITIES, sent_mask, token_schedule
 from dlf.nn.windows import Grid, Windows, cut, key_bias, make_grid, pair_bias, paste, windows
 
 pytestmark = pytest.mark.torch

@@ -127,7 +127,7 @@ def test_symbols_of_other_models_survive(role: str) -> None:
 def test_a_committed_file_stays_readable(
     name: str, codec: dlf.Codec, check_golden: Callable[[str, bytes], None], request: pytest.FixtureRequest
 ) -> None:
-    """It gives the committed symbols, on every machine, whatever painter has come since, and a picture."""
+    """It gives the committed symbols, on every machine, whatever decoder has come since, and a picture."""
     if request.config.getoption("--regenerate-golden"):
         sender = dlf.Codec(model="base") if name.startswith("base") else codec
         check_golden(name, sender.encode(astronaut(320, 200), quality=70))

@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -16,7 +17,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import dlf
-from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+from dlf.bundles.bundle_writer import BundleSpec
+from dlf.bundles.torch_bundle import write_torch_bundle
 from dlf.cli.main import main
 from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
 from dlf.codec.codec import StreamCodec
@@ -27,7 +29,7 @@ from dlf.nn.hybrid import HybridEncoder
 from dlf.nn.model import Dlf
 from dlf.nn.vqgan import Upsample
 from dlf.records import Float32, Int32, StepParams, UInt8
-from dlf.torch_engine import memory, processor
+from dlf.torch_engine import resources
 from dlf.torch_engine.loading import PARTS
 from dlf.torch_engine.pixel_decoder import PhaseUpsample
 from dlf.torch_engine.snapped_context import MEAN_UNIT, SCALE_UNIT, SnappedContext
@@ -54,7 +56,7 @@ def weights() -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def folder(weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
-    write_bundle(TINY_L, weights.__getitem__, folder, BundleSpec("tiny-l", 99, "float32", {}))
+    write_torch_bundle(TINY_L, weights.__getitem__, folder, BundleSpec("tiny-l", 99))
     return folder
 
 
@@ -98,16 +100,16 @@ def test_packed_layers_give_the_same_as_the_model(
     grid, quality = model.grid(256, 512), torch.tensor([50.0])
     with torch.no_grad():
         z, feature = model.encoder(pixels, grid)
-        y = model.details.analyse(feature, quality)[0]
-        found_z, found_y = backend.latents(rgb, 50)
-        torch.testing.assert_close(found_z, z, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(found_y, y, rtol=1e-4, atol=1e-4)
+        y = model.details.analyse(feature, quality)
+        packed_z, packed_y = backend.latents(rgb, 50)
+        torch.testing.assert_close(packed_z, z, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(packed_y, y, rtol=1e-4, atol=1e-4)
         tokens = model.quantize.nearest(z)
         sent = torch.ones_like(tokens, dtype=torch.bool)
-        fused = model.fuse(model.quantize.codebook()[tokens], sent, y[None], quality, grid)
-        found, image = backend.paint(tokens.numpy().astype(np.int32), y.numpy(), 50)
-        torch.testing.assert_close(found.logits, fused.logits, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(image, model.vqgan.decode(fused.latent)[0], rtol=1e-3, atol=1e-3)
+        whole = model.synthesise(model.quantize.codebook()[tokens], sent, y, quality, grid)
+        packed = backend.decode(tokens.numpy().astype(np.int32), y[0].numpy(), 50)
+        torch.testing.assert_close(packed.fused.logits, whole.fused.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(packed.image, whole.image, rtol=1e-3, atol=1e-3)
 
 
 def test_the_token_reshape_mixes_tokens_and_channels() -> None:
@@ -159,7 +161,7 @@ def test_painting_uses_bfloat16_only_where_the_processor_has_it(
     y_hat = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
     exact = TorchBackend(bundle, bundle.tables(), EngineOptions()).synthesise(tokens, y_hat, 50)
     for present, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(processor, "has", lambda *_, present=present: present)
+        monkeypatch.setattr(resources, "processor_has", lambda *_, present=present: present)
         backend = TorchBackend(bundle, bundle.tables(), EngineOptions(precision=precision))
         found = backend.synthesise(tokens, y_hat, 50)
         assert {p.dtype for p in backend.model.vqgan.decoder.parameters()} == {dtype}
@@ -169,28 +171,31 @@ def test_painting_uses_bfloat16_only_where_the_processor_has_it(
 
 def test_a_processor_that_torch_does_not_tell_about_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert processor.has("amx_bf16", "avx512_bf16")
-    assert not processor.has("amx_bf16")
+    assert resources.processor_has("amx_bf16", "avx512_bf16")
+    assert not resources.processor_has("amx_bf16")
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert not processor.has("avx512_bf16")
+    assert not resources.processor_has("avx512_bf16")
 
 
-def test_loading_leaves_the_number_of_threads_alone(bundle: ModelBundle, picture: Picture) -> None:
-    before = torch.get_num_threads()
-    backend = TorchBackend(bundle, bundle.tables(), EngineOptions(threads=before + 1))
-    try:
-        backend.latents(picture(32, 32), 50)
-        assert torch.get_num_threads() == before + 1
-        found: list[int] = []
-        thread = Thread(target=lambda: found.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        assert found == [before + 1]
-    finally:
-        torch.set_num_threads(before)
+def test_threads_and_environment_of_the_host_stay(bundle: ModelBundle, picture: Picture) -> None:
+    before, environment = torch.get_num_threads(), dict(os.environ)
+    during: list[int] = []
+    options = EngineOptions(
+        threads=before + 1, progress=lambda label, share: during.append(torch.get_num_threads())
+    )
+    backend = TorchBackend(bundle, bundle.tables(), options)
+    codec = StreamCodec(99, bundle.tables(), backend)
+    codec.decode_stream(codec.encode_rgb(picture(32, 32), 50))
+    assert set(during) == {before + 1}
+    after = [torch.get_num_threads()]
+    thread = Thread(target=lambda: after.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert after == [before, before]
+    assert dict(os.environ) == environment
 
 
-def test_no_grad_changes_nothing_in_the_painter(weights: dict[str, Tensor]) -> None:
+def test_no_grad_changes_nothing_in_the_decoder(weights: dict[str, Tensor]) -> None:
     """Without gradients maps are written over, and only those that nothing else reads."""
     model = Dlf(TINY_L).eval()
     model.load_state_dict(weights)
@@ -282,7 +287,7 @@ def test_what_cannot_be_had_is_said(
         EngineOptions(precision="int4")
     with pytest.raises(EngineError, match="device 'nowhere'"):
         make_backend(bundle, bundle.tables(), EngineOptions(device="nowhere"))
-    monkeypatch.setattr(memory, "available_bytes", lambda: 10**6)
+    monkeypatch.setattr(resources, "available_bytes", lambda: 10**6)
     with pytest.raises(EngineError, match=r"needs about .* GB of memory, but only 0.0 GB are free"):
         dlf.Codec(folder).encode(picture(32, 32))
 
@@ -315,7 +320,7 @@ def test_progress_goes_from_nothing_to_all(folder: Path, picture: Picture) -> No
     options = EngineOptions(progress=lambda label, share: seen.append((label, share)))
     codec = dlf.Codec(folder, engine=options)
     codec.decode(codec.encode(picture(256, 256)))
-    for label in ("analysis", "painting"):
+    for label in ("analysis", "synthesis"):
         shares = [share for name, share in seen if name == label]
         assert len(shares) > 3
         assert shares == sorted(shares)

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 from dlf.cli.main import main
 from dlf.errors import TrainingError
-from dlf.nn.config import to_dict
+from dlf.nn.model_config import to_dict
 from dlf.train import checkpoint, compiling
 from dlf.train.data import Batch
 from dlf.train.engine import CHECKPOINT, Run

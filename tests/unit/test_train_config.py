@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 from dlf.bundles.keymap import entries
 from dlf.losses.objective import Weights
 from dlf.nn.build import PRESETS
-from dlf.nn.config import ModelConfig, from_dict, to_dict
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig, from_dict, to_dict
 from dlf.train.config import Optimiser, TrainConfig, load_config, override
 from dlf.train.engine import learning_rate
 from dlf.train.rate import LambdaSchedule, Rate

@@ -73,11 +73,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Image.open(PHOTO) as image:
         image.convert("RGB").resize((320, 288)).save(folder / "photo.jpg")
     commands = readme_commands()
-    assert [words[1] for words in commands] == ["train", "train", "train", "export", "encode"]
-    for words in [*commands, ["dlf", "decode", "photo.dlf", "--model", "my-model"]]:
+    assert [words[1] for words in commands] == ["train"] * 3 + ["export", "train", "export", "encode"]
+    for words in [*commands, ["dlf", "decode", "photo.dlf", "--model", "my-decoder"]]:
         line = [word.replace("configs/compact_", f"{ROOT}/configs/mini_") for word in words[1:]]
-        if "--perceptual" in line:
-            at = line.index("--perceptual")
+        for option in {"--perceptual", "--features"} & set(line):
+            at = line.index(option)
             del line[at : at + 2]
         dlf(folder, *line)
     assert time.monotonic() - started < MINUTES * 60
@@ -93,9 +93,9 @@ def assert_similar(before: Path, after: Path) -> None:
 
 @pytest.mark.slow
 def test_readme_trains_a_model_that_encodes_and_decodes(trained: Path) -> None:
-    names = ("tokenizer", "align", "joint")
+    names = ("tokenizer", "continuous", "joint", "decoder")
     stages = [checkpoint.load(trained / "runs" / name / "last.pt") for name in names]
-    assert [state.config["stage"] for state in stages] == ["tokenizer", "align", "joint"]
+    assert [state.config["stage"] for state in stages] == ["tokenizer", "tokenizer", "joint", "decoder"]
     assert all(state.step == state.config["steps"] for state in stages)
     assert_similar(trained / "photo.jpg", trained / "photo.png")
     assert (trained / "photo.dlf").stat().st_size < (trained / "photo.jpg").stat().st_size / 4

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from dlf.cli.main import main
 from dlf.losses.adversarial import Adversarial
 from dlf.nn.build import PRESETS
-from dlf.nn.config import to_dict
+from dlf.nn.model_config import to_dict
 from dlf.train import compiling, plan_run, weights
 from dlf.train.codec_stage import new_model
 from dlf.train.plan import Planned, as_json, from_stage, load_plan
@@ -110,7 +110,7 @@ def test_stages_follow_in_one_budget_and_weights_are_handed_on(carry: Path, tmp_
 def test_weights_of_minutes_are_exported_without_a_checkpoint(carry: Path, tmp_path: Path) -> None:
     """As in `dlf export`, but with the check of parity loosened for weights that were hardly trained."""
     pytest.importorskip("onnx")
-    from dlf.bundles.export import load_model
+    from dlf.train.trained_model import load_model
 
     model, parts = new_model(PRESET), tmp_path / "parts"
     weights.save_parts(parts, model.state_dict(), 3)

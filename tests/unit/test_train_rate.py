@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dlf.nn.config import from_dict, to_dict
+from dlf.nn.model_config import from_dict, to_dict
 from dlf.train.rate import LambdaSchedule
 
 pytestmark = pytest.mark.torch

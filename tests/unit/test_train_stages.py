@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
 from dlf.nn.build import TINY
-from dlf.nn.config import to_dict
+from dlf.nn.model_config import to_dict
 from dlf.train import checkpoint
 from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import load_config

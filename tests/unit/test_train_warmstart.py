@@ -16,8 +16,8 @@ torch = pytest.importorskip("torch")
 
 from dlf.losses.objective import Weights
 from dlf.nn.build import PRESETS, TINY
-from dlf.nn.config import StemConfig
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import StemConfig
 from dlf.train import checkpoint, warmstart
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.codec_stage import CodecStage

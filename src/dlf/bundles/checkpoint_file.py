@@ -22,7 +22,7 @@ def read(path: Path) -> dict[str, Tensor]:
         CheckpointError: the file cannot be read, or holds something else.
     """
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else _load(path)
+        content = load_file(path) if path.suffix == ".safetensors" else _load(path)
     except (OSError, SafetensorError, RuntimeError, EOFError, KeyError) as error:
         msg = f"the checkpoint '{path}' is damaged or cannot be read ({error})".replace("\n", " ")
         raise CheckpointError(msg) from error
@@ -32,7 +32,7 @@ def read(path: Path) -> dict[str, Tensor]:
             "therefore refused: save its state dict alone"
         )
         raise CheckpointError(msg) from error
-    state = found.get("state_dict", found) if isinstance(found, Mapping) else {}
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         msg = f"the checkpoint '{path}' is not a state dict, a table of tensors"
         raise CheckpointError(msg)

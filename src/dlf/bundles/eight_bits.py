@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlf.nn.levels import from_levels
 from dlf.nn.model import Dlf
-from dlf.nn.semantic import sent_mask
+from dlf.nn.schedule import sent_mask
 from dlf.records import UInt8
-from dlf.train.data import to_float, whole_cells
 
 SMALLEST = 4096  # elements; fewer are not worth two more nodes
 FAN_IN = 32  # with fewer inputs to a channel its scale would be a large share of what is stored
@@ -27,7 +27,7 @@ LIMIT = 127
 CLIPS = (1.0, 0.99, 0.98, 0.96, 0.93, 0.9, 0.8)
 
 CONTEXT = "details.context."
-# through these goes all that the details get to know of the picture and give back, and nothing beside them
+# through these goes all that the details get to know of the image and give back, and nothing beside them
 # makes up for their rounding; in 16 bits they add 1 MB to `base`
 SINGLE = (
     *("encoder.down.", "encoder.down_proj.", "encoder.conv_out.", ".downsample.conv."),
@@ -45,8 +45,8 @@ class Packed:
 
     def restore(self) -> NDArray[np.float32]:
         """The weight in float32, as Cast and Mul make it."""
-        found: NDArray[np.float32] = self.codes.astype(np.float32) * self.scale
-        return found
+        weight: NDArray[np.float32] = self.codes.astype(np.float32) * self.scale
+        return weight
 
     def forms(self) -> Iterator[Packed]:
         """As torch has it, and as a graph may: a matrix is transposed for MatMul."""
@@ -73,19 +73,20 @@ def pack(weight: NDArray[np.float32]) -> Packed:
 
 
 @torch.no_grad()
-def round_to_eight(model: Dlf, pictures: Sequence[UInt8] = (), keep: Sequence[str] = ()) -> dict[str, Packed]:
+def round_to_eight(model: Dlf, images: Sequence[UInt8] = (), keep: Sequence[str] = ()) -> dict[str, Packed]:
     """Round the weights of a model that are to be stored so, and return them by name.
 
-    A layer's bias then takes what rounding adds to its output on the mean of `pictures`: inputs that hardly
+    A layer's bias then takes what rounding adds to its output on the mean of `images`: inputs that hardly
     vary, such as constants that make a LayerNorm linear, would else turn rounding into an offset.
+    images: uint8 (H, W, 3), sides multiples of 32.
     keep: prefixes of names to leave as they are, beside the context network.
     """
     layers = dict(_worth_it(model, keep))
-    means = _input_means(model, layers, pictures)
+    means = _input_means(model, layers, images)
     packed = {}
     for name, layer in layers.items():
-        packed[f"{name}.weight"] = found = pack(layer.weight.numpy())
-        restored = torch.from_numpy(found.restore())
+        packed[f"{name}.weight"] = rounded = pack(layer.weight.numpy())
+        restored = torch.from_numpy(rounded.restore())
         if layer.bias is not None and name in means:
             change = (layer.weight - restored).reshape(*restored.shape[:2], -1).sum(2)
             layer.bias += change @ means[name]
@@ -103,25 +104,25 @@ def _worth_it(model: Dlf, keep: Sequence[str]) -> Iterator[tuple[str, nn.Linear 
 
 
 def _input_means(
-    model: Dlf, layers: Mapping[str, nn.Linear | nn.Conv2d], pictures: Sequence[UInt8]
+    model: Dlf, layers: Mapping[str, nn.Linear | nn.Conv2d], images: Sequence[UInt8]
 ) -> dict[str, Tensor]:
-    """Means of the layers' inputs over all places of pictures, channel by channel."""
-    found: dict[str, list[Tensor]] = {}
+    """Means of the layers' inputs over all places of images, channel by channel."""
+    means: dict[str, list[Tensor]] = {}
 
     def note(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         axis = -1 if isinstance(layer, nn.Linear) else 1
-        found.setdefault(name, []).append(inputs[0].movedim(axis, -1).flatten(0, -2).mean(0))
+        means.setdefault(name, []).append(inputs[0].movedim(axis, -1).flatten(0, -2).mean(0))
 
     hooks = [
         layer.register_forward_pre_hook(partial(note, name))
         for name, layer in layers.items()
         if not isinstance(layer, nn.Conv2d) or layer.groups == 1
     ]
-    for picture in pictures:
-        pixels = to_float([whole_cells(picture)])
+    for image in images:
+        pixels = from_levels(torch.tensor(image))
         count = model.config.tokens.count
         sent = sent_mask(torch.tensor([count]), count, model.grid(*pixels.shape[2:]).token)
         model(pixels, torch.tensor([50.0]), sent)
     for hook in hooks:
         hook.remove()
-    return {name: torch.stack(rows).mean(0) for name, rows in found.items()}
+    return {name: torch.stack(rows).mean(0) for name, rows in means.items()}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from dlf.nn.ablation import FixedContext
-from dlf.nn.context import ContextModel
 from dlf.nn.exact import with_whole_weights
+from dlf.nn.levels import from_levels, to_levels
 from dlf.nn.model import Dlf
 from dlf.nn.token_prior import whole_codes
 from dlf.nn.windows import Grid, Windows
@@ -38,16 +36,9 @@ class Analysis(nn.Module):
 
     def forward(self, rgb: Tensor, quality: Tensor, *plans: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        pixels = rgb.permute(2, 0, 1)[None].to(torch.float32) / 255
-        z, feature = self.model.encoder(pixels, _grid(plans))
+        z, feature = self.model.encoder(from_levels(rgb), _grid(plans))
+        # tokens first, as in all bundles so far: `dlf.bundles.recover` goes by the order of operations
         return self.model.quantize.nearest(z), self.model.details.analyse(feature, quality)[0]
-
-
-def whole_context(model: Dlf) -> ContextModel | FixedContext:
-    """The context model with whole numbers for weights, as the files hold it."""
-    context = with_whole_weights(model.details.context)
-    assert isinstance(context, ContextModel | FixedContext)
-    return context
 
 
 class Prior(nn.Module):
@@ -61,18 +52,18 @@ class Prior(nn.Module):
 
     def __init__(self, model: Dlf) -> None:
         super().__init__()
-        self.context = whole_context(model)
+        # as the files hold it
+        self.context = with_whole_weights(model.details.context)
         self.register_buffer("codes", whole_codes(model.quantize.codebook()))
 
     def forward(self, prior: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
         told = None
         if tokens is not None:
-            assert isinstance(self.context, ContextModel)
             assert self.context.token_prior is not None
             told = self.context.token_prior.read(self.codes, tokens[None])
-        found = self.context.prior(prior, told)
-        return found.first.scale, found.first.mean, found.step, found.common
+        first, step, common = self.context.prior(prior, told)
+        return first.scale, first.mean, step, common
 
 
 class Context(nn.Module):
@@ -80,12 +71,12 @@ class Context(nn.Module):
 
     def __init__(self, model: Dlf) -> None:
         super().__init__()
-        self.context = whole_context(model)
+        self.context = with_whole_weights(model.details.context)
 
     def forward(self, y_hat: Tensor, common: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        found = self.context.context(index, y_hat, common)
-        return found.scale, found.mean
+        scale, mean = self.context.context(index, y_hat, common)
+        return scale, mean
 
 
 class Synthesis(nn.Module):
@@ -97,12 +88,10 @@ class Synthesis(nn.Module):
 
     def forward(self, tokens: Tensor, y_hat: Tensor, quality: Tensor, *plans: Tensor) -> Tensor:
         """See the class."""
-        codes = self.model.quantize.codebook()[tokens.clamp(min=0)]
-        fused = self.model.fuse(codes, tokens >= 0, y_hat, quality, _grid(plans))
-        vqgan = self.model.vqgan
-        cells = vqgan.decoder.cells(vqgan.unquantise(fused.latent))[0]
-        cells = ((cells.clamp(-1, 1) + 1) * 127.5 + 0.5).floor().to(torch.uint8)
+        codes = self.model.lookup(tokens)
+        synthesis = self.model.synthesise(codes, tokens >= 0, y_hat, quality, _grid(plans))
+        patches = to_levels(synthesis.patches[0])
         # patches to pixels and colours to the end in one move, of bytes: a float PixelShuffle takes longer
-        patch, rows, cols = vqgan.decoder.patch, cells.shape[1], cells.shape[2]
-        split = cells.reshape(3, patch, patch, rows, cols).permute(3, 1, 4, 2, 0)
+        patch, rows, cols = self.model.vqgan.decoder.patch, patches.shape[1], patches.shape[2]
+        split = patches.reshape(3, patch, patch, rows, cols).permute(3, 1, 4, 2, 0)
         return split.reshape(rows * patch, cols * patch, 3)

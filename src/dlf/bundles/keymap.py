@@ -140,12 +140,12 @@ def entries(names: Iterable[str]) -> list[Entry]:
 
     Raises KeyError for a name that the table does not know.
     """
-    found = list(chain.from_iterable(_entry(name) for name in names))
-    theirs = [entry.theirs for entry in found]
+    table = list(chain.from_iterable(_entry(name) for name in names))
+    theirs = [entry.theirs for entry in table]
     if len(set(theirs)) != len(theirs):
         msg = "two of our tensors would be one of theirs"
         raise KeyError(msg)
-    return found
+    return table
 
 
 def _entry(name: str) -> Iterator[Entry]:

@@ -1,14 +1,12 @@
-"""A trained model to a bundle folder: four graphs, tables, manifest with hashes.
+"""A trained model to a bundle folder of four graphs.
 
-A new painter is a bundle, too: of its files only the synthesis graph is new.
+A new decoder for old files is a bundle, too: of its files only the synthesis graph is new.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,16 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from dlf.bundles import graphs
+from dlf.bundles.bundle_writer import BundleSpec, seal, seal_like, tables_file
 from dlf.bundles.eight_bits import Packed
 from dlf.bundles.onnx_graph import Signature, store_eight, store_half, to_onnx
-from dlf.codec.bundle import FILES, FORMAT, GRAPHS, MANIFEST, TABLES, Manifest, ModelBundle, numerics_id
-from dlf.entropy.tables import TOTAL, gaussian_frequencies
+from dlf.codec.bundle import FILES, GRAPHS, TABLES, ModelBundle
+from dlf.entropy.tables import QUALITIES, TOTAL, gaussian_frequencies
 from dlf.files import write_bytes
 from dlf.geometry import WINDOW_CELLS, ceil_div
 from dlf.nn.context import SCALE_LOG_STEP, SCALE_LOW, SCALES
 from dlf.nn.model import Dlf
-from dlf.nn.semantic import QUALITIES, token_schedule
+from dlf.nn.schedule import token_schedule
 from dlf.nn.windows import Grid
 
 SYMBOL_LIMIT = 24
@@ -35,84 +34,56 @@ ANALYSIS, PRIOR, CONTEXT, SYNTHESIS = GRAPHS
 TRACE_ROWS, TRACE_COLS = 9, 11  # latent cells of the traced example: several, partly filled windows
 
 
-@dataclass(frozen=True)
-class BundleSpec:
-    """What the manifest says beside the model itself.
-
-    token_counts: int64 (tokens, codes), how often each code was used at each place on pictures like
-    those to come.  token_ends: see `dlf.nn.semantic.token_schedule`.
-    """
-
-    name: str
-    id: int
-    default_quality: int
-    token_counts: NDArray[np.int64]
-    card: dict[str, Any]
-    token_ends: tuple[int, int] | None = None
-
-
 def plan_tensors(grid: Grid) -> list[Tensor]:
     """The plan inputs of the analysis and synthesis graphs, in their order."""
     return [part for win in grid for part in (win.gather, win.region, win.slot, win.scatter)]
 
 
-def write_bundle(model: Dlf, folder: Path, spec: BundleSpec, packed: Iterable[Packed] = ()) -> None:
+@dataclass(frozen=True)
+class TokenUse:
+    """How a model's tokens are coded.
+
+    counts: int64 (tokens, codes), how often each code was used at each place on images like those to come.
+    ends: how many a window sends at quality 0 and at 50, see `dlf.nn.schedule.token_schedule`.
+    """
+
+    counts: NDArray[np.int64]
+    ends: tuple[int, int] | None = None
+
+
+def write_onnx_bundle(
+    model: Dlf, folder: Path, spec: BundleSpec, tokens: TokenUse, packed: Iterable[Packed] = ()
+) -> None:
     """Write all files of a bundle; existing ones are replaced.
 
     packed: weights of the model to store in 8 bits; see `dlf.bundles.eight_bits`.
     """
-    data = {name: _graph(model, name, packed) for name in GRAPHS}
-    data[TABLES] = _tables(model, spec)
-    hashes = _hashes(data)
-    config = model.config
-    manifest = Manifest(
-        format=FORMAT,
-        name=spec.name,
-        id=spec.id,
-        numerics=numerics_id(hashes),
-        files=hashes,
-        tokens=config.tokens.count,
-        codes=config.tokens.codes,
-        channels=config.quant.channels,
-        swin_window=config.detail.swin_window,
-        default_quality=spec.default_quality,
-        card=spec.card,
-    )
-    _write(folder, data, manifest)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in GRAPHS:
+        write_bytes(folder / name, graph_file(model, name, packed))
+    write_bytes(folder / TABLES, _tables(model, tokens))
+    seal(folder, "onnx", model.config, spec)
 
 
-@dataclass(frozen=True)
-class PainterSpec:
-    """What the manifest of a new painter says that is not as in the manifest of `base`."""
+def write_decoder_bundle(
+    model: Dlf,
+    folder: Path,
+    base: ModelBundle,
+    name: str,
+    card: dict[str, Any],
+    packed: Iterable[Packed] = (),
+) -> None:
+    """Write a bundle that decodes with `model`; all other files are those of the base, byte for byte.
 
-    base: ModelBundle
-    name: str
-    card: dict[str, Any]
-
-
-def write_painter(model: Dlf, folder: Path, spec: PainterSpec, packed: Iterable[Packed] = ()) -> None:
-    """Write a bundle that paints with `model`; all other files are those of the base, byte for byte.
-
-    packed: as for `write_bundle`.
+    name, card: of the new bundle.  packed: as for `write_onnx_bundle`.
 
     Raises:
         BundleError: a file of the base is missing or damaged.
     """
-    data = {name: spec.base.read(name) for name in FILES if name != SYNTHESIS}
-    data[SYNTHESIS] = _graph(model, SYNTHESIS, packed)
-    known = spec.base.manifest
-    _write(folder, data, replace(known, name=spec.name, card=spec.card, files=_hashes(data)))
-
-
-def _hashes(data: dict[str, bytes]) -> dict[str, str]:
-    return {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
-
-
-def _write(folder: Path, data: dict[str, bytes], manifest: Manifest) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in data.items():
-        write_bytes(folder / name, content)
-    write_bytes(folder / MANIFEST, manifest.dump().encode())
+    for file in FILES:
+        write_bytes(folder / file, graph_file(model, file, packed) if file == SYNTHESIS else base.read(file))
+    seal_like(folder, base.manifest, name, card)
 
 
 def smooth_frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint32]:
@@ -130,7 +101,8 @@ def smooth_frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint32]:
     return rows.astype(np.uint32)
 
 
-def _graph(model: Dlf, name: str, packed: Iterable[Packed] = ()) -> bytes:
+def graph_file(model: Dlf, name: str, packed: Iterable[Packed] = ()) -> bytes:
+    """The bytes of one of a bundle's graphs; name: see `trace`.  packed: see `write_onnx_bundle`."""
     onnx_model = trace(model, name)
     exact = name in (PRIOR, CONTEXT)
     store_eight(onnx_model, () if exact else packed)
@@ -179,23 +151,18 @@ def trace(model: Dlf, name: str) -> ModelProto:
     return to_onnx(module, example, Signature(inputs, outputs, axes))
 
 
-def _tables(model: Dlf, spec: BundleSpec) -> bytes:
-    config = model.config
+def _tables(model: Dlf, use: TokenUse) -> bytes:
+    tokens = model.config.tokens
     scales = SCALE_LOW * np.exp(SCALE_LOG_STEP * np.arange(SCALES))
     with torch.no_grad():
         prior = model.details.context.prior_vector(torch.arange(QUALITIES, dtype=torch.float32))
     # named only where it holds, so that what needs no new reader asks for none
-    options: dict[str, Any] = {} if model.token_prior is None else {"token_prior": np.array(1, np.int64)}
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
+    options = {} if model.token_prior is None else {"token_prior": np.array(1, np.int64)}
+    return tables_file(
         gaussian_frequency=gaussian_frequencies(scales, SYMBOL_LIMIT),
         scale_bounds=np.arange(1, SCALES, dtype=np.int32),
-        token_frequency=smooth_frequencies(spec.token_counts),
-        token_count=token_schedule(
-            config.tokens.count, tail_drop=config.tokens.tail_drop, ends=spec.token_ends
-        ),
+        token_frequency=smooth_frequencies(use.counts),
+        token_count=token_schedule(tokens.count, tail_drop=tokens.tail_drop, ends=use.ends),
         prior=prior[:, :, 0, 0].numpy().astype(np.int16),
         **options,
     )
-    return buffer.getvalue()

@@ -80,17 +80,17 @@ def store_eight(model: ModelProto, packed: Iterable[Packed]) -> None:
 
     The runtime folds both when it loads.  Others stay.
     """
-    known = {_key(form.restore()): form for one in packed for form in one.forms()}
+    by_value = {_key(form.restore()): form for one in packed for form in one.forms()}
     nodes, scales = [], []
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
             continue
-        found = known.get(_key(numpy_helper.to_array(tensor)))
-        if found is None:
+        form = by_value.get(_key(numpy_helper.to_array(tensor)))
+        if form is None:
             continue
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(found.codes, f"{name}{EIGHT}"))
-        scales.append(numpy_helper.from_array(found.scale, f"{name}{SCALE}"))
+        tensor.CopyFrom(numpy_helper.from_array(form.codes, f"{name}{EIGHT}"))
+        scales.append(numpy_helper.from_array(form.scale, f"{name}{SCALE}"))
         wide = f"{name}.int8_wide"
         nodes.append(helper.make_node("Cast", [f"{name}{EIGHT}"], [wide], to=TensorProto.FLOAT))
         nodes.append(helper.make_node("Mul", [wide, f"{name}{SCALE}"], [name]))

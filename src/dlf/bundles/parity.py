@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dlf.bundles import graphs
@@ -24,7 +23,7 @@ from dlf.geometry import CELL, Plan
 from dlf.nn.exact import ACTIVATION_LIMIT
 from dlf.nn.model import Dlf
 from dlf.nn.token_prior import whole_codes
-from dlf.records import Latents
+from dlf.records import Latents, UInt8
 
 TOKENS_AGREE = 0.995  # two codes may lie equally near
 LATENT_ERROR = 1e-2  # of the latent's deviation
@@ -33,10 +32,10 @@ PIXEL_LEVELS = 2
 
 @dataclass(frozen=True)
 class Parity:
-    """Worst case over the pictures.
+    """Worst case over the images.
 
     tokens: share of equal token indices.  latent: largest difference of y over its deviation.
-    pixels: largest difference of the picture, in levels of 255.  context: every integer equal.
+    pixels: largest difference of the decoded image, in levels of 255.  context: every integer equal.
     """
 
     tokens: float
@@ -57,70 +56,70 @@ class Parity:
 
 
 @torch.no_grad()
-def compare(model: Dlf, bundle: ModelBundle, pictures: Sequence[NDArray[np.uint8]], quality: int) -> Parity:
-    """Run both on uint8 pictures (H, W, 3) whose sides are multiples of 32."""
+def compare(model: Dlf, bundle: ModelBundle, images: Sequence[UInt8], quality: int) -> Parity:
+    """Run both on uint8 images (H, W, 3) whose sides are multiples of 32."""
     tables = bundle.tables()
     backend, sent = OnnxBackend(bundle, tables), int(tables.token_count[quality])
-    return worst([_compare_one(model, backend, picture, quality, sent) for picture in pictures])
+    return worst([_compare_one(model, backend, image, quality, sent) for image in images])
 
 
-def worst(found: Sequence[Parity]) -> Parity:
+def worst(parities: Sequence[Parity]) -> Parity:
     """The worst of each of several comparisons' numbers."""
     return Parity(
-        tokens=min(one.tokens for one in found),
-        latent=max(one.latent for one in found),
-        pixels=max(one.pixels for one in found),
-        context=all(one.context for one in found),
+        tokens=min(one.tokens for one in parities),
+        latent=max(one.latent for one in parities),
+        pixels=max(one.pixels for one in parities),
+        context=all(one.context for one in parities),
     )
 
 
-def _compare_one(model: Dlf, backend: OnnxBackend, rgb: NDArray[np.uint8], quality: int, sent: int) -> Parity:
+def _compare_one(model: Dlf, backend: OnnxBackend, rgb: UInt8, quality: int, sent: int) -> Parity:
     """sent: tokens of a full window."""
     height, width = rgb.shape[:2]
     plans = plan_tensors(model.grid(height, width))
     asked = torch.tensor([float(quality)])
-    found = backend.analyse(rgb, quality)
+    latents = backend.analyse(rgb, quality)
     indices, y = graphs.Analysis(model)(torch.tensor(rgb), asked, *plans)
-    tokens = torch.from_numpy(found.tokens).long()
-    picture = graphs.Synthesis(model)(tokens, torch.from_numpy(found.y)[None], asked, *plans).numpy()
-    painted = backend.synthesise(found.tokens, found.y, quality)
+    tokens = torch.from_numpy(latents.tokens).long()
+    trained = graphs.Synthesis(model)(tokens, torch.from_numpy(latents.y)[None], asked, *plans).numpy()
+    exported = backend.synthesise(latents.tokens, latents.y, quality)
     return Parity(
         tokens=float((indices == tokens).float().mean()),
-        latent=_latent_error(y, torch.from_numpy(found.y), whole=model.config.quant.kind != "scalar"),
-        pixels=int(np.abs(picture.astype(int) - painted.astype(int)).max()),
-        context=_context_agrees(model, backend, found, quality, sent),
+        latent=_latent_error(y, torch.from_numpy(latents.y), whole=model.config.quant.kind != "scalar"),
+        pixels=int(np.abs(trained.astype(int) - exported.astype(int)).max()),
+        context=_context_agrees(model, backend, latents, quality, sent),
     )
 
 
-def _latent_error(wanted: Tensor, found: Tensor, *, whole: bool) -> float:
+def _latent_error(trained: Tensor, exported: Tensor, *, whole: bool) -> float:
     """See `Parity`; digits of codes are whole numbers, which agree as tokens do or not at all."""
     if whole:
-        return 0.0 if float((wanted == found).float().mean()) >= TOKENS_AGREE else float("inf")
-    return float((wanted - found).abs().max() / wanted.std())
+        return 0.0 if float((trained == exported).float().mean()) >= TOKENS_AGREE else float("inf")
+    return float((trained - exported).abs().max() / trained.std())
 
 
-def _context_agrees(model: Dlf, backend: OnnxBackend, found: Latents, quality: int, sent: int) -> bool:
+def _context_agrees(model: Dlf, backend: OnnxBackend, latents: Latents, quality: int, sent: int) -> bool:
     context = model.details.context
-    y, (rows, cols) = found.y, found.y.shape[1:]
+    y, (rows, cols) = latents.y, latents.y.shape[1:]
     plan = Plan(rows * CELL, cols * CELL)
     counts = plan.token_counts(sent)
-    tokens = np.where(np.arange(found.tokens.shape[1]) < counts[:, None], found.tokens, -1)
+    tokens = np.where(np.arange(latents.tokens.shape[1]) < counts[:, None], latents.tokens, -1)
     prior = backend.prior(rows, cols, quality, tokens)
     vector = context.prior_vector(torch.tensor([float(quality)])).expand(-1, -1, rows, cols)
     told = None
     if model.token_prior is not None:
         indices = torch.from_numpy(tokens).long().reshape(1, *plan.windows, -1)
         told = model.token_prior.read(whole_codes(model.quantize.codebook()), indices)
-    wanted = context.prior(vector, told)
+    trained = context.prior(vector, told)
     pairs = [
-        (wanted.first.scale, prior.first.scale),
-        (wanted.first.mean, prior.first.mean),
-        (wanted.step, prior.step),
-        (wanted.common, prior.common),
+        (trained.first.scale, prior.first.scale),
+        (trained.first.mean, prior.first.mean),
+        (trained.step, prior.step),
+        (trained.common, prior.common),
     ]
     y_hat = np.clip(np.rint(16 * y), -ACTIVATION_LIMIT, ACTIVATION_LIMIT).astype(np.int32)
     for step in range(1, STEPS):
         params = backend.context(step, y_hat, prior.common)
-        expected = context.context(step - 1, torch.from_numpy(y_hat)[None].float(), wanted.common)
+        expected = context.context(step - 1, torch.from_numpy(y_hat)[None].float(), trained.common)
         pairs += [(expected.scale, params.scale), (expected.mean, params.mean)]
     return all(np.array_equal(a[0].numpy(), b) for a, b in pairs)

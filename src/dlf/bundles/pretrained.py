@@ -26,9 +26,9 @@ def take_over(model: Dlf, path: Path, origin: Origin) -> tuple[str, ...]:
         CheckpointError: the file cannot be read, or does not hold exactly what the model needs; the
             model is then as it was.
     """
-    found = checkpoint_file.read(path)
+    released = checkpoint_file.read(path)
     try:
-        tensors = match(model.config, found, origin)
+        tensors = match(model.config, released, origin)
     except CheckpointError as error:
         msg = f"{path} is not the {origin.title} of this preset: {error}"
         raise CheckpointError(msg) from error
@@ -36,8 +36,8 @@ def take_over(model: Dlf, path: Path, origin: Origin) -> tuple[str, ...]:
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
-    dropped = tuple(sorted(name for name in found if origin.drops(name)))
+    dropped = tuple(sorted(name for name in released if origin.drops(name)))
     for name in dropped:
-        log.info("dropped %s %s", name, tuple(found[name].shape))
+        log.info("dropped %s %s", name, tuple(released[name].shape))
     log.info("%s: %d tensors taken over, %d dropped", origin.title, len(tensors), len(dropped))
     return dropped

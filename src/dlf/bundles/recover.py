@@ -23,8 +23,8 @@ from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
 from dlf.nn.build import PRESETS
 from dlf.nn.exact import ACTIVATION_UNIT, WEIGHT_UNIT
+from dlf.nn.hybrid import STEM, TOKENIZER
 from dlf.nn.model import Dlf
-from dlf.train.weights import STEM, TOKENIZER
 
 Array = NDArray[np.float32]
 
@@ -50,21 +50,21 @@ def recover(bundle: ModelBundle, preset: str) -> Recovered:
     """
     probe = _probe(preset)
     state = probe.state_dict()
-    found = Recovered()
+    recovered = Recovered()
     for name in (ANALYSIS, SYNTHESIS):
         for ours, theirs in _pairs(trace(probe, name), onnx.load(str(bundle.check(name)))):
-            _place(found.tensors, state, ours, torch.from_numpy(theirs))
+            _place(recovered.tensors, state, ours, torch.from_numpy(theirs))
     for name in (PRIOR, CONTEXT):
         _, constants = _operations(onnx.load(str(bundle.check(name))))
         for key in [key for key in constants if key.startswith("context.")]:
             unit = WEIGHT_UNIT if key.endswith(".weight") else WEIGHT_UNIT * ACTIVATION_UNIT
-            found.tensors[f"details.{key}"] = torch.from_numpy(constants[key]) / unit
+            recovered.tensors[f"details.{key}"] = torch.from_numpy(constants[key]) / unit
     anchors = probe.config.quant.qualities
     prior = bundle.tables().prior.astype(np.float32) / ACTIVATION_UNIT
     places = np.linspace(0, len(prior) - 1, anchors).astype(int)
-    found.tensors["details.context.factorized_prior_vec"] = torch.from_numpy(prior[places])
-    _complete(found, probe)
-    return found
+    recovered.tensors["details.context.factorized_prior_vec"] = torch.from_numpy(prior[places])
+    _complete(recovered, probe)
+    return recovered
 
 
 def _probe(preset: str) -> Dlf:
@@ -134,41 +134,41 @@ def _pairs(ours: ModelProto, theirs: ModelProto) -> Iterator[tuple[Array, Array]
 
 def _place(into: dict[str, Tensor], state: dict[str, Tensor], ours: Array, theirs: Tensor) -> None:
     """Put `theirs` where the probe's state has what became `ours`."""
-    wanted = torch.from_numpy(ours)
+    traced = torch.from_numpy(ours)
     for key, tensor in state.items():
-        if tensor.numel() == wanted.numel() and torch.equal(tensor.flatten(), wanted.flatten()):
+        if tensor.numel() == traced.numel() and torch.equal(tensor.flatten(), traced.flatten()):
             into[key] = theirs.reshape(tensor.shape)
             return
-        if tensor.dim() == 2 and torch.equal(tensor.T, wanted):
+        if tensor.dim() == 2 and torch.equal(tensor.T, traced):
             into[key] = theirs.T.contiguous()
             return
-    _place_combined(into, state, wanted, theirs)
+    _place_combined(into, state, traced, theirs)
 
 
 def _place_combined(
-    into: dict[str, Tensor], state: dict[str, Tensor], wanted: Tensor, theirs: Tensor
+    into: dict[str, Tensor], state: dict[str, Tensor], traced: Tensor, theirs: Tensor
 ) -> None:
     """What the tracer computed from two tensors, or some rows of one."""
     for side in ("encoder", "decoder"):
         first, places = f"{side}.path.class_embedding", f"{side}.path.positional_embedding"
-        if torch.equal(state[first] + state[places][:1], wanted):
+        if torch.equal(state[first] + state[places][:1], traced):
             into[first] = theirs  # the sum is all that counts
             into.setdefault(places, torch.zeros_like(state[places]))
             return
     mean, square = "encoder.spread.mean", "encoder.spread.square"
-    if mean in state and torch.equal(state[square] - state[mean].square(), wanted):
+    if mean in state and torch.equal(state[square] - state[mean].square(), traced):
         into[square] = theirs  # `_complete` adds the squared mean
         return
     for key, tensor in state.items():
-        if tensor.dim() == wanted.dim() == 2 and tensor.shape[1] == wanted.shape[1]:
-            for row in (tensor == wanted[0]).all(1).nonzero().flatten().tolist():
-                if torch.equal(tensor[row : row + len(wanted)], wanted):
-                    into.setdefault(key, torch.zeros_like(tensor))[row : row + len(wanted)] = theirs
+        if tensor.dim() == traced.dim() == 2 and tensor.shape[1] == traced.shape[1]:
+            for row in (tensor == traced[0]).all(1).nonzero().flatten().tolist():
+                if torch.equal(tensor[row : row + len(traced)], traced):
+                    into.setdefault(key, torch.zeros_like(tensor))[row : row + len(traced)] = theirs
                     return
 
 
-def _complete(found: Recovered, probe: Dlf) -> None:
-    tensors = found.tensors
+def _complete(recovered: Recovered, probe: Dlf) -> None:
+    tensors = recovered.tensors
     if "encoder.spread.square" in tensors:
         tensors["encoder.spread.square"] = (
             tensors["encoder.spread.square"] + tensors["encoder.spread.mean"].square()
@@ -182,9 +182,9 @@ def _complete(found: Recovered, probe: Dlf) -> None:
             continue
         stem = tensors.get(STEM + name.removeprefix(TOKENIZER)) if name.startswith(TOKENIZER) else None
         tensors[name] = tensor if stem is None else stem.clone()
-        found.guessed.append(name)
+        recovered.guessed.append(name)
     unknown = tensors.keys() - fresh.keys()
-    lost = [n for n in found.guessed if not n.startswith((TOKENIZER, "vqgan.quant_conv."))]
+    lost = [n for n in recovered.guessed if not n.startswith((TOKENIZER, "vqgan.quant_conv."))]
     if unknown or lost:
         names = ", ".join(sorted(unknown | set(lost))[:3])
         msg = f"the model's graphs lack tensors of this preset or hold others: {names}"

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dlf.bundles.keymap import IGNORED, MASKS, Entry, entries, fit
 from dlf.errors import CheckpointError
-from dlf.nn.config import ModelConfig
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ VQGAN = Origin("VQGAN", "vqgan.", ("loss.",))
 
 def kind(names: Iterable[str]) -> Origin:
     """What a checkpoint with tensors of these names is; raises CheckpointError."""
-    found = set(names)
-    if any(name.startswith("hybrid_codec.") for name in found):
+    present = set(names)
+    if any(name.startswith("hybrid_codec.") for name in present):
         return DLF
-    if "latent_tokens" in found:
+    if "latent_tokens" in present:
         return TITOK
-    if "post_quant_conv.weight" in found:
+    if "post_quant_conv.weight" in present:
         return VQGAN
     msg = "the checkpoint is none of DLF, TiTok and VQGAN: its tensors have other names"
     raise CheckpointError(msg)
@@ -72,13 +72,13 @@ def match(config: ModelConfig, released: Mapping[str, Tensor], origin: Origin) -
     if unknown := [name for name in released if name not in table and not origin.drops(name)]:
         msg = f"the checkpoint has {len(unknown)} tensors that the model does not have: {_some(unknown)}"
         raise CheckpointError(msg)
-    found = {}
+    tensors = {}
     for theirs, entry in table.items():
         if entry.ours is None:
             _check_mask(theirs, released[theirs], config.detail.swin_window)
         else:
-            found[entry.ours] = fit(theirs, released[theirs], shapes[entry.ours])
-    return found
+            tensors[entry.ours] = fit(theirs, released[theirs], shapes[entry.ours])
+    return tensors
 
 
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -89,11 +89,11 @@ def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def _table(config: ModelConfig, names: Iterable[str], origin: Origin) -> dict[str, Entry]:
     """Name in a checkpoint of this kind to what it is."""
     try:
-        known = entries(names)
+        rows = entries(names)
     except KeyError as error:
         msg = f"the model '{config.name}' has not the published form: no released weights fit it"
         raise CheckpointError(msg) from error
-    return {entry.theirs.removeprefix(origin.prefix): entry for entry in known if origin.wants(entry)}
+    return {entry.theirs.removeprefix(origin.prefix): entry for entry in rows if origin.wants(entry)}
 
 
 def _some(names: list[str]) -> str:

@@ -1,43 +1,32 @@
-"""Parameters of a float model to a bundle in a folder: weights, probability tables, manifest with hashes."""
+"""Parameters of a float model to a bundle folder of the torch engine."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dlf.codec.bundle import (
-    CONTEXT,
-    ENGINES,
-    FORMAT,
-    MANIFEST,
-    TABLES,
-    WEIGHTS,
-    Manifest,
-    numerics_id,
-    sha256_of,
-)
+from dlf.bundles.bundle_writer import BundleSpec, seal, tables_file
+from dlf.codec.bundle import CONTEXT, TABLES, WEIGHTS
 from dlf.entropy.tables import QUALITIES, TOTAL, gaussian_frequencies
 from dlf.files import write_bytes
 from dlf.geometry import WINDOW_PIXELS
 from dlf.nn.build import PRESETS
-from dlf.nn.config import ModelConfig, to_dict
+from dlf.nn.context import SCALE_LOW
+from dlf.nn.detail_branch import FLOAT_SKIP_BELOW
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig
 from dlf.torch_engine.loading import PARTS, tensors_of
 from dlf.torch_engine.snapped_context import MEAN_UNIT, SCALE_UNIT, STEP_UNIT
 
 # the published tables of the details
 SCALES = 256
-SCALE_LOW, SCALE_HIGH = 0.11, 64.0
-SKIP_BELOW = 0.12
+SCALE_HIGH = 64.0
 SYMBOL_LIMIT = 50
 
 Get = Callable[[str], Tensor]
@@ -47,27 +36,21 @@ EXTRA = "training.safetensors"
 """File of the tensors that only training needs; no part of the bundle proper."""
 
 
-@dataclass(frozen=True)
-class BundleSpec:
-    """name, id: how people and streams name the model.  dtype: of the stored weights.  card: free-form."""
-
-    name: str
-    id: int
-    dtype: str
-    card: dict[str, Any]
-
-
 def size_of(tensors: Mapping[str, Tensor], dtype: str) -> int:
     """Bytes that the tensors take in a file."""
     return sum(tensor.numel() for tensor in tensors.values()) * getattr(torch, dtype).itemsize
 
 
-def write_model(preset: str, tensors: Mapping[str, Tensor], folder: Path, spec: BundleSpec) -> None:
-    """Write a whole imported model, with what only training needs in a file beside it."""
-    config = PRESETS[preset]
-    write_bundle(config, tensors.__getitem__, folder, spec)
+def write_model(
+    preset: str, tensors: Mapping[str, Tensor], folder: Path, spec: BundleSpec, dtype: str
+) -> None:
+    """Write a whole imported model, with what only training needs in a file beside it.
+
+    tensors: all of the preset, by our names.  dtype: of the stored weights, named as torch names it.
+    """
+    write_torch_bundle(PRESETS[preset], tensors.__getitem__, folder, spec, dtype)
     used = tuple(chain.from_iterable(PARTS.values()))
-    write_start({k: v for k, v in tensors.items() if not k.startswith(used)}, folder / EXTRA, spec.dtype)
+    write_start({k: v for k, v in tensors.items() if not k.startswith(used)}, folder / EXTRA, dtype)
 
 
 def write_start(tensors: Mapping[str, Tensor], path: Path, dtype: str) -> None:
@@ -80,33 +63,22 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
     path.chmod(0o644)  # the library makes files that only their owner can read
 
 
-def write_bundle(config: ModelConfig, get: Get, folder: Path, spec: BundleSpec) -> None:
-    """Write all files of a bundle; existing ones are replaced.  One part is in memory at a time."""
+def write_torch_bundle(
+    config: ModelConfig, get: Get, folder: Path, spec: BundleSpec, dtype: str = "float32"
+) -> None:
+    """Write all files of a bundle; existing ones are replaced.  One part is in memory at a time.
+
+    dtype: of the stored weights, named as torch names it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
         model = Dlf(config)
     for part in WEIGHTS:
         # what decides the symbols is always kept as it was trained
-        dtype = torch.float32 if part == CONTEXT else getattr(torch, spec.dtype)
-        _save({name: get(name).to(dtype) for name in tensors_of(model, part)}, folder / part)
+        kind = torch.float32 if part == CONTEXT else getattr(torch, dtype)
+        _save({name: get(name).to(kind) for name in tensors_of(model, part)}, folder / part)
     write_bytes(folder / TABLES, published_tables(config))
-    hashes = {name: sha256_of(folder / name) for name in ENGINES["torch"].files}
-    manifest = Manifest(
-        format=FORMAT,
-        name=spec.name,
-        id=spec.id,
-        numerics=numerics_id(hashes, ENGINES["torch"].numerics),
-        files=hashes,
-        tokens=config.tokens.count,
-        codes=config.tokens.codes,
-        channels=config.quant.channels,
-        swin_window=config.detail.swin_window,
-        default_quality=50,
-        card=spec.card,
-        engine="torch",
-        network=to_dict(config),
-    )
-    write_bytes(folder / MANIFEST, manifest.dump().encode())
+    seal(folder, "torch", config, spec)
 
 
 def published_tables(config: ModelConfig) -> bytes:
@@ -118,24 +90,20 @@ def published_tables(config: ModelConfig) -> bytes:
     """
     steps = np.log(SCALE_HIGH / SCALE_LOW) / (SCALES - 1)
     scales = SCALE_LOW * np.exp(steps * np.arange(SCALES))
-    sent = int(np.searchsorted(scales, SKIP_BELOW, side="right")) - 1
-    bounds = np.concatenate([[SKIP_BELOW], scales[sent + 1 :]])
-    codes = config.tokens.codes
-    chosen = {
+    sent = int(np.searchsorted(scales, FLOAT_SKIP_BELOW, side="right")) - 1
+    bounds = np.concatenate([[FLOAT_SKIP_BELOW], scales[sent + 1 :]])
+    tokens, codes = config.tokens.count, config.tokens.codes
+    options = {
         "mean_unit": MEAN_UNIT,
         "step_unit": STEP_UNIT,
         "padding": WINDOW_PIXELS,
         "symbol_sum": 1,
     }
-    options: dict[str, Any] = {name: np.array(value, np.int64) for name, value in chosen.items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
+    return tables_file(
         gaussian_frequency=gaussian_frequencies(np.concatenate([scales[:1], scales[sent:]]), SYMBOL_LIMIT),
         scale_bounds=np.rint(bounds * SCALE_UNIT).astype(np.int32),
-        token_frequency=np.full((config.tokens.count, codes), TOTAL // codes, np.uint32),
-        token_count=np.full(QUALITIES, config.tokens.count, np.uint8),
+        token_frequency=np.full((tokens, codes), TOTAL // codes, np.uint32),
+        token_count=np.full(QUALITIES, tokens, np.uint8),
         prior=np.zeros((QUALITIES, 1), np.int16),
-        **options,
+        **{name: np.array(value, np.int64) for name, value in options.items()},
     )
-    return buffer.getvalue()

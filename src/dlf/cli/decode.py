@@ -79,7 +79,11 @@ def command(
     """
     from dlf.cli.engines import codec_to_decode  # brings numpy, which the parser does not need
 
-    naming = Naming(lambda each, folder: _name(each, folder, kind, outputs), _written_suffixes())
+    naming = Naming(
+        lambda each, folder: _name(each, folder, kind, outputs),
+        suffixes=_written_suffixes(),
+        remedy="decode one after the other, with -o",
+    )
     names, output = in_and_out(common.inputs, outputs, naming)
     planned = plan(list(expand(names, lambda: (DLF,), recursive=common.recursive)), output, naming)
     streams.check_stdout(planned, json=common.json)

@@ -65,7 +65,9 @@ def command(
     from dlf.cli.engines import codec_to_encode  # brings numpy, which the parser does not need
 
     naming = Naming(
-        lambda each, _: (Path(each.path).name if keep_suffix else Path(each.path).stem) + DLF, (DLF,)
+        lambda each, _: (Path(each.path).name if keep_suffix else Path(each.path).stem) + DLF,
+        suffixes=(DLF,),
+        remedy="--keep-suffix tells them apart",
     )
     names, output = in_and_out(common.inputs, outputs, naming)
     inputs = list(expand(names, readable_suffixes, recursive=common.recursive))

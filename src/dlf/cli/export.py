@@ -13,6 +13,8 @@ from dlf.cli.jobs import complain
 from dlf.cli.options import PATH, gathered
 from dlf.extras import need
 
+STATISTICS_IMAGES = 600  # about 10^5 tokens: enough to tell common codes from rare ones
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -27,7 +29,7 @@ class Arguments:
     quality: int | None
     tokens: tuple[int, int] | None
     card: Path | None
-    painter_for: str | None
+    decoder_for: str | None
     weights: str
 
 
@@ -50,9 +52,10 @@ export_options = gathered(
     ),
     click.option("--card", type=PATH, metavar="JSON", help="What people should know about the model."),
     click.option(
-        "--painter-for", metavar="MODEL",
-        help="Export a new painter only: a model with the id of MODEL (name or folder) that paints the files "
-        "of MODEL anew; the checkpoint's encoder, quantisers and context network must be those of MODEL.",
+        "--decoder-for", metavar="MODEL",
+        help="Export a new decoder only: a model with the id of MODEL (name or folder) that decodes the "
+        "files of MODEL anew; the checkpoint's encoder, quantisers and context network must be those "
+        "of MODEL.",
     ),
     click.option(
         "--weights", type=click.Choice(["float16", "int8"]), default="float16", show_default=True,
@@ -78,35 +81,34 @@ def command(args: Arguments) -> int:
 
 
 def _export(args: Arguments) -> int:
-    from dlf.bundles.export import ExportJob, export
+    from dlf.bundles.bundle_writer import BundleSpec
+    from dlf.bundles.exporter import ExportJob, export
+    from dlf.train.trained_model import load_model, sample_images
 
-    if args.painter_for is not None:
-        return _export_painter(args)
+    if args.decoder_for is not None:
+        return _export_decoder(args, args.decoder_for)
     if args.id is None:
         msg = "--id is needed: the number that streams name the model by"
         raise click.UsageError(msg)
     quality = 50 if args.quality is None else args.quality
-    job = ExportJob(
-        args.checkpoint, args.data, args.output, args.name, args.id, quality, _card(args), args.tokens,
-        args.weights, args.preset,
-    )  # fmt: skip
-    click.echo(export(job))
+    spec = BundleSpec(args.name, args.id, quality, _card(args))
+    model, images = load_model(args.checkpoint, args.preset), sample_images(args.data, STATISTICS_IMAGES)
+    click.echo(export(model, images, ExportJob(args.output, spec, args.tokens, args.weights)))
     return 0
 
 
-def _export_painter(args: Arguments) -> int:
-    from dlf.bundles.export import PainterJob, export_painter
+def _export_decoder(args: Arguments, base: str) -> int:
+    from dlf.bundles.exporter import PARITY_IMAGES, DecoderJob, export_decoder
     from dlf.codec.bundle import find
+    from dlf.train.trained_model import load_model, sample_images
 
     given = {"--id": args.id, "--quality": args.quality, "--tokens": args.tokens}
     if fixed := [name for name, value in given.items() if value is not None]:
-        msg = f"{', '.join(fixed)} cannot be chosen with --painter-for: it is that of the model"
+        msg = f"{', '.join(fixed)} cannot be chosen with --decoder-for: it is that of the model"
         raise click.UsageError(msg)
-    base = find(args.painter_for)
-    job = PainterJob(
-        args.checkpoint, args.data, args.output, args.name, _card(args), base, args.weights, args.preset
-    )
-    click.echo(export_painter(job))
+    job = DecoderJob(args.output, args.name, _card(args), find(base), args.weights)
+    model, images = load_model(args.checkpoint, args.preset), sample_images(args.data, PARITY_IMAGES)
+    click.echo(export_decoder(model, images, job))
     return 0
 
 

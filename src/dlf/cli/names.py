@@ -52,10 +52,12 @@ class Naming:
 
     name: gives the file name of a result from the input, and the folder that it goes to.
     suffixes: endings by which the second of two names is known to be OUT.
+    remedy: what to do where two inputs of one folder would get one name.
     """
 
     name: Callable[[Input, Path], str]
     suffixes: Collection[str]
+    remedy: str
 
 
 def plan(inputs: Sequence[Input], output: str | None, naming: Naming) -> list[Job]:
@@ -67,6 +69,10 @@ def plan(inputs: Sequence[Input], output: str | None, naming: Naming) -> list[Jo
     if [each.path for each in inputs].count(STDIO) > 1:
         msg = "standard input can be read only once"
         raise click.UsageError(msg)
+    unique: dict[str, Input] = {}
+    for each in inputs:  # named twice, or by itself and in a folder, it is still one input
+        unique.setdefault(os.path.abspath(each.path), each)
+    inputs = list(unique.values())
     several = len(inputs) > 1 or any(each.folder is not None for each in inputs)
     if output == STDIO and several:
         msg = "several results cannot go to standard output"
@@ -76,7 +82,7 @@ def plan(inputs: Sequence[Input], output: str | None, naming: Naming) -> list[Jo
         msg = f"{output} is not a folder, but several results go there"
         raise click.UsageError(msg)
     jobs = []
-    for each in dict.fromkeys(inputs):
+    for each in inputs:
         if output is not None and not to_folder:
             jobs.append(Job(each.path, output))
         elif each.path == STDIO:
@@ -88,7 +94,7 @@ def plan(inputs: Sequence[Input], output: str | None, naming: Naming) -> list[Jo
             folder = _folder(each, output)
             target = str(folder / naming.name(each, folder))
             jobs.append(Job(each.path, target, make_folder=to_folder, derived=True))
-    _check_apart(jobs)
+    _check_apart(jobs, naming.remedy)
     return jobs
 
 
@@ -100,7 +106,7 @@ def _folder(each: Input, output: str | None) -> Path:
     return Path(output) if each.folder is None else Path(output) / beside.relative_to(each.folder)
 
 
-def _check_apart(jobs: Sequence[Job]) -> None:
+def _check_apart(jobs: Sequence[Job], remedy: str) -> None:
     """Raise click.UsageError if two results have one name, or one is another's input."""
     taken: dict[str, str] = {}
     for job in jobs:
@@ -109,10 +115,9 @@ def _check_apart(jobs: Sequence[Job]) -> None:
         place = os.path.realpath(str(job.target))
         if place in taken:
             other = taken[place]
-            hint = "give their folder instead, with -r: its tree is kept"
-            if Path(other).name != Path(job.source).name:
-                hint = "--keep-suffix tells them apart"
-            msg = f"{other} and {job.source} would both be written to {job.target} ({hint})"
+            if Path(other).name == Path(job.source).name:
+                remedy = "give their folder instead, with -r: its tree is kept"
+            msg = f"{other} and {job.source} would both be written to {job.target} ({remedy})"
             raise click.UsageError(msg)
         taken[place] = job.source
     for job in jobs:

@@ -147,6 +147,9 @@ class Engine:
         """Return the same for a codec that does so many jobs at a time; raises EngineError."""
         from dlf.codec.engine import EngineOptions  # brings numpy, which the parser does not need
 
+        # torch then asks Linux for pages of 2 MB: maps at full size are made anew by every layer, and mapping
+        # them in pages of 4 KB takes a tenth of the time.  It looks when it makes its first tensor
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         threads = self.threads
         if threads is None and jobs > 1:
             threads = max(1, (os.cpu_count() or 1) // jobs)

@@ -98,10 +98,11 @@ def command(args: Arguments) -> int:
     """
     since = time.monotonic()  # to load torch takes a part of a run of minutes
     need("torch", "torch")
-    from dlf.nn.config import to_dict
+    from dlf.nn.model_config import to_dict
     from dlf.train.config import load_config
 
-    logging.getLogger("dlf").setLevel(logging.INFO)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, as torchrun counts them
+    logging.getLogger("dlf").setLevel(logging.INFO if first else logging.WARNING)
     if args.init and (args.titok or args.vqgan):
         msg = "--init starts from our own weights, --titok and --vqgan from others': name one"
         raise click.UsageError(msg)

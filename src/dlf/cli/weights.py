@@ -90,7 +90,8 @@ def import_command(args: ImportArguments) -> int:
 
 
 def _import_model(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
-    from dlf.bundles.torch_bundle import BundleSpec, size_of, write_model
+    from dlf.bundles.bundle_writer import BundleSpec
+    from dlf.bundles.torch_bundle import size_of, write_model
     from dlf.codec.bundle import MANIFEST, user_folder
 
     published = PUBLISHED.fullmatch(args.name or args.checkpoint.stem.lower())
@@ -108,7 +109,8 @@ def _import_model(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
     if needed > free:
         msg = f"the model takes {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {folder}"
         raise CheckpointError(msg)
-    write_model(args.preset, tensors, folder, BundleSpec(name, number, args.dtype, _card(args)))
+    spec = BundleSpec(name, number, card=_card(args))
+    write_model(args.preset, tensors, folder, spec, args.dtype)
     click.echo(f"{args.checkpoint} -> {folder}: model {name}, number {number}, {args.dtype}")
     return 0
 
@@ -166,10 +168,9 @@ def recover_command(model: str, output: Path, preset: str, overwrite: bool) -> i
     except OSError as error:
         msg = f"the checkpoint cannot be written: {error.strerror or error}"
         raise CheckpointError(msg) from error
-    held = len(recovered.tensors) - len(recovered.guessed)
-    click.echo(
-        f"{bundle.manifest.name} -> {output}: {held} tensors, {len(recovered.guessed)} that it does not hold"
-    )
+    missing = len(recovered.guessed)
+    held = len(recovered.tensors) - missing
+    click.echo(f"{bundle.manifest.name} -> {output}: {held} tensors, {missing} that it does not hold")
     return 0
 
 

@@ -25,13 +25,16 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 class EngineOptions:
     """How the networks of pixels are run; what decides the symbols of a stream does not depend on it.
 
-    threads: processor threads within one operation; None uses all.
-    device: "cpu", or a device of torch such as "cuda" or "cuda:1".
-    precision: of weights and products, one of `PRECISIONS`; None is what the bundle stores.
-    compiled: let torch compile the networks, which takes minutes and pays for many pictures.
-    progress: called while the networks run, with what runs and how much of it is done, 0..1.
+    Attributes:
+        threads: processor threads within one operation; None uses all.
+        device: "cpu", or a device of torch such as "cuda" or "cuda:1".
+        precision: of weights and products: float32, bfloat16, float16 or int8; None is what the bundle
+            stores.
+        compiled: let torch compile the networks, which takes minutes and pays for many pictures.
+        progress: called while the networks run, with what runs and how much of it is done, 0..1.
 
-    Raises TypeError, InvalidArgument (a ValueError) for what is none of these.
+    Raises:
+        TypeError, InvalidArgument: values that are none of these; the latter is a ValueError.
     """
 
     threads: int | None = None

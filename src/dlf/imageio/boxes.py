@@ -12,6 +12,11 @@ from dlf.imageio.sidecar import Sidecar, Signal
 MAX_BOX = 2**24
 """Limit of a box that is read: 16 MiB."""
 
+MAX_META = 2**20
+"""Limit of the box that describes the items of a file: 1 MiB."""
+MAX_BOXES = 2**12
+"""Limit of the boxes that are walked in one place."""
+
 JXL_CODESTREAM = b"\xff\x0a"
 JXL_CONTAINER = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
 
@@ -26,7 +31,7 @@ class _Box:
 def avif_sidecar(file: BinaryIO) -> Sidecar:
     """Return the code points of an AVIF picture, which Pillow does not hand out."""
     for box in _boxes(file, 0, file.seek(0, io.SEEK_END)):
-        if box.name == b"meta" and box.length <= MAX_BOX:
+        if box.name == b"meta" and box.length <= MAX_META:
             file.seek(box.start)
             return Sidecar(signal=_signal(file.read(box.length)))
     return Sidecar()
@@ -37,8 +42,8 @@ def jxl_sidecar(file: BinaryIO) -> Sidecar:
     for box in _jxl_boxes(file):
         if box.name == b"xml " and box.length <= MAX_BOX:
             file.seek(box.start)
-            return Sidecar(xmp=file.read(box.length), turned=True)
-    return Sidecar(turned=True)
+            return Sidecar(xmp=file.read(box.length))
+    return Sidecar()
 
 
 def jxl_size(file: BinaryIO) -> tuple[int, int] | None:
@@ -79,7 +84,9 @@ def _jxl_boxes(file: BinaryIO) -> Iterator[_Box]:
 
 def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[_Box]:
     """Boxes from `at` to `end`; a length that makes no sense ends the walk."""
-    while at + 8 <= end:
+    for _ in range(MAX_BOXES):
+        if at + 8 > end:
+            return
         file.seek(at)
         head = file.read(16)
         length, skip = int.from_bytes(head[:4], "big"), 8

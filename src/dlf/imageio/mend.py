@@ -12,6 +12,9 @@ from PIL import Image
 
 Opener = Callable[[BinaryIO], Image.Image]
 
+MAX_BYTES = 2**30
+"""Files above 1 GiB are not mended, for that takes them into memory."""
+
 JPEG_END = b"\xff\xd9"
 FILLERS = (b"\x00" * 64, b"\x5a" * 64)
 """Two ways to go on where a file ends.  A decoder that still needs bits makes two pictures of them."""
@@ -22,6 +25,8 @@ def with_end(file: BinaryIO, kind: str, opener: Opener) -> Image.Image | None:
 
     kind: Pillow's name of the format.  opener: as `Image.open`.
     """
+    if file.seek(0, io.SEEK_END) > MAX_BYTES:
+        return None
     file.seek(0)
     data = file.read()
     try:
@@ -36,11 +41,12 @@ def with_end(file: BinaryIO, kind: str, opener: Opener) -> Image.Image | None:
 
 def webp_with_end(file: BinaryIO) -> BinaryIO | None:
     """Leave out the incomplete last chunk of a WebP file that was cut off; None if that holds pixels."""
+    end = file.seek(0, io.SEEK_END)
     file.seek(0)
-    data = file.read()
-    size = 8 + int.from_bytes(data[4:8], "little")
-    if len(data) >= size:
+    head = file.read(8)
+    if end >= 8 + int.from_bytes(head[4:], "little") or end > MAX_BYTES:
         return None
+    data = head + file.read()
     at, pixels = 12, False
     while at + 8 <= len(data):
         name, length = struct.unpack("<4sI", data[at : at + 8])

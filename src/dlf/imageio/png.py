@@ -23,6 +23,9 @@ MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNK = 2**24
 """Limit of one chunk of metadata, as stored and unfolded: 16 MiB."""
 
+MAX_CHUNKS = 2**18
+"""Limit of their number: with the 8 KiB of common writers, 2 GiB of pixels."""
+
 FOR_PILLOW = frozenset(
     (
         b"IHDR",
@@ -61,8 +64,8 @@ def examine(file: BinaryIO) -> tuple[BinaryIO, Sidecar]:
     """Return what Pillow may see of a PNG file, and what it does not see.
 
     Raises:
-        ImageError: the order of the chunks is beyond repair.
-        LimitExceeded: a colour profile is larger than `MAX_CHUNK`.
+        ImageError: the pixels are a video signal of a kind that is not read.
+        LimitExceeded: a colour profile is larger than `MAX_CHUNK`, or there are more than `MAX_CHUNKS`.
     """
     chunks, problems = _chunks(file)
     reader = _Reader(file, problems)
@@ -88,6 +91,9 @@ def _chunks(file: BinaryIO) -> tuple[list[_Chunk], list[str]]:
         length, name = struct.unpack(">I4s", file.read(8))
         if not re.fullmatch(rb"[A-Za-z]{4}", name):
             break
+        if len(chunks) == MAX_CHUNKS:
+            msg = f"the PNG file has more than {MAX_CHUNKS:,} chunks"
+            raise LimitExceeded(msg)
         chunks.append(_Chunk(name, at, length))
         at += length + 12
         if name == b"IEND":

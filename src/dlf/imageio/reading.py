@@ -115,7 +115,9 @@ def _convert(opened: Opened, problems: Problems) -> tuple[UInt8, Metadata | None
     image, sidecar = opened.image, opened.sidecar
     profile, encoding = _colours(image, sidecar, problems)
     rgb = flatten(image, Meaning(profile, encoding, opened.depth, opened.low_bytes), problems)
-    if not sidecar.turned and (orientation := meta.orientation(image, problems)) != 1:
+    # libjxl turns, but for the JPEG files that it hands out whole
+    turned = sidecar.turned or (image.format == "JXL" and not getattr(image, "jpeg", False))
+    if not turned and (orientation := meta.orientation(image, problems)) != 1:
         rgb.info = {}  # its own EXIF may be broken
         rgb.getexif()[meta.ORIENTATION] = orientation
         rgb = ImageOps.exif_transpose(rgb)

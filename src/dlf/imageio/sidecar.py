@@ -22,7 +22,7 @@ class Sidecar:
 
     icc, exif, xmp: as in `dlf.records.Metadata`, where Pillow reads the format but not this part of it.
     signal: how numbers are colours, where the file says so by code points.
-    turned: the decoder has turned the picture already, whatever EXIF says.
+    turned: the pixels stand as they are meant to, whatever EXIF says.
     problems: what was passed over, each a sentence; there are none in a flawless file.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from dlf.errors import ImageError
+from dlf.errors import ImageError, InvalidArgument
 from dlf.files import write_bytes
 from dlf.imageio import metadata as meta
 from dlf.imageio.colour import means_srgb, srgb_profile
@@ -72,7 +72,7 @@ def to_bytes(image: Image.Image, format: str, quality: int | None = None) -> byt
     Raises:
         ImageError: the format cannot hold the picture (WebP ends at 16383 pixels a side), or is not known.
         MissingExtra: the format needs a plugin that is not installed.
-        ValueError: a quality out of range, or of a lossless format.
+        InvalidArgument: a quality out of range, or of a lossless format.
     """
     output = OUTPUTS[format_named(format)]
     options = dict(output.options) | _quality(output, quality)
@@ -94,7 +94,7 @@ def save(
 
     Raises:
         ImageError: unknown ending, or the format cannot hold the picture.
-        MissingExtra, ValueError: as `to_bytes`.
+        MissingExtra, InvalidArgument: as `to_bytes`.
         OSError: the file cannot be written.
     """
     write_bytes(path, to_bytes(image, format_of(path) if format is None else format, quality))
@@ -114,10 +114,10 @@ def _quality(output: OutputFormat, quality: int | None) -> dict[str, object]:
         return {} if output.quality is None else {"quality": output.quality}
     if output.quality is None:
         msg = f"{output.name} is lossless, so a quality does not apply to it"
-        raise ValueError(msg)
+        raise InvalidArgument(msg)
     if not 1 <= quality <= 100:
         msg = f"a quality of {output.name} is 1 to 100, not {quality}"
-        raise ValueError(msg)
+        raise InvalidArgument(msg)
     if output.name == "jxl" and quality == 100:
         return {"lossless": True}  # which its plugin does not take 100 for
     return {"quality": quality}
@@ -130,8 +130,11 @@ def _metadata_options(output: OutputFormat, image: Image.Image) -> dict[str, obj
     if output.name == "ppm":
         return {}
     options: dict[str, object] = {}
-    if icc and output.name != "jxl":  # the plugin takes none: the file says sRGB by itself
+    if icc and output.name != "jxl":
         options["icc_profile"] = icc
+    elif icc and not means_srgb(icc):  # the plugin takes none: the file says sRGB by itself
+        msg = "JPEG XL files are written in sRGB alone: convert the picture first"
+        raise ImageError(msg)
     if dpi and output.name in OWN_RESOLUTION:
         options["dpi"] = dpi
     elif dpi and not (exif and meta.exif_resolution(exif, Problems())):

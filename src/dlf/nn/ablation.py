@@ -1,7 +1,8 @@
 """Details without their scalar quantiser: vector-quantised, or none at all.
 
-What the paper compares its design with (DLF, section 4.3).  Both speak the codec's language of symbols,
-scales and means, so that such models train, export and are evaluated in real files like any other.
+What the paper compares its design with (DLF, section 4.3).  Each is a `DetailBranch`: both speak the codec's
+language of symbols, scales and means, so that such models train, export and are evaluated in real files like
+any other.  The networks beside a branch that is not there are here, too.
 """
 
 from __future__ import annotations
@@ -12,41 +13,71 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dlf.nn.config import QuantConfig
-from dlf.nn.context import SCALE_LOG_STEP, SCALE_LOW, STEP_UNIT, Params, PriorParams
-from dlf.nn.detail import Quantised, Transforms
-from dlf.nn.rate import gaussian_bits
-from dlf.nn.vq import VectorQuantizer
+from dlf.nn.context import SCALE_LOG_STEP, SCALE_LOW, STEP_UNIT, Context, Params, PriorParams
+from dlf.nn.detail_branch import DetailBranch, Quantised, Transforms, gaussian_bits
+from dlf.nn.hybrid import HybridDecoder, HybridEncoder
+from dlf.nn.model_config import ModelConfig, QuantConfig
+from dlf.nn.vq import VectorQuantizer, quantise_grid
+from dlf.nn.windows import Grid
 
 
-class FixedContext(nn.Module):
-    """Takes the place of `ContextModel`: scales follow from the quality alone, means are 0, steps 1.
+class FixedContext(Context):
+    """Scales follow from the quality alone, means are 0, steps 1.
 
     scales: quality (B,) to table indices (B, C), whole numbers; symbols of index 0 are not sent.
     """
 
-    integer = True
-
     def __init__(self, scales: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
+        super().__init__(integer=True)
         self.scales = scales
 
     def prior_vector(self, quality: Tensor) -> Tensor:
-        """quality: (B,) in [0, 100].  Returns (B, C, 1, 1): the scales themselves."""
+        """See `Context`: the scales themselves, (B, C, 1, 1)."""
         return self.scales(quality)[..., None, None]
 
     # products with 0 keep inputs in the exported graph that do not matter
     def prior(self, vector: Tensor, told: Tensor | None = None) -> PriorParams:
-        """See `ContextModel.prior`; tokens tell this one nothing."""
+        """See `Context`; tokens tell this one nothing."""
         return PriorParams(Params(vector, 0 * vector), 0 * vector + STEP_UNIT, vector)
 
     def context(self, index: Tensor | int, y_hat: Tensor, common: Tensor) -> Params:
-        """See `ContextModel.context`."""
+        """See `Context`."""
         return Params(common, 0 * y_hat + 0 * index)
 
 
-class NoDetails(nn.Module):
-    """A codec of tokens alone; in the place of `DetailQuantizer`."""
+class TokenEncoder(HybridEncoder):
+    """The encoder of a codec of tokens alone: its path carries an empty map, which nothing reads."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        del self.pix_emb_proj, self.down, self.down_norm, self.down_proj
+
+    def detail_map(self, stem: Tensor, grid: Grid) -> Tensor:
+        """The stem's map itself: (B, h, w, stem width)."""
+        return stem
+
+    def detail_features(self, detail: Tensor, grid: Grid) -> Tensor:
+        """Zeros (B, hidden, h/2, w/2)."""
+        batch, rows, cols, _ = detail.shape
+        return detail.new_zeros(batch, self.hidden, rows // 2, cols // 2)
+
+
+class TokenDecoder(HybridDecoder):
+    """The decoder of a codec of tokens alone: its path begins with a map of zeros."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        del self.init_feat_up
+        self.width = config.detail.width
+
+    def detail_map(self, feature: Tensor, grid: Grid) -> Tensor:
+        """Zeros (B, h, w, detail width)."""
+        rows, cols = grid.token.scatter.shape
+        return 0 * feature[:, :1, :1, :1].expand(-1, rows, cols, self.width)
+
+
+class NoDetails(DetailBranch):
+    """No latent, no bits."""
 
     def __init__(self, config: QuantConfig) -> None:
         super().__init__()
@@ -54,15 +85,15 @@ class NoDetails(nn.Module):
         self.context = FixedContext(lambda quality: (0 * quality)[:, None].expand(-1, config.channels))
 
     def analyse(self, feature: Tensor, quality: Tensor) -> Tensor:
-        """Nothing: zeros (B, C, h, w)."""
+        """Zeros (B, C, h, w)."""
         return 0 * feature[:, : self.channels] + 0 * quality[:, None, None, None]
 
     def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        """Nothing: zeros (B, hidden, h, w)."""
+        """Zeros (B, hidden, h, w)."""
         return (0 * y_hat[:, :1] + 0 * quality[:, None, None, None]).expand(-1, self.hidden, -1, -1)
 
     def quantise(self, y: Tensor, quality: Tensor, told: Tensor | None = None) -> Quantised:
-        """No bits."""
+        """Zeros of y's shape (B, C, h, w), and no bits."""
         return Quantised(0 * y, 0 * quality, 0.0)
 
 
@@ -98,20 +129,20 @@ class VectorDetails(Transforms):
         return (torch.arange(self.groups, device=quality.device) < count[:, None]).to(quality.dtype)
 
     def analyse(self, feature: Tensor, quality: Tensor) -> Tensor:
-        """Features to y, see the class."""
+        """Features (B, hidden, h, w) to y: vectors (B, groups * dim, h, w), or digits (B, C, h, w)."""
         y = self.latent(feature, quality)
         if self.training:
             return y
         with torch.autocast(y.device.type, enabled=False):
             parts = y.float().chunk(self.groups, 1)
-            found = [
+            indices = [
                 book.nearest(part.permute(0, 2, 3, 1))
                 for book, part in zip(self.codebooks(), parts, strict=True)
             ]
-        return self._digits(found)
+        return self._digits(indices)
 
     def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        """y_hat to features."""
+        """y_hat, as `analyse` gives y, to features (B, hidden, h, w)."""
         if not self.training:
             digits = (y_hat + self.base // 2).round().long().clamp(0, self.base - 1)
             codes = [
@@ -122,25 +153,30 @@ class VectorDetails(Transforms):
         return super().synthesise(y_hat, quality)
 
     def quantise(self, y: Tensor, quality: Tensor, told: Tensor | None = None) -> Quantised:
-        """Nearest codes; bits of their digits under the fixed Gaussian, without a gradient."""
+        """Nearest codes of y, in training (B, groups * dim, h, w), else the digits (B, C, h, w) as they are.
+
+        The bits are those of the digits, without a gradient.
+        """
         sent = self.sent(quality).repeat_interleave(2, 1)[..., None, None]
         if not self.training:
             return Quantised(y * sent, self._bits(y, sent), sent.mean())
         rows = [part.permute(0, 2, 3, 1) for part in y.chunk(self.groups, 1)]
-        found = [book(row.flatten(0, 2)) for book, row in zip(self.books, rows, strict=True)]
-        codes = [
-            f.quantised.reshape(row.shape).permute(0, 3, 1, 2) for f, row in zip(found, rows, strict=True)
-        ]
-        digits = self._digits([f.indices.reshape(row.shape[:3]) for f, row in zip(found, rows, strict=True)])
+        results = [quantise_grid(book, row) for book, row in zip(self.codebooks(), rows, strict=True)]
+        codes = [result.quantised.permute(0, 3, 1, 2) for result in results]
+        digits = self._digits([result.indices for result in results])
         return Quantised(
             torch.cat(codes, 1) * self._mask(quality),
             self._bits(digits, sent),
             sent.mean(),
-            torch.stack([f.loss for f in found]).mean(),
-            tuple((row.detach().flatten(0, 2), f.indices) for f, row in zip(found, rows, strict=True)),
+            torch.stack([result.loss for result in results]).mean(),
+            tuple(
+                (row.detach().flatten(0, 2), result.indices.flatten())
+                for result, row in zip(results, rows, strict=True)
+            ),
         )
 
     def _mask(self, quality: Tensor) -> Tensor:
+        """Which channels of the vectors are sent: 0 or 1, float (B, groups * dim, 1, 1)."""
         return self.sent(quality).repeat_interleave(self.dim, 1)[..., None, None]
 
     def _digits(self, indices: list[Tensor]) -> Tensor:
@@ -149,5 +185,6 @@ class VectorDetails(Transforms):
         return torch.stack(digits, 1).float() - self.base // 2
 
     def _bits(self, digits: Tensor, sent: Tensor) -> Tensor:
+        """Bits (B,) of digits (B, C, h, w) under the fixed Gaussian, of those that are sent (B, C, 1, 1)."""
         sigma = torch.full_like(digits, SCALE_LOW * math.exp(self.scale * SCALE_LOG_STEP))
         return (gaussian_bits(digits, sigma) * sent).sum((1, 2, 3))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dlf.nn.config import (
+from dlf.nn.model import Dlf
+from dlf.nn.model_config import (
     DetailConfig,
     FusionConfig,
     InteractConfig,
@@ -177,3 +178,15 @@ PRESETS = {
         TINY_L,
     )
 }
+
+
+def create_model(preset: str) -> Dlf:
+    """An untrained model with the sizes of a preset.
+
+    Raises:
+        ValueError: there is no such preset; the message names those that there are.
+    """
+    if preset not in PRESETS:
+        msg = f"there is no preset {preset}; there are {', '.join(PRESETS)}"
+        raise ValueError(msg)
+    return Dlf(PRESETS[preset])

@@ -8,14 +8,15 @@ published model, integers for ours.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dlf.nn.config import QuantConfig, TokenConfig
 from dlf.nn.depth import depth_stack
 from dlf.nn.exact import ACTIVATION_LIMIT, ACTIVATION_UNIT, Arithmetic, clamp_ste, round_half_up, settle
+from dlf.nn.model_config import QuantConfig, TokenConfig
 from dlf.nn.token_prior import TokenPrior
 
 # integer model: log-spaced table of standard deviations, indexed by the network's own integer output
@@ -50,19 +51,46 @@ class PriorParams(NamedTuple):
     common: Tensor
 
 
-class ContextModel(nn.Module):
-    """`prior` once, then `context` for each of steps 1, 2, 3.
+class Context(nn.Module, ABC):
+    """What says how likely each detail symbol is: `prior` once, then `context` for each of steps 1, 2, 3.
 
-    token_prior: what the tokens tell the prior, where the model has it; `tokens` are then needed.
+    integer: which of the two number systems it works in.  token_prior: what tells the prior of the tokens,
+    None where nothing does.
     """
 
-    def __init__(self, config: QuantConfig, tokens: TokenConfig | None = None) -> None:
+    def __init__(self, *, integer: bool) -> None:
         super().__init__()
+        self.integer = integer
+        self.token_prior: TokenPrior | None = None
+
+    @abstractmethod
+    def prior_vector(self, quality: Tensor) -> Tensor:
+        """Quality (B,) in [0, 100] to the prior's input (B, P, 1, 1); whole in the integer model."""
+
+    @abstractmethod
+    def prior(self, vector: Tensor, told: Tensor | None = None) -> PriorParams:
+        """Parameters before any symbol from `prior_vector` repeated over the grid, (B, P, h, w).
+
+        told: what `token_prior` gives, where the model has it; may reach beyond the grid right and below.
+        """
+
+    @abstractmethod
+    def context(self, index: Tensor | int, y_hat: Tensor, common: Tensor) -> Params:
+        """Parameters of step index + 1.
+
+        index: 0, 1 or 2, a scalar int64 tensor in an exported graph.  y_hat: what is decoded so far
+        (B, C, h, w), zero elsewhere, in the units of `Params.mean`.  common: of the prior (B, C, h, w).
+        """
+
+
+class ContextModel(Context):
+    """The paper's networks; tokens: needed where `config` asks for a token prior."""
+
+    def __init__(self, config: QuantConfig, tokens: TokenConfig | None = None) -> None:
+        super().__init__(integer=config.integer)
         c = config.channels
-        self.integer = config.integer
         arithmetic = Arithmetic(integer=config.integer)
         self.factorized_prior_vec = nn.Parameter(0.5 * torch.randn(config.qualities, c))
-        self.token_prior = None
         if config.token_channels:
             if tokens is None:
                 msg = "a prior that reads the tokens must know how many there are"
@@ -76,15 +104,12 @@ class ContextModel(nn.Module):
         self.y_spatial_prior = depth_stack([2 * c] * (config.spatial_blocks + 1), arithmetic)
 
     def prior_vector(self, quality: Tensor) -> Tensor:
-        """quality: (B,) in [0, 100].  Returns (B, C, 1, 1); whole numbers in the integer model."""
+        """See `Context`; P is C."""
         vector = interpolate_anchors(self.factorized_prior_vec, quality)[..., None, None]
         return settle(round_half_up(vector * ACTIVATION_UNIT)) if self.integer else vector
 
     def prior(self, vector: Tensor, told: Tensor | None = None) -> PriorParams:
-        """vector: `prior_vector` repeated over the grid, (B, C, h, w).
-
-        told: what `token_prior` gives, where the model has it; may reach beyond the grid right and below.
-        """
+        """See `Context`."""
         if told is not None:
             vector = torch.cat([vector, told[..., : vector.shape[2], : vector.shape[3]]], 1)
         fused = self.y_prior_fusion(vector)
@@ -96,32 +121,33 @@ class ContextModel(nn.Module):
         return PriorParams(self._params(scale, mean), step, self.y_spatial_prior_reduction(fused))
 
     def context(self, index: Tensor | int, y_hat: Tensor, common: Tensor) -> Params:
-        """Parameters of step index + 1 from y_hat so far (B, C, h, w), zero where unknown."""
+        """See `Context`."""
         if self.integer:
             y_hat = clamp_ste(y_hat, -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
-        known = torch.cat([y_hat, common], 1)
+        joint = torch.cat([y_hat, common], 1)
         if isinstance(index, int):
-            adapted = self.y_spatial_prior_adaptor[index](known)
+            adapted = self.y_spatial_prior_adaptor[index](joint)
         else:
-            first, second, third = (adaptor(known) for adaptor in self.y_spatial_prior_adaptor)
+            first, second, third = (adaptor(joint) for adaptor in self.y_spatial_prior_adaptor)
             adapted = torch.where(index == 0, first, torch.where(index == 1, second, third))
         scale, mean = self.y_spatial_prior(adapted).chunk(2, 1)
         return self._params(scale, mean)
 
     def _params(self, scale: Tensor, mean: Tensor) -> Params:
+        """The networks' two outputs (B, C, h, w) as `Params`."""
         if self.integer:
             scale = clamp_ste(scale + SCALE_OFFSET, 0, SCALES - 1)
         return Params(scale, mean)
 
     def sigma(self, scale: Tensor) -> Tensor:
-        """Standard deviation in units of the step."""
+        """Standard deviation in units of the step of a `Params.scale`, of its shape."""
         if self.integer:
             return SCALE_LOW * torch.exp(scale * SCALE_LOG_STEP)
         return scale.clamp(min=SCALE_LOW)
 
 
 def interpolate_anchors(table: Tensor, quality: Tensor) -> Tensor:
-    """Rows of table (anchors, C) for qualities 0..100, linearly interpolated: (B, C)."""
+    """Rows of table (anchors, C) for qualities (B,) in [0, 100], linearly interpolated: (B, C)."""
     last = table.shape[0] - 1
     if last == 0:
         return table.expand(quality.shape[0], -1)

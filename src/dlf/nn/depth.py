@@ -10,7 +10,10 @@ from dlf.nn.exact import Arithmetic
 
 
 class DepthConv(nn.Module):
-    """1x1, LeakyReLU, depthwise 3x3, 1x1, plus identity (1x1 if the widths differ)."""
+    """1x1, LeakyReLU, depthwise 3x3, 1x1, plus identity (1x1 if the widths differ).
+
+    (B, c_in, h, w) to (B, c_out, h, w).
+    """
 
     def __init__(self, c_in: int, c_out: int, math: Arithmetic) -> None:
         super().__init__()
@@ -26,7 +29,10 @@ class DepthConv(nn.Module):
 
 
 class ConvFfn(nn.Module):
-    """1x1 to 4c; two halves with different leaks are added; 1x1 back; plus identity."""
+    """1x1 to 4c; two halves with different leaks are added; 1x1 back; plus identity.
+
+    (B, c, h, w) to the same shape.
+    """
 
     def __init__(self, channels: int, math: Arithmetic) -> None:
         super().__init__()
@@ -48,5 +54,5 @@ class DepthBlock(nn.Sequential):
 
 
 def depth_stack(widths: list[int], math: Arithmetic) -> nn.Sequential:
-    """A chain of depth blocks through these widths."""
+    """A chain of depth blocks: (B, widths[0], h, w) to (B, widths[-1], h, w)."""
     return nn.Sequential(*(DepthBlock(a, b, math) for a, b in pairwise(widths)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,22 +26,25 @@ BIAS_LIMIT = 2**19
 
 
 def floor_ste(x: Tensor) -> Tensor:
-    """Floor with the gradient of the identity."""
+    """Floor, any shape, with the gradient of the identity."""
     return x + (x.floor() - x).detach() if torch.is_grad_enabled() else x.floor()
 
 
 def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
-    """Clamp with the gradient of the identity, so that a saturated value can come back."""
+    """Clamp, any shape, with the gradient of the identity, so that a saturated value can come back."""
     return x + (x.clamp(low, high) - x).detach() if torch.is_grad_enabled() else x.clamp(low, high)
 
 
 def round_half_up(x: Tensor) -> Tensor:
-    """Nearest integer, halves upwards, straight-through."""
+    """Nearest integer, any shape, halves upwards, straight-through."""
     return floor_ste(x + 0.5)
 
 
 class WholeConv2d(nn.Conv2d):
-    """A convolution whose parameters are whole numbers already; what is exported."""
+    """A convolution whose parameters are whole numbers already; what is exported.
+
+    (B, c_in, h, w) to (B, c_out, h, w).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, h, w), whole numbers within the activation limit; so is the result."""
@@ -48,15 +52,18 @@ class WholeConv2d(nn.Conv2d):
 
 
 class IntegerConv2d(nn.Conv2d):
-    """The same with real parameters, made whole on every use, so that they can be trained."""
+    """The same with real parameters, made whole on every use, so that they can be trained.
+
+    (B, c_in, h, w) to (B, c_out, h, w).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `WholeConv2d`."""
+        """As `WholeConv2d`, with a gradient."""
         weight, bias = self.integers()
         return rescale(F.conv2d(x, weight, bias, padding=self.padding, groups=self.groups))
 
     def integers(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias as the whole numbers that count."""
+        """Weight (c_out, c_in / groups, k, k) and bias (c_out,) as the whole numbers that count."""
         assert self.bias is not None
         weight = clamp_ste(round_half_up(self.weight * WEIGHT_UNIT), -WEIGHT_LIMIT, WEIGHT_LIMIT)
         unit = WEIGHT_UNIT * ACTIVATION_UNIT
@@ -76,7 +83,10 @@ class IntegerConv2d(nn.Conv2d):
         return conv
 
 
-def with_whole_weights(module: nn.Module) -> nn.Module:
+M = TypeVar("M", bound=nn.Module)
+
+
+def with_whole_weights(module: M) -> M:
     """A copy of a module in which every integer convolution holds whole numbers."""
     copied = copy.deepcopy(module)
     for parent in list(copied.modules()):
@@ -87,12 +97,15 @@ def with_whole_weights(module: nn.Module) -> nn.Module:
 
 
 def rescale(total: Tensor) -> Tensor:
-    """Sums of products back to activation units: divide by a power of two, round half up, clamp."""
+    """Sums of products back to activation units, any shape: divide by a power of two, round, clamp."""
     return settle(round_half_up(total / WEIGHT_UNIT))
 
 
 def settle(x: Tensor) -> Tensor:
-    """Clamp whole numbers to the activation limit; no gradient beyond it, or a deep chain explodes."""
+    """Clamp whole numbers to the activation limit, any shape.
+
+    There is no gradient beyond it, or a deep chain explodes.
+    """
     return x.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
 
@@ -111,12 +124,15 @@ class Arithmetic:
         return cls(c_in, c_out, kernel, padding=kernel // 2, groups=groups)
 
     def leaky(self, x: Tensor, slope: float) -> Tensor:
-        """LeakyReLU; in integers the slope is the nearest power of two, floored."""
+        """LeakyReLU, any shape.
+
+        In integers the slope is the nearest power of two, and what is below 0 is floored.
+        """
         if not self.integer:
             return F.leaky_relu(x, slope)
         power = 2.0 ** round(math.log2(slope))
         return torch.where(x >= 0, x, floor_ste(x * power))
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
-        """X + y."""
+        """Sum of two tensors of one shape; in integers within the activation limit."""
         return settle(x + y) if self.integer else x + y

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dlf.nn.config import ModelConfig
 from dlf.nn.hybrid import swin_stack
+from dlf.nn.model_config import ModelConfig
 from dlf.nn.windows import Grid
 
 
@@ -40,5 +40,5 @@ class Fusion(nn.Module):
 
     def forward(self, tokens: Tensor, details: Tensor, grid: Grid) -> Tensor:
         joint = torch.cat([self.titok_in(tokens, grid), self.feat_in(details, grid)], -1)
-        found = self.ffn(self.mix(self.merge(joint), grid))
-        return found if self.direct is None else found + self.direct(details)
+        mixture = self.ffn(self.mix(self.merge(joint), grid))
+        return mixture if self.direct is None else mixture + self.direct(details)

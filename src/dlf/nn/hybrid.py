@@ -6,14 +6,16 @@ some layers the branches interact and the detail path takes its own steps (DLF, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.geometry import WINDOW_PATCHES
-from dlf.nn.config import DetailConfig, InteractConfig, ModelConfig, TokenConfig, VqganConfig
-from dlf.nn.interact import interact_blocks
+from dlf.nn.interact import Branches, interact_blocks
 from dlf.nn.layers import ConvNextBlock, DetailMix, SwinStack, TransformerBlock
+from dlf.nn.model_config import DetailConfig, InteractConfig, ModelConfig, TokenConfig, VqganConfig
 from dlf.nn.vqgan import Encoder, ResBlock
 from dlf.nn.windows import Grid, cut, key_bias, paste
 
@@ -41,6 +43,21 @@ def _mixes(layers: tuple[int, ...], config: DetailConfig, before: int) -> nn.Mod
     )
 
 
+class Encoded(NamedTuple):
+    """What the encoder gives: token vectors and features of the details, both unquantised.
+
+    z: (B * windows, tokens, code dim).  feature: (B, hidden, H/32, W/32).
+    """
+
+    z: Tensor
+    feature: Tensor
+
+
+# tensors of the tokenizer's encoder, and of a `TokenizerStem`, which begins as a copy of it: once the codec
+# has started from the tokenizer, the former serve nothing
+TOKENIZER, STEM = "vqgan.encoder.", "encoder.patch_embed.encoder."
+
+
 class TokenizerStem(nn.Module):
     """An encoder of the VQGAN's shape: RGB (B, 3, H, W) in [0, 1] to (B, code dim, H/16, W/16)."""
 
@@ -49,7 +66,7 @@ class TokenizerStem(nn.Module):
         self.encoder = Encoder(config)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The tokenizer was trained on [-1, 1]."""
+        """See the class; the tokenizer was trained on [-1, 1]."""
         return self.encoder(pixels * 2 - 1)
 
 
@@ -99,11 +116,11 @@ class TokenPath(nn.Module):
         before = detail.encoder_in_swin if encoder else detail.decoder_in_swin
         self.feat_blocks = _mixes(meet, detail, before)
 
-    def forward(self, patches: Tensor, latents: Tensor, detail: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    def forward(self, patches: Tensor, latents: Tensor, detail: Tensor, grid: Grid) -> Branches:
         """Return the whole sequence (B * windows, 1 + n + tokens, width) and the details.
 
         patches: (B * windows, n, width).  latents: (B * windows, tokens, width), both without
-        positions.  detail: (B, rows, cols, detail width).
+        positions.  detail: (B, rows, cols, detail width), as what is returned.
         """
         win = grid.token
         place = self.positional_embedding[1:][win.slot]
@@ -118,7 +135,7 @@ class TokenPath(nn.Module):
                 x, detail = self.inter_blocks[key](x, detail, win, bias)
             if key in self.feat_blocks:
                 detail = self.feat_blocks[key](detail, grid)
-        return x, detail
+        return Branches(x, detail)
 
 
 LARGE_BATCH = 16  # windows whose mean and deviation are worth having on their own
@@ -144,7 +161,7 @@ class RunningStandard(nn.Module):
         self.register_buffer("square", torch.ones(count, dim))
 
     def forward(self, z: Tensor) -> Tensor:
-        """z: (N, count, dim)."""
+        """Standardise z (N, count, dim); of the same shape."""
         if self.training:
             self.update(z.detach().float())
             if len(z) >= LARGE_BATCH:
@@ -155,7 +172,7 @@ class RunningStandard(nn.Module):
 
     @torch.no_grad()
     def update(self, z: Tensor) -> None:
-        """Move the statistics towards those of z; one that is not finite leaves them as they are.
+        """Move the statistics towards those of z (N, count, dim); one not finite leaves them as they are.
 
         The mean drifts while the networks train, and against a mean that lags a deviation comes out too large
         (twice, in base-v1): a large batch has one of its own.
@@ -168,12 +185,15 @@ class RunningStandard(nn.Module):
             square = self.square.lerp(z.square().mean(0), self.momentum)
         # decided on the device: to ask there whether to go on would make a step wait for it
         finite = torch.isfinite(z).all()
-        for buffer, found in ((self.mean, mean), (self.square, square)):
-            buffer.copy_(torch.where(finite, found, buffer))
+        for buffer, newest in ((self.mean, mean), (self.square, square)):
+            buffer.copy_(torch.where(finite, newest, buffer))
 
 
 class HybridEncoder(nn.Module):
-    """RGB to token vectors and detail features."""
+    """RGB to token vectors and detail features.
+
+    `detail_map` and `detail_features` are where the detail path begins and ends; an ablation has its own.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -182,9 +202,7 @@ class HybridEncoder(nn.Module):
         self.patch_embed = make_stem(config)
         width = stem_width(config)
         self.token_proj = nn.Linear(width, tokens.width) if width != tokens.width else nn.Identity()
-        self.detailed = config.quant.kind != "none"
-        if self.detailed:
-            self.pix_emb_proj = nn.Linear(width, detail.width)
+        self.pix_emb_proj = nn.Linear(width, detail.width)
         self.latent_tokens = nn.Parameter(tokens.width**-0.5 * torch.randn(tokens.count, tokens.width))
         self.feat_in = swin_stack(detail.encoder_in_swin, detail.width, detail)
         self.path = TokenPath(tokens, detail, config.interact, encoder=True)
@@ -193,34 +211,34 @@ class HybridEncoder(nn.Module):
         before = detail.encoder_in_swin + detail.mix[0] * len(config.interact.encoder_layers)
         self.feat_out = swin_stack(detail.encoder_out_swin, detail.width, detail, before)
         self.hidden = config.quant.hidden
-        if self.detailed:
-            self.down = nn.Conv2d(detail.width, self.hidden, 2, stride=2)
-            self.down_norm = nn.LayerNorm(self.hidden)
-            self.down_proj = nn.Linear(self.hidden, self.hidden)
+        self.down = nn.Conv2d(detail.width, self.hidden, 2, stride=2)
+        self.down_norm = nn.LayerNorm(self.hidden)
+        self.down_proj = nn.Linear(self.hidden, self.hidden)
 
-    def forward(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        """pixels: (B, 3, H, W) in [0, 1].
-
-        Returns token vectors (B * windows, tokens, code dim) and features (B, hidden, H/32, W/32).
-        """
+    def forward(self, pixels: Tensor, grid: Grid) -> Encoded:
+        """Pixels (B, 3, H, W) in [0, 1] to both branches, unquantised."""
         x = self.patch_embed(pixels).permute(0, 2, 3, 1)
-        # without details the path carries an empty map, which nothing reads
-        detail = self.feat_in(self.pix_emb_proj(x), grid) if self.detailed else x
+        detail = self.detail_map(x, grid)
         patches = cut(self.token_proj(x), grid.token)
         latents = self.latent_tokens.expand(patches.shape[0], -1, -1)
         x, detail = self.path(patches, latents, detail, grid)
         z = self.path.ln_post(x[:, -self.path.tokens :])
         if self.legacy_reshape:
             z = z.reshape(z.shape[0], z.shape[2], z.shape[1]).transpose(1, 2)
-        z = self.spread(self.conv_out(z))
-        if not self.detailed:
-            return z, x.new_zeros(pixels.shape[0], self.hidden, pixels.shape[2] // 32, pixels.shape[3] // 32)
+        return Encoded(self.spread(self.conv_out(z)), self.detail_features(detail, grid))
+
+    def detail_map(self, stem: Tensor, grid: Grid) -> Tensor:
+        """Where the detail path begins: the stem's map (B, h, w, stem width) to (B, h, w, detail width)."""
+        return self.feat_in(self.pix_emb_proj(stem), grid)
+
+    def detail_features(self, detail: Tensor, grid: Grid) -> Tensor:
+        """Where it ends: (B, h, w, detail width) to features (B, hidden, h/2, w/2)."""
         feature = self.down(self.feat_out(detail, grid).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return z, self.down_proj(self.down_norm(feature)).permute(0, 3, 1, 2)
+        return self.down_proj(self.down_norm(feature)).permute(0, 3, 1, 2)
 
 
 class HybridDecoder(nn.Module):
-    """Token codes and detail features to two maps at 1/16."""
+    """Token codes and detail features to two maps at 1/16; an ablation has its own `detail_map`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -228,14 +246,11 @@ class HybridDecoder(nn.Module):
         self.decoder_embed = nn.Linear(tokens.code_dim, tokens.width)
         self.mask_token = nn.Parameter(tokens.width**-0.5 * torch.randn(1, 1, tokens.width))
         self.missing = nn.Parameter(torch.zeros(tokens.width)) if tokens.tail_drop else None
-        self.detailed = config.quant.kind != "none"
-        if self.detailed:
-            self.init_feat_up = nn.Conv2d(config.quant.hidden, 4 * detail.width, 1)
-        self.width = detail.width
+        self.init_feat_up = nn.Conv2d(config.quant.hidden, 4 * detail.width, 1)
         self.feat_in = swin_stack(detail.decoder_in_swin, detail.width, detail)
         self.path = TokenPath(tokens, detail, config.interact, encoder=False)
 
-    def forward(self, codes: Tensor, sent: Tensor, feature: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    def forward(self, codes: Tensor, sent: Tensor, feature: Tensor, grid: Grid) -> Branches:
         """Return the token map (B, h, w, token width) and the detail map (B, h, w, detail width).
 
         codes: (B * windows, tokens, code dim).  sent: bool (B * windows, tokens).
@@ -244,13 +259,12 @@ class HybridDecoder(nn.Module):
         latents = self.decoder_embed(codes)
         if self.missing is not None:
             latents = torch.where(sent[..., None], latents, self.missing.to(latents.dtype))
-        if self.detailed:
-            detail = F.pixel_shuffle(self.init_feat_up(feature), 2).permute(0, 2, 3, 1)
-        else:
-            rows, cols = grid.token.scatter.shape
-            detail = 0 * feature[:, :1, :1, :1].expand(-1, rows, cols, self.width)
-        detail = self.feat_in(detail, grid)
+        detail = self.feat_in(self.detail_map(feature, grid), grid)
         patches = self.mask_token.expand(codes.shape[0], grid.token.gather.shape[1], -1)
         x, detail = self.path(patches, latents, detail, grid)
         tokens = self.path.ln_post(x[:, 1 : -self.path.tokens])
-        return paste(tokens, grid.token, detail.shape[0]), detail
+        return Branches(paste(tokens, grid.token, detail.shape[0]), detail)
+
+    def detail_map(self, feature: Tensor, grid: Grid) -> Tensor:
+        """Where the detail path begins: features (B, hidden, h/2, w/2) to (B, h, w, detail width)."""
+        return F.pixel_shuffle(self.init_feat_up(feature), 2).permute(0, 2, 3, 1)

@@ -5,13 +5,26 @@ It removes what both branches would otherwise send (DLF, section 3.3).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from dlf.geometry import WINDOW_PATCHES
-from dlf.nn.config import InteractConfig
 from dlf.nn.layers import TransformerBlock
+from dlf.nn.model_config import InteractConfig
 from dlf.nn.windows import Windows, cut, paste
+
+
+class Branches(NamedTuple):
+    """Both branches side by side.
+
+    tokens: a ViT's sequences (B * windows, n, width), or its patches as a map (B, h, w, width).
+    details: a map (B, h, w, width).
+    """
+
+    tokens: Tensor
+    details: Tensor
 
 
 class InteractBlock(nn.Module):
@@ -39,10 +52,11 @@ class InteractBlock(nn.Module):
         nn.init.zeros_(self.token_add.weight)
         nn.init.zeros_(self.token_add.bias)
 
-    def forward(self, x: Tensor, detail: Tensor, win: Windows, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x: (B * windows, 1 + n + tokens, token width).  detail: (B, rows, cols, width).
+    def forward(self, x: Tensor, detail: Tensor, win: Windows, bias: Tensor | None) -> Branches:
+        """x: (B * windows, 1 + n + tokens, token width).  detail: (B, rows, cols, detail width).
 
-        bias: the ViT's key mask; the same places are hidden among the details.
+        bias: the ViT's key mask (`key_bias`); the same places are hidden among the details.  Returns both
+        in their shapes.
         """
         batch, length = detail.shape[0], x.shape[1]
         pos = torch.cat(
@@ -56,7 +70,7 @@ class InteractBlock(nn.Module):
         for block in self.attn:
             joint = block(joint, bias)
         detail = detail + paste(self.detail_add(joint[:, length:]), win, batch)
-        return x + self.token_add(self.token_out(joint[:, :length])), detail
+        return Branches(x + self.token_add(self.token_out(joint[:, :length])), detail)
 
 
 def interact_blocks(

@@ -10,7 +10,7 @@ from dlf.nn.windows import Grid, Windows, cut, pair_bias, paste
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None) -> Tensor:
-    """Multi-head attention of (B, n, width) tensors; bias broadcasts to (B, heads, n, n)."""
+    """Multi-head attention: q, k, v (B, n, width) to (B, n, width); bias broadcasts to (B, heads, n, n)."""
     batch, n, width = q.shape
     q, k, v = (t.reshape(batch, n, heads, width // heads).transpose(1, 2) for t in (q, k, v))
     if bias is not None:
@@ -19,7 +19,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None) -> 
 
 
 class Mlp(nn.Module):
-    """Linear, exact GELU, Linear."""
+    """Linear, exact GELU, Linear: (..., width) to (..., width)."""
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
@@ -42,14 +42,14 @@ class TransformerBlock(nn.Module):
         self.mlp = Mlp(width, mlp_ratio)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """x: (B, n, width)."""
+        """x: (B, n, width), as what is returned.  bias: added to the attention's products, or None."""
         q, k, v = self.in_proj(self.ln_1(x)).chunk(3, -1)
         x = x + self.out_proj(attend(q, k, v, self.heads, bias))
         return x + self.mlp(self.ln_2(x))
 
 
 class SwinBlock(nn.Module):
-    """Window attention and MLP on a grid (B, rows, cols, width).
+    """Window attention and MLP on a grid: (B, rows, cols, width) to the same shape.
 
     The position table is shared by all heads: relative, indexed by (key - query) offset, or absolute,
     one entry for each pair of places in a window.
@@ -66,7 +66,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(width, 4)
 
     def position_bias(self, slot: Tensor) -> Tensor:
-        """(n, n) table entries for places at these slots of a window."""
+        """Table entries (n, n) for places at these slots of a window, int64 (n,)."""
         if self.absolute:
             return self.pos_embedding[slot][:, slot]
         row, col = slot // self.window, slot % self.window
@@ -85,7 +85,7 @@ class SwinBlock(nn.Module):
 
 
 class SwinStack(nn.Module):
-    """Swin blocks, every second one on shifted windows (Liu et al. 2021).
+    """Swin blocks on a grid (B, rows, cols, width), every second one on shifted windows (Liu et al. 2021).
 
     before: Swin blocks that the input has passed already; shifts alternate over all of them.
     """
@@ -121,7 +121,7 @@ class ConvNextBlock(nn.Module):
         self.mlp = Mlp(width, ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, rows, cols, width)."""
+        """x: (B, rows, cols, width), as what is returned."""
         h = x * self.layer_scale if self.input_scale else x
         h = self.conv(h.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         h = self.mlp(self.norm(h))
@@ -129,7 +129,10 @@ class ConvNextBlock(nn.Module):
 
 
 class DetailMix(nn.Module):
-    """A Swin stack, then ConvNeXt blocks: what the detail path does after each interaction."""
+    """A Swin stack, then ConvNeXt blocks: what the detail path does after each interaction.
+
+    (B, rows, cols, width) to the same shape.
+    """
 
     def __init__(self, swin: SwinStack, convnext: list[ConvNextBlock]) -> None:
         super().__init__()

@@ -8,16 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from dlf.geometry import WINDOW_CELLS, ceil_div
-from dlf.nn.ablation import NoDetails, VectorDetails
-from dlf.nn.config import ModelConfig
-from dlf.nn.context import ContextModel
-from dlf.nn.detail import DetailQuantizer, Quantised
+from dlf.nn.ablation import NoDetails, TokenDecoder, TokenEncoder, VectorDetails
+from dlf.nn.detail_branch import DetailBranch, DetailQuantizer, Quantised
 from dlf.nn.fusion import Fusion
 from dlf.nn.hybrid import HybridDecoder, HybridEncoder
+from dlf.nn.model_config import ModelConfig
 from dlf.nn.token_prior import TokenPrior, follow, whole_codes
 from dlf.nn.vq import VectorQuantizer, VqResult
-from dlf.nn.vqgan import Vqgan
+from dlf.nn.vqgan import Vqgan, lay_out_patches
 from dlf.nn.windows import Grid, make_grid
+
+
+class Analysis(NamedTuple):
+    """What is quantised.
+
+    z: token vectors (B * windows, tokens, code dim).  y: latent of the details (B, C, H/32, W/32).
+    """
+
+    z: Tensor
+    y: Tensor
 
 
 class Bottleneck(NamedTuple):
@@ -33,13 +42,41 @@ class Bottleneck(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """latent: (B, h, w, code dim).  logits: of the codes that it mixes, (B, h, w, codes), if there are."""
+    """Both branches in one, on the grid of patches.
+
+    latent: (B, h, w, code dim).  logits: of the codes that it mixes (B, h, w, codes), or None where the
+    model has none.
+    """
 
     latent: Tensor
     logits: Tensor | None
 
 
-def _details(model: ModelConfig) -> DetailQuantizer | VectorDetails | NoDetails:
+class Synthesis(NamedTuple):
+    """What is made of the symbols.
+
+    patches: the image in about [-1, 1], each patch x patch square as the channels of one place,
+    (B, 3 patch^2, H / patch, W / patch).
+    """
+
+    fused: Fused
+    patches: Tensor
+
+    @property
+    def image(self) -> Tensor:
+        """(B, 3, H, W) in about [-1, 1]."""
+        return lay_out_patches(self.patches)
+
+
+class Reconstruction(NamedTuple):
+    """A picture through the codec; image: (B, 3, H, W) in about [-1, 1]."""
+
+    bottleneck: Bottleneck
+    fused: Fused
+    image: Tensor
+
+
+def _details(model: ModelConfig) -> DetailBranch:
     config = model.quant
     if config.kind == "scalar":
         return DetailQuantizer(config, model.tokens)
@@ -52,7 +89,8 @@ class Dlf(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = HybridEncoder(config)
+        detailed = config.quant.kind != "none"
+        self.encoder = HybridEncoder(config) if detailed else TokenEncoder(config)
         # standardised vectors cannot drift away from the codes; a commitment term would only pull
         # different pictures onto the same few of them
         commitment = 0.0 if config.tokens.spread else 0.25
@@ -64,32 +102,35 @@ class Dlf(nn.Module):
             levels=config.tokens.levels,
         )
         self.details = _details(config)
-        self.decoder = HybridDecoder(config)
+        self.decoder = HybridDecoder(config) if detailed else TokenDecoder(config)
         self.fusion = Fusion(config)
         self.vqgan = Vqgan(config.vqgan)
 
     @property
     def token_prior(self) -> TokenPrior | None:
         """What tells the details' prior of the tokens; None where nothing does."""
-        context = self.details.context
-        return context.token_prior if isinstance(context, ContextModel) else None
+        return self.details.context.token_prior
 
     def codebooks(self) -> list[VectorQuantizer]:
         """The code books of tokens and, in an ablation, of details."""
-        return [self.quantize, *(m for m in self.details.modules() if isinstance(m, VectorQuantizer))]
+        return [self.quantize, *self.details.codebooks()]
 
     def grid(self, height: int, width: int) -> Grid:
         """Window plans for pixels of this size (multiples of 32)."""
         device = self.quantize.idle.device
         return make_grid(height // 16, width // 16, self.config.detail.swin_window, device)
 
+    def analyse(self, pixels: Tensor, quality: Tensor, grid: Grid) -> Analysis:
+        """Pixels (B, 3, H, W) in [0, 1] at qualities (B,) in [0, 100] to what is quantised."""
+        encoded = self.encoder(pixels, grid)
+        return Analysis(encoded.z, self.details.analyse(encoded.feature, quality))
+
     def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
-        """pixels: (B, 3, H, W) in [0, 1].  quality: (B,) in [0, 100].
+        """Pixels (B, 3, H, W) in [0, 1] at qualities (B,) in [0, 100] to what would be sent.
 
         sent: bool (B * windows, tokens), which tokens are sent and may thus tell something of the details.
         """
-        z, feature = self.encoder(pixels, grid)
-        y = self.details.analyse(feature, quality)
+        z, y = self.analyse(pixels, quality, grid)
         # the context network's exactness needs float32, whatever runs around it
         with torch.autocast(pixels.device.type, enabled=False):
             z = z.float().flatten(0, 1)
@@ -98,7 +139,7 @@ class Dlf(nn.Module):
             return Bottleneck(z, tokens, self.details.quantise(y.float(), quality, told))
 
     def _told(self, tokens: VqResult, sent: Tensor, y: Tensor) -> Tensor | None:
-        """What the tokens tell the prior of the details y, if anything."""
+        """What the tokens tell the prior of the details y (B, C, h, w), if anything; see `TokenPrior`."""
         if self.token_prior is None:
             return None
         codes = follow(whole_codes(self.quantize.codebook())[tokens.indices], tokens.quantised)
@@ -107,26 +148,40 @@ class Dlf(nn.Module):
         told: Tensor = self.token_prior(codes.reshape(*shape, -1), sent.reshape(shape))
         return told
 
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Codes (..., code dim) of indices, int64 (...); any code where the index is -1, not sent."""
+        return self.quantize.codebook()[tokens.clamp(min=0)]
+
     def fuse(self, codes: Tensor, sent: Tensor, y_hat: Tensor, quality: Tensor, grid: Grid) -> Fused:
         """Both branches' symbols to one latent.
 
         codes: (B * windows, tokens, code dim).  sent: bool (B * windows, tokens).
-        y_hat: (B, C, H/32, W/32).
+        y_hat: (B, C, H/32, W/32), dequantised.  quality: (B,) in [0, 100].
         """
         feature = self.details.synthesise(y_hat, quality)
-        found = self.fusion(*self.decoder(codes, sent, feature, grid), grid)
+        mixture = self.fusion(*self.decoder(codes, sent, feature, grid), grid)
         book = self.vqgan.quantize
         if book is None:
-            return Fused(found, None)
-        return Fused(found.softmax(-1) @ book.codebook().to(found.dtype), found)
+            return Fused(mixture, None)
+        return Fused(mixture.softmax(-1) @ book.codebook().to(mixture.dtype), mixture)
 
-    def forward(self, pixels: Tensor, quality: Tensor, sent: Tensor) -> tuple[Bottleneck, Fused, Tensor]:
-        """All of it: returns the bottleneck, the fused latent and the picture (B, 3, H, W) in [-1, 1].
+    def synthesise(
+        self, codes: Tensor, sent: Tensor, y_hat: Tensor, quality: Tensor, grid: Grid
+    ) -> Synthesis:
+        """Symbols to an image, whoever decodes: training, engine or exported graph.
+
+        Arguments as `fuse`: codes (B * windows, tokens, code dim), y_hat (B, C, H/32, W/32).
+        """
+        fused = self.fuse(codes, sent, y_hat, quality, grid)
+        return Synthesis(fused, self.vqgan.decode_patches(fused.latent))
+
+    def forward(self, pixels: Tensor, quality: Tensor, sent: Tensor) -> Reconstruction:
+        """Code and decode pixels (B, 3, H, W) in [0, 1] at qualities (B,) in [0, 100].
 
         sent: bool (B * windows, tokens), which tokens are sent.
         """
         grid = self.grid(*pixels.shape[2:])
         bottleneck = self.compress(pixels, quality, sent, grid)
         codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
-        fused = self.fuse(codes, sent, bottleneck.details.y_hat, quality, grid)
-        return bottleneck, fused, self.vqgan.decode(fused.latent)
+        synthesis = self.synthesise(codes, sent, bottleneck.details.y_hat, quality, grid)
+        return Reconstruction(bottleneck, synthesis.fused, synthesis.image)

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.geometry import WINDOW_CELLS
-from dlf.nn.config import TokenConfig
 from dlf.nn.exact import ACTIVATION_UNIT, Arithmetic, round_half_up, settle
+from dlf.nn.model_config import TokenConfig
 
 # a number of a code of length 1 is about 1/4, so in these units it is about one unit of activations
 CODE_UNIT = 64  # a lattice's numbers come out as -96, -32, 32, 96
@@ -58,5 +58,5 @@ class TokenPrior(nn.Module):
 
         tokens: int64 (B, down, across, tokens), indices of codes, -1 where not sent.
         """
-        found: Tensor = self(table[tokens.clamp(min=0)], tokens >= 0)
-        return found
+        told: Tensor = self(table[tokens.clamp(min=0)], tokens >= 0)
+        return told

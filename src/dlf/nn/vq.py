@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class VqResult(NamedTuple):
-    """quantised: (N, dim), straight-through.  indices: int64 (N,).  loss: scalar."""
+    """quantised: (N, dim), straight-through.  indices: int64 (N,).  loss: codebook and commitment, ()."""
 
     quantised: Tensor
     indices: Tensor
@@ -75,8 +75,9 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def revive(self, z: Tensor, indices: Tensor, patience: int, taken: Tensor | bool = True) -> Tensor:
-        """Count idle steps and move codes idle for more than `patience` to random rows of z.
+        """Count idle steps and move codes idle for more than `patience` to random rows of z (N, dim).
 
+        indices: codes that were used, int64 of any shape.
         taken: bool scalar; False for a step that does not count.  Returns how many codes were moved.  All
         shapes are fixed, so that nothing is read back.
         """
@@ -95,7 +96,7 @@ class VectorQuantizer(nn.Module):
         return moved.sum()
 
     def used(self, indices: Tensor) -> Tensor:
-        """Which codes are among the indices: bool (codes,)."""
+        """Which codes are among the indices, int64 of any shape: bool (codes,)."""
         marks = torch.zeros(len(self.idle), dtype=torch.bool, device=self.idle.device)
         return marks.scatter_(0, indices.flatten(), torch.ones_like(marks[:1]).expand(indices.numel()))
 
@@ -112,3 +113,9 @@ class VectorQuantizer(nn.Module):
             sums = torch.zeros_like(weight).index_add_(0, indices, z)
             counts = torch.bincount(indices, minlength=len(weight)).unsqueeze(1)
             weight.copy_(torch.where(counts > 0, sums / counts.clamp(min=1), weight))
+
+
+def quantise_grid(quantize: VectorQuantizer, z: Tensor) -> VqResult:
+    """Quantise vectors on a grid, (B, h, w, dim); the result has them there: indices (B, h, w)."""
+    flat: VqResult = quantize(z.reshape(-1, z.shape[-1]))
+    return VqResult(flat.quantised.reshape(z.shape), flat.indices.reshape(z.shape[:-1]), flat.loss)

@@ -6,11 +6,13 @@ serves training.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlf.nn.config import VqganConfig
+from dlf.nn.model_config import VqganConfig
 from dlf.nn.vq import VectorQuantizer
 
 
@@ -19,7 +21,7 @@ def _norm(kind: str, channels: int) -> nn.Module:
 
 
 def _activate(kind: str, norm: str, x: Tensor) -> Tensor:
-    """x: what a norm of that kind gave, of no use afterwards."""
+    """x: (B, C, h, w), what a norm of that kind gave, of no use afterwards; the result has its shape."""
     if kind == "leaky":
         return F.leaky_relu(x, 0.125)
     # at full size a new map costs more time than its numbers do
@@ -72,7 +74,10 @@ def start_shortcuts(module: nn.Module) -> None:
 
 
 class ResBlock(nn.Module):
-    """Pre-activation residual block: twice (norm, activation, conv 3x3)."""
+    """Pre-activation residual block, twice (norm, activation, conv 3x3).
+
+    (B, c_in, h, w) to (B, c_out, h, w), and where c_in is c_out it may be written over in inference.
+    """
 
     def __init__(self, c_in: int, c_out: int, norm: str, activation: str) -> None:
         super().__init__()
@@ -97,7 +102,7 @@ class ResBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """Single-head self-attention over all positions."""
+    """Single-head self-attention over all positions: (B, channels, h, w) to the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -112,7 +117,10 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Stride-2 conv 3x3, for "conv" padded right and bottom only, as in taming."""
+    """Half the size: (B, c_in, h, w) to (B, c_out, h/2, w/2) by a conv 3x3 of stride 2.
+
+    For "conv" it is padded right and bottom only, as in taming.
+    """
 
     def __init__(self, c_in: int, c_out: int, kind: str) -> None:
         super().__init__()
@@ -124,7 +132,10 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the size: nearest + conv 3x3 ("conv"), or conv 1x1 + PixelShuffle ("shuffle")."""
+    """Twice the size: (B, c_in, h, w) to (B, c_out, 2h, 2w).
+
+    Nearest + conv 3x3 ("conv"), or conv 1x1 + PixelShuffle ("shuffle").
+    """
 
     def __init__(self, c_in: int, c_out: int, kind: str) -> None:
         super().__init__()
@@ -138,7 +149,11 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks (with attention after each, at 1/16) and the resampling of one level."""
+    """Residual blocks (with attention after each, at 1/16) and the resampling of one level.
+
+    (B, c_in, h, w) to (B, c, h', w'): c is c_out and the size stays, unless a `downsample` or `upsample` that
+    was put in changes both.
+    """
 
     def __init__(self, c_in: int, c_out: int, blocks: int, config: VqganConfig, *, attention: bool) -> None:
         super().__init__()
@@ -159,7 +174,7 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    """Two residual blocks with attention between, or nothing."""
+    """Two residual blocks with attention between, or nothing: (B, channels, h, w) to the same shape."""
 
     def __init__(self, channels: int, config: VqganConfig) -> None:
         super().__init__()
@@ -212,7 +227,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, code_dim, h, w) to RGB (B, 3, 16h, 16w) in about [-1, 1]."""
+    """(B, code_dim, h, w) to patches of RGB in about [-1, 1]: (B, 3 patch^2, 16h / patch, 16w / patch).
+
+    `lay_out_patches` makes an image of them; with a patch of 1 they are one.
+    """
 
     def __init__(self, config: VqganConfig) -> None:
         super().__init__()
@@ -244,15 +262,16 @@ class Decoder(nn.Module):
         if config.shortcut:
             start_shortcuts(self)
 
-    def cells(self, x: Tensor) -> Tensor:
-        """Give the picture before its patches are laid out: (B, 3 patch^2, 16h / patch, 16w / patch)."""
+    def forward(self, x: Tensor) -> Tensor:
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
         return self.conv_out(_activate(self.activation, self.norm, self.norm_out(x)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.cells(x), self.patch)
+
+def lay_out_patches(patches: Tensor) -> Tensor:
+    """Patches (B, 3 patch^2, rows, cols), as `Decoder` gives them, to RGB (B, 3, patch rows, patch cols)."""
+    return F.pixel_shuffle(patches, math.isqrt(patches.shape[1] // 3))
 
 
 class Vqgan(nn.Module):
@@ -269,19 +288,13 @@ class Vqgan(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, x: Tensor) -> Tensor:
-        """RGB in [-1, 1] to unquantised latents (B, h, w, code_dim)."""
+        """RGB (B, 3, H, W) in [-1, 1] to unquantised latents (B, H/16, W/16, code_dim)."""
         return self.quant_conv(self.encoder(x)).permute(0, 2, 3, 1)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """(Mixtures of) codes (B, h, w, code_dim) to RGB in about [-1, 1]."""
-        return self.decoder(self.unquantise(latent))
+        """(Mixtures of) codes (B, h, w, code_dim) to RGB (B, 3, 16h, 16w) in about [-1, 1]."""
+        return lay_out_patches(self.decode_patches(latent))
 
-    def unquantise(self, latent: Tensor) -> Tensor:
-        """(Mixtures of) codes (B, h, w, code_dim) to what the decoder takes, (B, code_dim, h, w)."""
-        return self.post_quant_conv(latent.permute(0, 3, 1, 2))
-
-
-def quantise_grid(quantize: VectorQuantizer, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Quantise (B, h, w, dim): (quantised of the same shape, indices (B, h, w), loss)."""
-    result = quantize(z.reshape(-1, z.shape[-1]))
-    return result.quantised.reshape(z.shape), result.indices.reshape(z.shape[:-1]), result.loss
+    def decode_patches(self, latent: Tensor) -> Tensor:
+        """(Mixtures of) codes (B, h, w, code_dim) to what `Decoder` gives."""
+        return self.decoder(self.post_quant_conv(latent.permute(0, 3, 1, 2)))

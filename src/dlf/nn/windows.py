@@ -91,5 +91,6 @@ def pair_bias(win: Windows, batch: int) -> Tensor | None:
 
 
 def _to_bias(hidden: Tensor) -> Tensor:
+    """What is hidden, bool of any shape, as -inf and the rest as 0, float32."""
     zero = torch.zeros((), dtype=torch.float32, device=hidden.device)
     return torch.where(hidden, zero - torch.inf, zero)

@@ -1,6 +1,6 @@
 """Linear layers for inference: weights laid out once for the processor, in 16 bits, or in 8.
 
-`pack` replaces the linear layers of a loaded model; what they take and give stays float32.
+`replace_linear` replaces the linear layers of a loaded model; what they take and give stays float32.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.nn.layers import Mlp
-from dlf.torch_engine import processor
+from dlf.torch_engine import resources
 
-Maker = Callable[..., nn.Module]
+LinearFactory = Callable[..., nn.Module]
 """Called with weight, bias and gelu=...; returns what takes the place of a linear layer."""
 
 # rows for which the layout is chosen: a window's tokens
@@ -23,6 +23,8 @@ _ROWS = 289
 
 class BlockedLinear(nn.Module):
     """Float32 in the blocked layout of oneDNN, so that no call rearranges the weights.
+
+    (..., inputs) to (..., outputs); weight (outputs, inputs), bias (outputs,) or None, as in all of them.
 
     gelu: apply an exact GELU to the result, in the same pass.
     """
@@ -68,7 +70,7 @@ class ByteLinear(nn.Module):
         self.packed = torch.ops.quantized.linear_prepack(whole, bias)
         self._gelu = gelu
         # without VNNI sums of two products saturate unless the activations keep to 7 bits
-        self._seven_bits = not processor.has("avx512_vnni")
+        self._seven_bits = not resources.processor_has("avx512_vnni")
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.ops.quantized.linear_dynamic(x, self.packed, self._seven_bits)
@@ -86,7 +88,7 @@ class FusedMlp(nn.Module):
         return self.second(self.first(x))
 
 
-def linear_maker(precision: str, device: str) -> Maker | None:
+def linear_factory(precision: str, device: str) -> LinearFactory | None:
     """What replaces a linear layer; None to leave it alone."""
     if precision == "int8":
         return ByteLinear
@@ -98,7 +100,7 @@ def linear_maker(precision: str, device: str) -> Maker | None:
     return None
 
 
-def pack(module: nn.Module, make: Maker) -> nn.Module:
+def replace_linear(module: nn.Module, make: LinearFactory) -> nn.Module:
     """Return what replaces `module`: itself with its linear layers replaced, or another one."""
     if isinstance(module, nn.Linear):
         return make(module.weight, module.bias)
@@ -106,5 +108,5 @@ def pack(module: nn.Module, make: Maker) -> nn.Module:
         first = make(module.c_fc.weight, module.c_fc.bias, gelu=True)
         return FusedMlp(first, make(module.c_proj.weight, module.c_proj.bias))
     for name, child in module.named_children():
-        setattr(module, name, pack(child, make))
+        setattr(module, name, replace_linear(child, make))
     return module

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS
 from dlf.errors import BundleError
 from dlf.nn.layers import Mlp
-from dlf.torch_engine.linear import Maker, pack
+from dlf.torch_engine.linear import LinearFactory, replace_linear
 
 PARTS = {
     ANALYSIS: ("encoder.", "quantize.", "details.enc_"),
@@ -47,20 +47,20 @@ def stored_type(path: Path) -> str:
     """How the file calls the type of a part's numbers: "F32", "BF16" or "F16"; raises BundleError."""
     try:
         with safe_open(path, "pt") as file:
-            found: str = file.get_slice("quantize.embedding.weight").get_dtype()
+            dtype: str = file.get_slice("quantize.embedding.weight").get_dtype()
     except (OSError, SafetensorError) as error:
         msg = f"the file {path.name} of the model cannot be read ({error})"
         raise BundleError(msg) from error
-    return found
+    return dtype
 
 
 def load_part(
-    model: nn.Module, path: Path, dtype: torch.dtype, device: str, make: Maker | None = None
+    model: nn.Module, path: Path, dtype: torch.dtype, device: str, make: LinearFactory | None = None
 ) -> None:
     """Fill one part of a model that was built on the meta device.
 
     path: a file of that part.  dtype: of the parameters.  make: what replaces linear layers, if anything
-    (`dlf.torch_engine.linear.linear_maker`).
+    (`dlf.torch_engine.linear.linear_factory`).
 
     Without `make` the parameters stay mapped to the file where device and dtype allow it.  With it layers
     are replaced while the next ones are read, so that there is never more in memory than the model and a
@@ -84,11 +84,12 @@ def load_part(
         raise BundleError(msg) from error
 
 
-def _check(path: Path, wanted: dict[str, tuple[int, ...]]) -> None:
+def _check(path: Path, expected: dict[str, tuple[int, ...]]) -> None:
     with safe_open(path, "pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    if found != wanted:
-        wrong = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    if stored != expected:
+        names = stored.keys() | expected.keys()
+        wrong = sorted(name for name in names if stored.get(name) != expected.get(name))
         msg = f"the file {path.name} of the model lacks tensors or has others: {', '.join(wrong[:3])}"
         raise BundleError(msg)
 
@@ -117,14 +118,14 @@ class _Source:
         self._read += tensor.nbytes
         if not keep:
             return tensor.to(self._device)
-        found = tensor.to(self._device, self._dtype)
-        return found.clone() if found is tensor and not self._mapped else found
+        converted = tensor.to(self._device, self._dtype)
+        return converted.clone() if converted is tensor and not self._mapped else converted
 
 
 class _Packers:
     """Threads that pack layers, each one layer with one thread, while the next are read."""
 
-    def __init__(self, make: Maker) -> None:
+    def __init__(self, make: LinearFactory) -> None:
         self._make = make
         self._threads = torch.get_num_threads()
 
@@ -144,7 +145,7 @@ class _Packers:
 
     def add(self, parent: nn.Module, name: str, child: nn.Module) -> None:
         """Let the child of a module be replaced by what it is packed into."""
-        self._waiting.append((parent, name, self._pool.submit(pack, child, self._make)))
+        self._waiting.append((parent, name, self._pool.submit(replace_linear, child, self._make)))
         while len(self._waiting) > 2 * self._threads:
             self._take()
 

@@ -46,20 +46,17 @@ class SnappedContext:
     def prior(self, rows: int, cols: int, quality: int) -> Prior:
         """Parameters of the first step; see `Backend`."""
         vector = self._context.prior_vector(torch.tensor([quality], dtype=torch.float64))
-        found = self._context.prior(vector.expand(-1, -1, rows, cols))
+        first, step, common = self._context.prior(vector.expand(-1, -1, rows, cols))
         return Prior(
-            first=_params(found.first),
-            common=_numpy(found.common).astype(np.float32),
-            step=_snap(found.step, STEP_UNIT),
+            first=_params(first), common=_numpy(common).astype(np.float32), step=_snap(step, STEP_UNIT)
         )
 
     @torch.inference_mode()
     def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
         """Parameters of step 1, 2 or 3; see `Backend`."""
-        known = torch.from_numpy(y_hat.astype(np.float64) / MEAN_UNIT)[None]
-        return _params(
-            self._context.context(step - 1, known, torch.from_numpy(common.astype(np.float64))[None])
-        )
+        decoded = torch.from_numpy(y_hat.astype(np.float64) / MEAN_UNIT)[None]
+        features = torch.from_numpy(common.astype(np.float64))[None]
+        return _params(self._context.context(step - 1, decoded, features))
 
 
 def _params(params: Params) -> StepParams:
@@ -72,8 +69,9 @@ def _snap(x: Tensor, unit: int) -> Int32:
 
 
 def _numpy(x: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = x[0].numpy()
-    if not np.isfinite(found).all():
+    """The one sample of float64 (1, C, h, w); raises EngineError for what is not finite."""
+    sample: NDArray[np.float64] = x[0].numpy()
+    if not np.isfinite(sample).all():
         msg = "the model's context network gave a value that is not finite"
         raise EngineError(msg)
-    return found
+    return sample

@@ -14,18 +14,23 @@ from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
 from dlf.codec.engine import EngineOptions
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError, EngineError
-from dlf.geometry import PATCH
-from dlf.nn.config import ModelConfig, from_dict
+from dlf.geometry import CELL, PATCH
 from dlf.nn.context import ContextModel
-from dlf.nn.model import Dlf, Fused
+from dlf.nn.levels import from_levels, to_levels
+from dlf.nn.model import Analysis, Dlf, Synthesis
+from dlf.nn.model_config import ModelConfig, from_dict
 from dlf.nn.windows import Grid, make_grid
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
-from dlf.torch_engine.linear import linear_maker
+from dlf.torch_engine.linear import linear_factory
 from dlf.torch_engine.loading import load_part, stored_type, tensors_of
-from dlf.torch_engine.memory import activation_bytes, check, weight_bytes
-from dlf.torch_engine.pixel_decoder import lay_out, painting_type
-from dlf.torch_engine.processor import use_huge_pages
-from dlf.torch_engine.progress import watch
+from dlf.torch_engine.pixel_decoder import decoder_dtype, prepare_decoder
+from dlf.torch_engine.resources import (
+    activation_bytes,
+    check_memory,
+    limited_threads,
+    report_progress,
+    weight_bytes,
+)
 from dlf.torch_engine.snapped_context import MEAN_UNIT, STEP_UNIT, SnappedContext
 
 
@@ -38,7 +43,6 @@ class TorchBackend:
     """
 
     def __init__(self, bundle: ModelBundle, tables: Tables, options: EngineOptions) -> None:
-        use_huge_pages()
         try:
             config = from_dict(ModelConfig, bundle.manifest.network)
         except ValueError as error:
@@ -54,51 +58,48 @@ class TorchBackend:
         self._loaded: set[str] = set()
         self._precision = "float32"
         self._context: SnappedContext | None = None
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
 
     def analyse(self, rgb: UInt8, quality: int) -> Latents:
         """Pixels to latents; see `Backend`."""
         z, y = self.latents(rgb, quality)
-        with torch.inference_mode():
+        with torch.inference_mode(), limited_threads(self._options.threads):
             tokens = self.model.quantize.nearest(z).cpu().numpy().astype(np.int32)
-        return Latents(tokens, y.float().cpu().numpy())
+        return Latents(tokens, y[0].float().cpu().numpy())
 
     def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
         """Parameters of the first step; see `Backend`.  No model of floats reads the tokens here."""
-        return self._snapped().prior(rows, cols, quality)
+        with limited_threads(self._options.threads):
+            return self._snapped().prior(rows, cols, quality)
 
     def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
         """Parameters of step 1, 2 or 3; see `Backend`."""
-        return self._snapped().context(step, y_hat, common)
+        with limited_threads(self._options.threads):
+            return self._snapped().context(step, y_hat, common)
 
     def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        _, picture = self.paint(tokens, y_hat, quality)
-        with torch.inference_mode():
-            levels = ((picture.clamp(-1, 1) + 1) * 127.5 + 0.5).floor().permute(1, 2, 0)
-            found: UInt8 = levels.to(torch.uint8).cpu().numpy()
-        return found
+        synthesis = self.decode(tokens, y_hat, quality)
+        with torch.inference_mode(), limited_threads(self._options.threads):
+            rgb: UInt8 = to_levels(synthesis.image[0].float()).permute(1, 2, 0).cpu().numpy()
+        return rgb
 
     @torch.inference_mode()
-    def latents(self, rgb: UInt8, quality: int) -> tuple[Tensor, Tensor]:
-        """Token vectors (windows, tokens, code dim) and latent y (channels, rows, cols), unquantised."""
-        model = self.load(ANALYSIS, rgb.shape[0] * rgb.shape[1])
-        pixels = torch.tensor(rgb, device=self._device).permute(2, 0, 1)[None].float() / 255
-        z, feature = model.encoder(pixels, self._grid(*rgb.shape[:2]))
-        return z, model.details.analyse(feature, self._quality(quality))[0]
+    def latents(self, rgb: UInt8, quality: int) -> Analysis:
+        """What the networks make of an image, unquantised, a batch of one; arguments as `analyse`."""
+        with limited_threads(self._options.threads):
+            dlf = self.load(ANALYSIS, rgb.shape[0] * rgb.shape[1])
+            pixels = from_levels(torch.tensor(rgb, device=self._device))
+            return dlf.analyse(pixels, self._quality(quality), self._grid(*rgb.shape[:2]))
 
     @torch.inference_mode()
-    def paint(self, tokens: Int32, y_hat: Float32, quality: int) -> tuple[Fused, Tensor]:
-        """The fused latent and the picture, float (3, H, W) in about [-1, 1]; arguments as `synthesise`."""
-        model = self.load(SYNTHESIS, (2 * PATCH) ** 2 * y_hat[0].size)
-        grid = self._grid(*(2 * PATCH * n for n in y_hat.shape[1:]))
-        indices = torch.from_numpy(tokens.astype(np.int64)).to(self._device)
-        codes = model.quantize.codebook()[indices.clamp(min=0)]
-        details = torch.from_numpy(y_hat)[None].to(self._device)
-        fused = model.fuse(codes, indices >= 0, details, self._quality(quality), grid)
-        latent = model.vqgan.unquantise(fused.latent).to(painting_type(self._precision, self._device))
-        return fused, model.vqgan.decoder(latent)[0].float()
+    def decode(self, tokens: Int32, y_hat: Float32, quality: int) -> Synthesis:
+        """Image and fused latent in floats, a batch of one; arguments as `synthesise`."""
+        with limited_threads(self._options.threads):
+            dlf = self.load(SYNTHESIS, CELL**2 * y_hat[0].size)
+            grid = self._grid(*(CELL * n for n in y_hat.shape[1:]))
+            indices = torch.from_numpy(tokens.astype(np.int64)).to(self._device)
+            details = torch.from_numpy(y_hat)[None].to(self._device)
+            return dlf.synthesise(dlf.lookup(indices), indices >= 0, details, self._quality(quality), grid)
 
     def _snapped(self) -> SnappedContext:
         if self._context is None:
@@ -116,22 +117,22 @@ class TorchBackend:
             EngineError: there is not enough memory.
         """
         if name in self._loaded:
-            check(self._work(name, pixels), f"a picture of {pixels:,} pixels")
+            check_memory(self._work(name, pixels), f"an image of {pixels:,} pixels")
             return self.model
         path = self._bundle.check(name)
         precision = self._options.precision or _PRECISION[stored_type(path)]
         self._precision = precision = "float32" if self._options.compiled else precision
         size = weight_bytes(sum(map(prod, tensors_of(self.model, name).values())), precision)
-        check(size + self._work(name, pixels), f"the model in {precision}")
-        make = None if self._options.compiled else linear_maker(precision, self._device)
+        check_memory(size + self._work(name, pixels), f"the model in {precision}")
+        make = None if self._options.compiled else linear_factory(precision, self._device)
         load_part(self.model, path, torch.float32, self._device, make)
         if name == SYNTHESIS:
-            lay_out(self.model.vqgan.decoder, painting_type(precision, self._device))
+            prepare_decoder(self.model.vqgan.decoder, decoder_dtype(precision, self._device))
         for module in _PARTS[name](self.model):
             if self._options.compiled:
                 module.compile()
         if self._options.progress is not None:
-            watch(_PARTS[name](self.model), _LABELS[name], self._options.progress)
+            report_progress(_PARTS[name](self.model), _LABELS[name], self._options.progress)
         self._loaded.add(name)
         return self.model
 
@@ -139,8 +140,8 @@ class TorchBackend:
         """Bytes of memory that a part needs to run on so many pixels; not known for a GPU's own."""
         if self._device != "cpu":
             return 0
-        painting = painting_type(self._precision, self._device) if name == SYNTHESIS else None
-        return activation_bytes(self.model.config, pixels, painting)
+        dtype = decoder_dtype(self._precision, self._device) if name == SYNTHESIS else None
+        return activation_bytes(self.model.config, pixels, dtype)
 
     def _grid(self, height: int, width: int) -> Grid:
         # the model's own `grid` follows a buffer that no file fills
@@ -155,7 +156,7 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     # a child has none of its parent's threads, and OpenMP would wait for them for ever
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
-_LABELS = {ANALYSIS: "analysis", SYNTHESIS: "painting"}
+_LABELS = {ANALYSIS: "analysis", SYNTHESIS: "synthesis"}
 _PARTS: dict[str, Callable[[Dlf], list[nn.Module]]] = {
     ANALYSIS: lambda model: [model.encoder],
     SYNTHESIS: lambda model: [model.decoder, model.fusion, model.vqgan.decoder],

@@ -20,7 +20,7 @@ from dlf.losses.objective import pixel_terms
 from dlf.nn.build import PRESETS
 from dlf.nn.hybrid import RunningStandard
 from dlf.nn.model import Bottleneck, Dlf, Fused
-from dlf.nn.semantic import sent_mask, token_schedule
+from dlf.nn.schedule import sent_mask, token_schedule
 from dlf.nn.windows import Grid
 from dlf.train import distributed
 from dlf.train.codebooks import CodebookCare, CodebookKeeper
@@ -172,8 +172,11 @@ class CodecStage:
             bottleneck = self.compress(pixels, draw.quality, sent, grid)
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
-            fused = model.fuse(codes, sent, y_hat, draw.quality, grid)
-            image = model.vqgan.decode(fused.latent).float() if self.DECODES else None
+            if self.DECODES:
+                synthesis = model.synthesise(codes, sent, y_hat, draw.quality, grid)
+                fused, image = synthesis.fused, synthesis.image.float()
+            else:
+                fused, image = model.fuse(codes, sent, y_hat, draw.quality, grid), None
         vq = bottleneck.tokens.loss + bottleneck.details.loss
         bpp = bottleneck.details.bits * draw.details / pixels[0, 0].numel()
         return Coded(bottleneck, fused, image, vq, bpp, (weight * bpp).mean())

@@ -27,7 +27,6 @@ class Compiler:
     """
 
     def __init__(self, compile_with: Wrap | None = None) -> None:
-        torch._dynamo.config.recompile_limit = VARIANTS
         self.active = True
         self._compile = compile_with or _compiled
 
@@ -36,7 +35,10 @@ class Compiler:
         compiled = self._compile(function)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return (compiled if self.active else function)(*args, **kwargs)
+            if not self.active:
+                return function(*args, **kwargs)
+            with torch._dynamo.config.patch(recompile_limit=VARIANTS):
+                return compiled(*args, **kwargs)
 
         return call
 

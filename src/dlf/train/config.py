@@ -15,7 +15,7 @@ from dlf.extras import need
 from dlf.geometry import CELL
 from dlf.losses.adversarial import Adversarial
 from dlf.losses.objective import Weights
-from dlf.nn.config import from_dict
+from dlf.nn.model_config import from_dict
 from dlf.train.rate import Rate
 
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -58,7 +58,7 @@ class TrainConfig:
     for a later stage with `codebook_spread` above 1, by which a warm start moves the codes away from their
     mean (see `dlf.train.mixture`).
     token_ends: in the decoder stage, tokens that a window sends at qualities 0 and 50, as the bundle has them
-    (see `dlf.nn.semantic.token_schedule`); empty: as the model was trained.
+    (see `dlf.nn.schedule.token_schedule`); empty: as the model was trained.
     stream: decode images when they are drawn instead of holding them all in memory.  sampler: whether
     crops are cut on the host or on the training device; auto is the device where that is a GPU.
     downscale: largest factor by which crops are shrunk at random, on the device only.  recompute:

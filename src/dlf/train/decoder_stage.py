@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlf.nn.model import Bottleneck
-from dlf.nn.semantic import token_schedule
+from dlf.nn.schedule import token_schedule
 from dlf.nn.windows import Grid
 from dlf.train.codec_stage import CodecStage, Draw
 from dlf.train.data import Batch, to_device

@@ -19,7 +19,7 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from dlf.nn.config import to_dict
+from dlf.nn.model_config import to_dict
 from dlf.train import checkpoint, distributed
 from dlf.train.budget import Work, budget
 from dlf.train.checkpoint import Checkpoint

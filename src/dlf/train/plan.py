@@ -18,8 +18,8 @@ from torch import Tensor
 from dlf.errors import TrainingError
 from dlf.losses.discriminators import LiteFeatures
 from dlf.nn.build import PRESETS
-from dlf.nn.config import to_dict
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import to_dict
 from dlf.nn.vqgan import Vqgan
 from dlf.train.config import TrainConfig, config_of, load_config, parse
 from dlf.train.run import Sources, Start, check_spread, is_codec, open_perceptual

@@ -88,12 +88,9 @@ def run_stage(
     since = time.monotonic() if since is None else since
     own = choose_device(device)
     with distributed.process_group(own), fast_backends(own):
-        first = distributed.rank() == 0
-        if not first:
-            logging.getLogger("dlf").setLevel(logging.WARNING)
         stage, sampler = _prepare(config, sources, own)
         steps = None if config.minutes else config.steps
-        logger = RunLogger(sources.out, steps, tensorboard=tensorboard and first)
+        logger = RunLogger(sources.out, steps, tensorboard=tensorboard and distributed.rank() == 0)
         return Run(config, stage, sampler, sources.out, logger, since).train()
 
 

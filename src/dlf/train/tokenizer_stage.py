@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from dlf.losses.image import ImageLoss, Wrap
 from dlf.losses.objective import pixel_terms
 from dlf.nn.build import PRESETS
-from dlf.nn.vq import VectorQuantizer
-from dlf.nn.vqgan import Vqgan, quantise_grid
+from dlf.nn.vq import VectorQuantizer, quantise_grid
+from dlf.nn.vqgan import Vqgan
 from dlf.train import distributed
 from dlf.train.codebooks import CodebookCare, CodebookKeeper
 from dlf.train.config import TrainConfig

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from dlf.geometry import CELL
 from dlf.nn.ablation import VectorDetails
-from dlf.nn.config import ModelConfig
 from dlf.nn.context import ContextModel
 from dlf.nn.depth import ConvFfn, DepthConv
 from dlf.nn.hybrid import RunningStandard, TokenizerStem
 from dlf.nn.interact import InteractBlock
 from dlf.nn.layers import ConvNextBlock, SwinBlock
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig
 from dlf.train.data import to_float
 from dlf.train.mixture import open_mixture
 

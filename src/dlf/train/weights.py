@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from dlf.nn.hybrid import STEM, TOKENIZER
 from dlf.train import checkpoint
 
 PART_BYTES = 15 * 2**20  # of numbers; the rest of 16 MiB is for names and shapes
@@ -24,8 +25,6 @@ LABELS = ("preset", "stage", "step")  # what weights say of themselves
 SCALE = "/scale"  # behind a tensor's name: of its rows in 8 bits
 ENOUGH = 4096  # numbers of a tensor that 8 bits are worth it for
 EXACT = ("details.context",)  # decides symbols, and is small
-# what began as a copy of the other, and serves nothing once the codec has started from it
-TOKENIZER, STEM = "vqgan.encoder.", "encoder.patch_embed.encoder."
 
 
 def save_parts(

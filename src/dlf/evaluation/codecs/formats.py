@@ -13,7 +13,7 @@ from PIL import Image, features
 
 from dlf.errors import MissingExtra
 from dlf.evaluation.codecs.protocols import Codec
-from dlf.extras import need
+from dlf.imageio import plugins
 from dlf.records import UInt8
 
 AVIF_SPEED = 6
@@ -77,30 +77,30 @@ def _jpeg() -> PillowCodec:
 
 
 def _webp() -> PillowCodec:
+    plugins.need_webp()
     return _built_in("WEBP", "webp", {"method": 6})
 
 
 def _avif() -> PillowCodec:
+    plugins.need_avif()
     return _built_in("AVIF", "avif", {"speed": AVIF_SPEED, "subsampling": "4:2:0"})
 
 
 def _jxl() -> PillowCodec:
-    need("pillow_jxl", "eval")  # registers the format
+    plugins.need_jxl()
     return PillowCodec("JXL", f"jxl {version('pillow-jxl-plugin')}", {"effort": 7})
 
 
 def _heic() -> PillowCodec:
-    plugin = need("pillow_heif", "eval")
-    plugin.register_heif_opener()
-    return PillowCodec("HEIF", f"heic {plugin.libheif_version()}")
+    plugins.need_heic()
+    from pillow_heif import libheif_version
+
+    return PillowCodec("HEIF", f"heic {libheif_version()}")
 
 
 def _built_in(
     kind: str, feature: str, options: Mapping[str, str | int | bool], qualities: range = range(101)
 ) -> PillowCodec:
-    if not features.check(feature):
-        msg = f"this build of Pillow has no {kind}; run: pip install 'dlf-codec[eval]'"
-        raise MissingExtra(msg)
     return PillowCodec(kind, f"{kind} {features.version(feature)} {dict(options)}", options, qualities)
 
 
@@ -124,7 +124,4 @@ def open_format(name: str) -> Codec:
         return OPENERS[name]()
     except MissingExtra as error:
         msg = f"the codec {name}: {error}"
-        raise MissingExtra(msg) from error
-    except ImportError as error:  # a plugin that is there but does not fit the system
-        msg = f"the plugin for {name} does not work here ({error})"
         raise MissingExtra(msg) from error

@@ -28,7 +28,9 @@ def token_schedule(count: int, *, tail_drop: bool, ends: tuple[int, int] | None 
 
 
 def sent_mask(keep: Tensor, count: int, win: Windows) -> Tensor:
-    """Which tokens are sent when a full window of sample b sends keep[b]: bool (B * windows, count).
+    """Which tokens are sent when a full window of sample b sends keep[b] of int64 keep (B,).
+
+    Returns bool (B * windows, count).
 
     A window partly outside sends its share of patches, rounded up, as `dlf.geometry.Plan` says.
     """

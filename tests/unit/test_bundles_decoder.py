@@ -1,4 +1,4 @@
-"""A new painter for the files of a model: same symbols, other pixels, or no bundle at all."""
+"""A new decoder for the files of a model: same symbols, other pixels, or no bundle at all."""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch")
 
 import dlf
 from dlf.bitstream import container
-from dlf.bundles.export import ExportJob, PainterJob, export, export_painter
+from dlf.bundles.bundle_writer import BundleSpec
+from dlf.bundles.exporter import DecoderJob, ExportJob, export, export_decoder
 from dlf.bundles.parity import compare
 from dlf.bundles.recover import recover
 from dlf.codec.bundle import FILES, ModelBundle
@@ -31,6 +32,7 @@ from dlf.nn.model import Dlf
 from dlf.records import UInt8
 from dlf.train import checkpoint
 from dlf.train.checkpoint import Checkpoint
+from dlf.train.trained_model import load_model, sample_images
 
 pytestmark = pytest.mark.torch
 
@@ -64,50 +66,58 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def base(model: Dlf, data: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
-    folder = tmp_path_factory.mktemp("models")
-    export(ExportJob(save(folder / "a.pt", model), data, folder / "base", "base-v1", 101, 40, {"by": "us"}))
-    return ModelBundle.open(folder / "base")
+def images(data: Path) -> list[UInt8]:
+    return sample_images(data, 2)
 
 
 @pytest.fixture(scope="module")
-def job(model: Dlf, data: Path, base: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> PainterJob:
-    """A checkpoint that was trained further behind the symbols: every weight of the last layers moved."""
-    folder = tmp_path_factory.mktemp("painter")
+def base(model: Dlf, images: list[UInt8], tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    folder = tmp_path_factory.mktemp("models") / "base"
+    export(copy.deepcopy(model), images, ExportJob(folder, BundleSpec("base-v1", 101, 40, {"by": "us"})))
+    return ModelBundle.open(folder)
+
+
+@pytest.fixture(scope="module")
+def further(model: Dlf) -> Dlf:
+    """The model trained further behind the symbols: every weight of the last layers moved."""
     other = copy.deepcopy(model)
     for name, parameter in other.named_parameters():
         if name.startswith(("fusion.", "vqgan.decoder.", "decoder.", "details.dec_")):
             parameter.add_(0.05 * torch.randn_like(parameter))
-    path = save(folder / "b.pt", other)
-    return PainterJob(path, data, folder / "bundle", "base-v2", {"by": "them"}, base)
+    return other
 
 
 @pytest.fixture(scope="module")
-def painter(job: PainterJob) -> ModelBundle:
-    export_painter(job)
+def job(base: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> DecoderJob:
+    return DecoderJob(tmp_path_factory.mktemp("decoder") / "bundle", "base-v2", {"by": "them"}, base)
+
+
+@pytest.fixture(scope="module")
+def newer(further: Dlf, images: list[UInt8], job: DecoderJob) -> ModelBundle:
+    export_decoder(copy.deepcopy(further), images, job)
     return ModelBundle.open(job.folder)
 
 
-def test_all_but_the_painter_is_the_same(base: ModelBundle, painter: ModelBundle) -> None:
+def test_all_but_the_decoder_is_the_same(base: ModelBundle, newer: ModelBundle) -> None:
     for name in FILES:
-        assert (painter.read(name) == base.read(name)) == (name != SYNTHESIS)
-    old, new = base.manifest, painter.manifest
+        assert (newer.read(name) == base.read(name)) == (name != SYNTHESIS)
+    old, new = base.manifest, newer.manifest
     assert new == replace(old, name="base-v2", card={"by": "them"}, files=new.files)
     assert (new.id, new.numerics) == (old.id, old.numerics)
-    assert {path.name for path in painter.folder.iterdir()} == {*FILES, "manifest.json"}
+    assert {path.name for path in newer.folder.iterdir()} == {*FILES, "manifest.json"}
 
 
 @pytest.mark.parametrize("quality", [0, 37, 100])
-def test_files_of_the_one_are_painted_by_the_other(
-    quality: int, base: ModelBundle, painter: ModelBundle, picture: Callable[[int, int], UInt8]
+def test_files_of_the_one_are_decoded_by_the_other(
+    quality: int, base: ModelBundle, newer: ModelBundle, picture: Callable[[int, int], UInt8]
 ) -> None:
-    first, second = dlf.Codec(base.folder, 1), dlf.Codec(painter.folder, 1)
+    first, second = dlf.Codec(base.folder, 1), dlf.Codec(newer.folder, 1)
     data = first.encode(picture(100, 310), quality)
     assert second.encode(picture(100, 310), quality) == data
     stream = container.load(data)
     symbols = [
         StreamCodec(found.manifest, found.tables(), OnnxBackend(found, found.tables(), 1)).receive(stream)
-        for found in (base, painter)
+        for found in (base, newer)
     ]
     np.testing.assert_array_equal(symbols[0].tokens, symbols[1].tokens)
     np.testing.assert_array_equal(symbols[0].y_hat, symbols[1].y_hat)
@@ -116,10 +126,10 @@ def test_files_of_the_one_are_painted_by_the_other(
     assert second.info(data).model_name == "base-v2"
 
 
-def test_its_weights_come_back(painter: ModelBundle, picture: Callable[[int, int], UInt8]) -> None:
+def test_its_weights_come_back(newer: ModelBundle, picture: Callable[[int, int], UInt8]) -> None:
     model = Dlf(TINY).eval().requires_grad_(False)
-    model.load_state_dict(recover(painter, "tiny").tensors)
-    parity = compare(model, painter, [picture(96, 320)], 50)
+    model.load_state_dict(recover(newer, "tiny").tensors)
+    parity = compare(model, newer, [picture(96, 320)], 50)
     parity.check()
     assert parity.tokens == 1
 
@@ -132,18 +142,21 @@ def test_its_weights_come_back(painter: ModelBundle, picture: Callable[[int, int
         "details.context.y_spatial_prior_reduction.weight",
     ],
 )
-def test_other_frozen_parts_are_refused(part: str, model: Dlf, job: PainterJob, tmp_path: Path) -> None:
+def test_other_frozen_parts_are_refused(
+    part: str, model: Dlf, images: list[UInt8], job: DecoderJob, tmp_path: Path
+) -> None:
     other = copy.deepcopy(model)
     moved = other.get_parameter(part)
     moved.add_(0.2 * torch.randn_like(moved))
-    path = save(tmp_path / "c.pt", other)
     with pytest.raises(BundleError, match=r"are not those of 'base-v1'") as found:
-        export_painter(replace(job, checkpoint=path, folder=tmp_path / "out"))
+        export_decoder(other, images, replace(job, folder=tmp_path / "out"))
     assert "\n" not in str(found.value)
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+    assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_the_base_is_refused(job: PainterJob, base: ModelBundle, tmp_path: Path) -> None:
+def test_what_cannot_be_the_base_is_refused(
+    further: Dlf, images: list[UInt8], job: DecoderJob, base: ModelBundle, tmp_path: Path
+) -> None:
     manifest = base.manifest
     wrong = {
         "has other tokens": replace(base, manifest=replace(manifest, channels=12)),
@@ -151,21 +164,20 @@ def test_what_cannot_be_the_base_is_refused(job: PainterJob, base: ModelBundle, 
     }
     for sentence, bundle in wrong.items():
         with pytest.raises(BundleError, match=sentence):
-            export_painter(replace(job, base=bundle, folder=tmp_path / "out"))
+            export_decoder(further, images, replace(job, base=bundle, folder=tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_bundle_that_stood_there_stays_when_the_check_fails(
-    model: Dlf, job: PainterJob, tmp_path: Path
+    model: Dlf, images: list[UInt8], job: DecoderJob, tmp_path: Path
 ) -> None:
     other = copy.deepcopy(model)
     other.get_parameter("encoder.conv_out.weight").mul_(-1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")
-    wrong = replace(job, checkpoint=save(tmp_path / "c.pt", other), folder=tmp_path / "out")
     with pytest.raises(BundleError):
-        export_painter(wrong)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.pt", "out"]
+        export_decoder(other, images, replace(job, folder=tmp_path / "out"))
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out" / "mine").read_text() == "kept"
 
 
@@ -174,12 +186,12 @@ def dlf_export(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True)
 
 
-def test_the_command(job: PainterJob, base: ModelBundle, model: Dlf, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_the_command(data: Path, base: ModelBundle, further: Dlf, model: Dlf, tmp_path: Path) -> None:
+    out, trained = tmp_path / "out", save(tmp_path / "b.pt", further)
     card = tmp_path / "card.json"
     card.write_text(json.dumps({"by": "me"}))
-    common = ["-o", out, "--data", job.data, "--name", "mine", "--painter-for", base.folder, "--card", card]
-    done = dlf_export(job.checkpoint, *common)
+    common = ["-o", out, "--data", data, "--name", "mine", "--decoder-for", base.folder, "--card", card]
+    done = dlf_export(trained, *common)
     assert done.returncode == 0, done.stderr
     made = ModelBundle.open(out).manifest
     assert (made.name, made.id, made.card) == ("mine", 101, {"by": "me"})
@@ -190,19 +202,19 @@ def test_the_command(job: PainterJob, base: ModelBundle, model: Dlf, tmp_path: P
     assert refused.stderr.splitlines()[-1].startswith("dlf: the checkpoint's encoder")
     assert "Traceback" not in refused.stderr
     assert ModelBundle.open(out).manifest == made
-    fixed = dlf_export(job.checkpoint, *common, "--id", 5, "--tokens", 1, 2)
+    fixed = dlf_export(trained, *common, "--id", 5, "--tokens", 1, 2)
     assert fixed.returncode == 2
     assert "--id, --tokens cannot be chosen" in fixed.stderr
-    nameless = dlf_export(job.checkpoint, "-o", out, "--data", job.data, "--name", "mine")
+    nameless = dlf_export(trained, "-o", out, "--data", data, "--name", "mine")
     assert nameless.returncode == 2
     assert "--id is needed" in nameless.stderr
 
 
-def test_what_is_no_codec_is_refused(model: Dlf, job: PainterJob, tmp_path: Path) -> None:
+def test_what_is_no_codec_is_refused(model: Dlf, tmp_path: Path) -> None:
     tokenizer = {k: v for k, v in model.state_dict().items() if k.startswith("vqgan.")}
     path = tmp_path / "t.pt"
     checkpoint.save(path, Checkpoint(0, {"preset": "tiny"}, tokenizer, tokenizer, {}))
     with pytest.raises(ValueError, match="does not hold the weights of a codec"):
-        export_painter(replace(job, checkpoint=path, folder=tmp_path / "out"))
+        load_model(path)
     with pytest.raises(ValueError, match="does not have"):
-        export_painter(replace(job, checkpoint=save(path, model, "huge"), folder=tmp_path / "out"))
+        load_model(save(path, model, "huge"))

@@ -1,18 +1,25 @@
-"""Scalar-quantised detail branch: transforms with a quality gain, and the four-step walk in torch."""
+"""The detail branch between its features and its symbols: transforms, quantiser, rate.
+
+`DetailBranch` is what the codec asks of it.  `DetailQuantizer` is the paper's, with a quality gain and the
+four-step walk in torch; what takes its place in an ablation is in `dlf.nn.ablation`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dlf.entropy.quadtree import GROUPS, POSITION, STEPS
-from dlf.nn.config import QuantConfig, TokenConfig
-from dlf.nn.context import STEP_UNIT, ContextModel, interpolate_anchors
+from dlf.nn.context import STEP_UNIT, Context, ContextModel, interpolate_anchors
 from dlf.nn.depth import depth_stack
 from dlf.nn.exact import ACTIVATION_UNIT, Arithmetic
-from dlf.nn.rate import gaussian_bits, round_ste
+from dlf.nn.model_config import QuantConfig, TokenConfig
+from dlf.nn.vq import VectorQuantizer
+
+FLOAT_SKIP_BELOW = 0.12  # deviation below which the float model does not send a symbol
 
 
 class Quantised(NamedTuple):
@@ -30,6 +37,55 @@ class Quantised(NamedTuple):
     vectors: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
+class DetailBranch(nn.Module, ABC):
+    """What the codec asks of the details, between features (B, hidden, h, w) and a latent (B, C, h, w).
+
+    h, w are H/32, W/32; quality is (B,) in [0, 100].  context: how likely each symbol is.
+    """
+
+    context: Context
+
+    @abstractmethod
+    def analyse(self, feature: Tensor, quality: Tensor) -> Tensor:
+        """Features (B, hidden, h, w) to the latent y (B, C, h, w), not divided by the step."""
+
+    @abstractmethod
+    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        """The dequantised latent (B, C, h, w) to features (B, hidden, h, w)."""
+
+    @abstractmethod
+    def quantise(self, y: Tensor, quality: Tensor, told: Tensor | None = None) -> Quantised:
+        """The latent (B, C, h, w) as a decoder would have it, and its cost.
+
+        told: what the tokens tell the prior, see `ContextModel.prior`.
+        """
+
+    def codebooks(self) -> list[VectorQuantizer]:
+        """Code books of the details; none where symbols are numbers."""
+        return []
+
+
+def gaussian_bits(v: Tensor, sigma: Tensor) -> Tensor:
+    """Bits of the interval v +- 1/2 under a zero-mean normal of deviation sigma, element by element.
+
+    v, sigma: one shape, or broadcast to one; so is the result.  Good to 0.01 bits up to 17 bits, where
+    differences of float32 probabilities lose their precision, and at most 34 bits.
+    """
+    v = v.abs()
+    upper = torch.special.ndtr((0.5 - v) / sigma)
+    lower = torch.special.ndtr((-0.5 - v) / sigma)
+    likelihood = upper - lower
+    # beyond the floor the gradient comes from a quadratic, so that outliers are still pulled in
+    floor = 2.0**-24
+    far = 24 + 0.1 * (v / sigma).square().clamp(max=100.0)
+    return torch.where(likelihood > floor, -torch.log2(likelihood.clamp(min=floor)), far)
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Round, any shape, with the gradient of the identity."""
+    return x + (x.round() - x).detach()
+
+
 def step_places(channels: int) -> Tensor:
     """Row and column of a 2x2 cell that each step codes of each channel: uint8 (2, 4, channels)."""
     groups = torch.tensor(POSITION, dtype=torch.uint8).permute(2, 0, 1)
@@ -45,7 +101,7 @@ def place_masks(places: Tensor, rows: int, cols: int) -> Tensor:
     return (row[:, None] == places[0, ..., None, None]) & (col == places[1, ..., None, None])
 
 
-class Transforms(nn.Module):
+class Transforms(DetailBranch):
     """Features (B, hidden, h, w) to y of `channels` channels and back, with gains by the quality."""
 
     def __init__(self, config: QuantConfig, channels: int) -> None:
@@ -64,19 +120,23 @@ class Transforms(nn.Module):
         self.dec_q = nn.Parameter(1 / gain[:, None].repeat(1, hidden))
 
     def latent(self, feature: Tensor, quality: Tensor) -> Tensor:
-        """Features to y.  quality: (B,) in [0, 100]."""
+        """Features (B, hidden, h, w) to y (B, channels, h, w).  quality: (B,) in [0, 100]."""
         gain = interpolate_anchors(self.enc_q, quality)[..., None, None]
         return self.enc_trans_1(self.enc_trans_0(feature) * gain)
 
     def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        """y_hat to features."""
+        """y_hat (B, channels, h, w) to features (B, hidden, h, w).  quality: (B,) in [0, 100]."""
         gain = interpolate_anchors(self.dec_q, quality)[..., None, None]
         return self.dec_trans_1(self.dec_trans_0(y_hat) * gain)
 
 
 class DetailQuantizer(Transforms):
-    """The scalar quantiser: y, its four-step walk and its rate; tokens: see `ContextModel`."""
+    """The scalar quantiser: y, its four-step walk and its rate.
 
+    tokens: see `ContextModel`.
+    """
+
+    context: ContextModel
     places: Tensor
 
     def __init__(self, config: QuantConfig, tokens: TokenConfig | None = None) -> None:
@@ -85,13 +145,14 @@ class DetailQuantizer(Transforms):
         self.register_buffer("places", step_places(config.channels), persistent=False)
 
     def analyse(self, feature: Tensor, quality: Tensor) -> Tensor:
-        """Features to y, not divided by the step.  quality: (B,) in [0, 100]."""
+        """Features (B, hidden, h, w) to y (B, C, h, w), not divided by the step.  quality: (B,)."""
         return self.latent(feature, quality)
 
     def quantise(self, y: Tensor, quality: Tensor, told: Tensor | None = None) -> Quantised:
         """Walk the four steps: noise for the rate in training, rounding for what is decoded.
 
-        told: what the tokens tell the prior, see `ContextModel.prior`.
+        y: (B, C, h, w).  quality: (B,) in [0, 100].  told: what the tokens tell the prior, see
+        `ContextModel.prior`.
         In evaluation symbols are whole numbers and skipped where the codec skips them.
         """
         mean_unit, step_unit = (ACTIVATION_UNIT, STEP_UNIT) if self.context.integer else (1, 1)
@@ -104,7 +165,7 @@ class DetailQuantizer(Transforms):
         active: Tensor | float = 0.0
         for index in range(STEPS):
             if index:
-                # no gradient through what is known: four networks in a row would explode
+                # no gradient through what is decoded: four networks in a row would explode
                 params = self.context.context(index - 1, y_hat.detach(), common)
             residual = scaled - params.mean / mean_unit
             sigma = self.context.sigma(params.scale)
@@ -113,7 +174,7 @@ class DetailQuantizer(Transforms):
                 noisy = residual + torch.rand_like(residual) - 0.5
                 spent = gaussian_bits(noisy, sigma)
             else:
-                sent = params.scale >= 1 if self.context.integer else params.scale >= 0.12
+                sent = params.scale >= (1 if self.context.integer else FLOAT_SKIP_BELOW)
                 symbol = torch.where(sent, residual.round(), 0.0)
                 spent = torch.where(sent, gaussian_bits(symbol, sigma), 0.0)
                 active = active + (sent & masks[index]).float().mean()

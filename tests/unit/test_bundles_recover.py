@@ -14,14 +14,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dlf.bundles.onnx_bundle import BundleSpec, write_bundle
+from dlf.bundles.bundle_writer import BundleSpec
+from dlf.bundles.onnx_bundle import TokenUse, write_onnx_bundle
 from dlf.bundles.parity import compare
 from dlf.bundles.recover import recover
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
 from dlf.nn.build import PRESETS, TINY, TINY_V2
-from dlf.nn.config import ModelConfig
 from dlf.nn.model import Dlf
+from dlf.nn.model_config import ModelConfig
 from dlf.records import UInt8
 from dlf.train import checkpoint
 
@@ -43,7 +44,7 @@ def random_model(config: ModelConfig) -> Dlf:
 
 def write(model: Dlf, folder: Path) -> ModelBundle:
     counts = np.ones((TINY.tokens.count, TINY.tokens.codes), np.int64)
-    write_bundle(model, folder, BundleSpec("tiny", 101, 40, counts, {}))
+    write_onnx_bundle(model, folder, BundleSpec("tiny", 101, 40), TokenUse(counts))
     return ModelBundle.open(folder)
 
 

@@ -18,7 +18,8 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from dlf.bundles import graphs, onnx_bundle
-from dlf.bundles.onnx_bundle import smooth_frequencies
+from dlf.bundles.bundle_writer import BundleSpec
+from dlf.bundles.onnx_bundle import TokenUse, smooth_frequencies
 from dlf.bundles.onnx_graph import SMALL, store_half
 from dlf.bundles.parity import compare
 from dlf.codec.bundle import FILES, GRAPHS, TABLES, ModelBundle, numerics_id
@@ -28,7 +29,7 @@ from dlf.errors import BundleError
 from dlf.nn.build import TINY
 from dlf.nn.context import SCALES
 from dlf.nn.model import Dlf
-from dlf.nn.semantic import token_schedule
+from dlf.nn.schedule import token_schedule
 from dlf.records import UInt8
 
 pytestmark = pytest.mark.torch
@@ -55,8 +56,8 @@ def model() -> Dlf:
 def bundle(model: Dlf, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
     folder = tmp_path_factory.mktemp("models") / "inner" / "tiny"
     counts = np.random.default_rng(0).integers(0, 50, (TINY.tokens.count, TINY.tokens.codes))
-    spec = onnx_bundle.BundleSpec("a-name", 101, default_quality=40, token_counts=counts, card={"by": "us"})
-    onnx_bundle.write_bundle(model, folder, spec)
+    spec = BundleSpec("a-name", 101, 40, {"by": "us"})
+    onnx_bundle.write_onnx_bundle(model, folder, spec, TokenUse(counts))
     return ModelBundle.open(folder)
 
 
@@ -209,7 +210,7 @@ def test_graphs_are_of_the_operator_set_that_we_promise(name: str, bundle: Model
 
 def test_export_repeats_itself(model: Dlf, bundle: ModelBundle) -> None:
     for name in ("prior.onnx", "context.onnx"):
-        assert onnx_bundle._graph(model, name) == bundle.read(name)
+        assert onnx_bundle.graph_file(model, name) == bundle.read(name)
 
 
 @pytest.mark.parametrize(
@@ -280,8 +281,7 @@ def test_large_weights_are_stored_in_half_precision(bundle: ModelBundle) -> None
 def test_bundles_are_replaced(model: Dlf, tmp_path: Path) -> None:
     counts = np.zeros((TINY.tokens.count, TINY.tokens.codes), np.int64)
     for number in (1, 2):
-        spec = onnx_bundle.BundleSpec("x", number, default_quality=50, token_counts=counts, card={})
-        onnx_bundle.write_bundle(model, tmp_path, spec)
+        onnx_bundle.write_onnx_bundle(model, tmp_path, BundleSpec("x", number), TokenUse(counts))
         opened = ModelBundle.open(tmp_path)
         assert opened.manifest.id == number
         for name in FILES:

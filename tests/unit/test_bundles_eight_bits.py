@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper
 
 from dlf.bundles import eight_bits, onnx_bundle
 from dlf.bundles.eight_bits import ENCODER_SIDE, pack, round_to_eight
-from dlf.bundles.export import round_weights
+from dlf.bundles.exporter import round_weights
 from dlf.bundles.onnx_bundle import ANALYSIS, CONTEXT, PRIOR, SYNTHESIS
 from dlf.bundles.onnx_graph import EIGHT, SCALE
 from dlf.bundles.parity import compare
@@ -163,7 +163,7 @@ def test_graphs_hold_the_rounded_weights_in_eight_bits(model: Dlf, bundle: Model
             assert scale.dtype == np.float32
             assert scale.size == max(scale.shape)
     for name in (PRIOR, CONTEXT):
-        assert bundle.read(name) == onnx_bundle._graph(model, name)
+        assert bundle.read(name) == onnx_bundle.graph_file(model, name)
 
 
 def test_the_runtime_folds_them_when_it_loads(bundle: ModelBundle, tmp_path: Path) -> None:

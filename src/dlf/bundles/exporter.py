@@ -1,0 +1,158 @@
+"""From a trained model to a checked bundle; nothing is left behind where the check fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dlf.bundles.bundle_writer import BundleSpec, staged
+from dlf.bundles.eight_bits import CONTEXT, ENCODER_SIDE, Packed, round_to_eight
+from dlf.bundles.onnx_bundle import TokenUse, write_decoder_bundle, write_onnx_bundle
+from dlf.bundles.onnx_graph import SMALL
+from dlf.bundles.parity import Parity, compare, worst
+from dlf.codec.bundle import ModelBundle
+from dlf.errors import BundleError
+from dlf.nn.levels import from_levels
+from dlf.nn.model import Dlf
+from dlf.nn.schedule import QUALITIES
+from dlf.records import UInt8
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = ("float16", "int8")  # what large weights of analysis and synthesis are stored in
+PARITY_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """What to write: a bundle in `folder`.
+
+    token_ends: see `dlf.nn.schedule.token_schedule`.  weights: one of `WEIGHTS`.
+    """
+
+    folder: Path
+    spec: BundleSpec
+    token_ends: tuple[int, int] | None = None
+    weights: str = WEIGHTS[0]
+
+
+@dataclass(frozen=True)
+class DecoderJob:
+    """What to write: a bundle in `folder` that decodes the files of `base` anew.
+
+    name, card: of the new bundle; all else is that of `base`.  weights: of its decoder, one of `WEIGHTS`.
+    """
+
+    folder: Path
+    name: str
+    card: dict[str, Any]
+    base: ModelBundle
+    weights: str = WEIGHTS[0]
+
+
+def export(model: Dlf, images: Sequence[UInt8], job: ExportJob) -> Parity:
+    """Write and check the bundle of a model, whose weights are rounded as the files hold them.
+
+    images: uint8 (H, W, 3), sides multiples of 32, like those to come: tokens are counted on all of them, and
+    the first few are compared.
+
+    Raises:
+        BundleError: the bundle does not compute what the model does.
+    """
+    sample = images[:PARITY_IMAGES]
+    packed = round_weights(model, job.weights, sample)
+    tokens = TokenUse(count_tokens(model, images), job.token_ends)
+    with staged(job.folder) as part:
+        write_onnx_bundle(model, part, job.spec, tokens, packed)
+        parity = compare(model, ModelBundle.open(part), sample, job.spec.default_quality)
+        log.info("%s", parity)
+        parity.check()
+    return parity
+
+
+def export_decoder(model: Dlf, images: Sequence[UInt8], job: DecoderJob) -> Parity:
+    """Write and check a bundle that differs from `job.base` in how it decodes.
+
+    images: as for `export`, to compare on.  The two are compared at the qualities of the prior's anchors:
+    between them a recovered checkpoint's prior may be another by a rounding, which the tables of the bundle
+    decide.
+
+    Raises:
+        BundleError: the model's encoder, quantisers or context network are not those of `job.base`, or the
+            new graph fails the check.
+    """
+    _check_base(model, job)
+    sample = images[:PARITY_IMAGES]
+    packed = round_weights(model, job.weights, sample, keep=ENCODER_SIDE)
+    with staged(job.folder) as part:
+        write_decoder_bundle(model, part, job.base, job.name, job.card, packed)
+        bundle = ModelBundle.open(part)
+        anchors = np.linspace(0, QUALITIES - 1, model.config.quant.qualities).astype(int)
+        parity = worst([compare(model, bundle, sample, int(quality)) for quality in anchors])
+        log.info("%s", parity)
+        if not parity.symbols:
+            msg = (
+                "the checkpoint's encoder, quantisers or context network are not those of "
+                f"'{job.base.manifest.name}', whose files it would decode wrongly: {parity}"
+            )
+            raise BundleError(msg)
+        parity.check()
+    return parity
+
+
+def _check_base(model: Dlf, job: DecoderJob) -> None:
+    """Refuse a model that cannot have written files of the base, a base without graphs, and its name."""
+    base, config = job.base.manifest, model.config
+    if base.engine != "onnx":
+        msg = f"the model '{base.name}' is run by torch, and so it has no synthesis graph to replace"
+        raise BundleError(msg)
+    if base.name == job.name:
+        msg = f"a new decoder needs a name of its own, since '{base.name}' stays"
+        raise BundleError(msg)
+    ours = (config.tokens.count, config.tokens.codes, config.quant.channels, config.detail.swin_window)
+    if ours != (base.tokens, base.codes, base.channels, base.swin_window):
+        msg = (
+            f"the checkpoint's preset '{config.name}' has other tokens, channels or windows than "
+            f"'{base.name}', so it cannot decode its files"
+        )
+        raise BundleError(msg)
+
+
+@torch.no_grad()
+def round_weights(
+    model: Dlf, kind: str, images: Sequence[UInt8] = (), keep: Sequence[str] = ()
+) -> list[Packed]:
+    """Round the weights as the files hold them; the context network keeps its own.
+
+    kind: one of `WEIGHTS`.  images: see `round_to_eight`.
+    keep: prefixes of weights that are rounded to float16 in any case.
+    Returns those that are to be stored in 8 bits.
+    """
+    packed = round_to_eight(model, images, keep) if kind == "int8" else {}
+    for name, parameter in model.named_parameters():
+        if not name.startswith(CONTEXT) and name not in packed and parameter.numel() >= SMALL:
+            parameter.copy_(parameter.half().float())
+    return list(packed.values())
+
+
+@torch.no_grad()
+def count_tokens(model: Dlf, images: Sequence[UInt8]) -> NDArray[np.int64]:
+    """How often each code stands at each place of a window: int64 (tokens, codes).
+
+    images: uint8 (H, W, 3), sides multiples of 32.
+    """
+    tokens = model.config.tokens
+    counts = np.zeros((tokens.count, tokens.codes), np.int64)
+    for image in images:
+        encoded = model.encoder(from_levels(torch.tensor(image)), model.grid(*image.shape[:2]))
+        indices = model.quantize.nearest(encoded.z).numpy()
+        for place in range(tokens.count):
+            counts[place] += np.bincount(indices[:, place], minlength=tokens.codes)
+    return counts
