@@ -95,7 +95,7 @@ class Codec:
 
     def encode(
         self,
-        image: Source | bytearray | memoryview,
+        image: Source,
         quality: int | None = None,
         *,
         max_bytes: int | None = None,
@@ -260,7 +260,7 @@ def _default_codec() -> Codec:
 
 
 def encode(
-    image: Source | bytearray | memoryview,
+    image: Source,
     quality: int | None = None,
     *,
     max_bytes: int | None = None,
