@@ -146,13 +146,13 @@ def compare_times(all_of_them: dict[str, Subject], config: ModelConfig, repeats:
             windows, count = height * width // 256**2, operations(config, height, width)[i]
             took = seconds[name] / windows
             print(
-                f"{direction:<8} {name:<12} {seconds[name]:8.2f} s, {took:.2f} s a window, "
+                f"{direction:<10} {name:<12} {seconds[name]:8.2f} s, {took:.2f} s a window, "
                 f"{count / 2e9:.0f} GMAC, {count / seconds[name] / 1e9:.0f} GFLOPS: "
                 + ", ".join(f"{count / seconds[name] / rates[k]:.0%} of {k}'s" for k in rates)
             )
             if name != first:
                 own = seconds[first] / (all_of_them[first].rgb[..., 0].size // 256**2)
-                print(f"{direction:<8} {first} is {took / own:.2f} times faster a window than {name}")
+                print(f"{direction:<10} {first} is {took / own:.2f} times faster a window than {name}")
 
 
 def compare_pictures(subject: Subject, other: Subject, title: str) -> None:

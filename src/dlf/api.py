@@ -94,7 +94,7 @@ class Codec:
 
     def encode(
         self,
-        image: Source | bytearray | memoryview,
+        image: Source,
         quality: int | None = None,
         *,
         metadata: bool = False,
@@ -247,7 +247,7 @@ def _default_codec() -> Codec:
 
 
 def encode(
-    image: Source | bytearray | memoryview,
+    image: Source,
     quality: int | None = None,
     *,
     metadata: bool = False,

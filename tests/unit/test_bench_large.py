@@ -51,9 +51,9 @@ def test_every_claim_has_its_line(
             r"ready to encode +([\d.]+) s after the start of the process; ([\d.]+) GB",
             r"first decoding +([\d.]+) s, with loading; ([\d.]+) GB at most",
             r"analyse +one window +([\d.]+) s, ([\d.]+) s a window, \d+ GMAC, \d+ GFLOPS: \d+% of torch's",
-            r"paint +float32 +([\d.]+) s",
-            r"paint +bfloat16 is ([\d.]+) times faster a window than float32",
-            r"paint +bfloat16 is ([\d.]+) times faster a window than one window",
+            r"synthesise +float32 +([\d.]+) s",
+            r"synthesise +bfloat16 is ([\d.]+) times faster a window than float32",
+            r"synthesise +bfloat16 is ([\d.]+) times faster a window than one window",
             r"pictures of the same symbols ([\d.]+) dB PSNR; (\d+) of 8 tokens",
         )
     }

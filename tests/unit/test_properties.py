@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dlf.bitstream import container, metadata, varint
 from dlf.bitstream.header import Header
+from dlf.bitstream.spec import DPI_UNITS
 from dlf.entropy.coder import SymbolReader, SymbolWriter
 from dlf.entropy.gaussian import MAX_SYMBOL, exchange_symbols, table_index
 from dlf.entropy.tables import TOTAL, Tables
@@ -30,8 +31,10 @@ quick = settings(derandomize=True, max_examples=60, deadline=None, database=None
 
 numerics = st.binary(min_size=32, max_size=32).map(bytes.hex)
 part = st.none() | st.binary(min_size=1, max_size=60)
+dots = st.floats(min_value=0, exclude_min=True, max_value=1e9)
+dpi = st.none() | st.tuples(dots, dots)
 blobs = (
-    st.builds(Metadata, part, part, part)
+    st.builds(Metadata, part, part, part, dpi)
     .filter(lambda found: found != Metadata())
     .map(metadata.pack)
 )  # fmt: skip
@@ -119,6 +122,19 @@ def test_any_bytes_are_a_stream_or_a_typed_error(start: bytes, rest: bytes) -> N
     except (FormatError, LimitExceeded):
         return
     assert container.dump(stream) == start + rest
+
+
+@quick
+@given(st.builds(Metadata, part, part, part, dpi).filter(lambda found: found != Metadata()))
+def test_any_metadata_comes_back(given_parts: Metadata) -> None:
+    """The resolution in whole thousandths, between what a number of 32 bits can say."""
+    again = metadata.unpack(metadata.pack(given_parts))
+    assert replace(again, dpi=None) == replace(given_parts, dpi=None)
+    if given_parts.dpi is None:
+        assert again.dpi is None
+    else:
+        limits = 1 / DPI_UNITS, (2**32 - 1) / DPI_UNITS
+        assert again.dpi == pytest.approx(np.clip(given_parts.dpi, *limits), abs=0.5 / DPI_UNITS)
 
 
 @quick

@@ -184,7 +184,7 @@ def test_threads_and_environment_of_the_host_stay(bundle: ModelBundle, picture: 
         threads=before + 1, progress=lambda label, share: during.append(torch.get_num_threads())
     )
     backend = TorchBackend(bundle, bundle.tables(), options)
-    codec = StreamCodec(99, bundle.tables(), backend)
+    codec = StreamCodec(bundle.manifest, bundle.tables(), backend)
     codec.decode_stream(codec.encode_rgb(picture(32, 32), 50))
     assert set(during) == {before + 1}
     after = [torch.get_num_threads()]

@@ -58,7 +58,7 @@ def unpack(blob: bytes) -> Metadata:
 
 
 def _pack_dpi(dpi: tuple[float, float]) -> bytes:
-    return struct.pack("<2I", *(min(round(DPI_UNITS * value), 2**32 - 1) for value in dpi))
+    return struct.pack("<2I", *(min(max(round(DPI_UNITS * value), 1), 2**32 - 1) for value in dpi))
 
 
 def _unpack_dpi(part: bytes) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from dlf.cli.display import Display
-from dlf.cli.jobs import complain
+from dlf.cli.jobs import complain, tell
 from dlf.cli.names import JobError
 from dlf.cli.options import COUNT, PATH, gathered, listed, loudness_options, whole_numbers
 from dlf.errors import SpecError
@@ -190,7 +190,7 @@ def run(args: Arguments, display: Display) -> int:
         msg = f"cannot write to '{args.output}': {error.strerror or error}"
         raise JobError(msg) from error
     if not display.quiet:
-        click.echo(summary(results), nl=False)
+        tell(summary(results).rstrip("\n"))
     return 1 if results.failed else 0
 
 
@@ -234,4 +234,4 @@ def _tell(row: Row, place: str, comparison: Comparison, *, quiet: bool) -> None:
         complain(f"{where}: {row.error}")
     elif not quiet:
         scores = "  ".join(f"{m.title} {row.scores[m.name]:.{m.digits}f}" for m in comparison.metrics)
-        click.echo(f"{where}: {row.bpp:.4f} bpp  {scores}", err=True)
+        tell(f"{where}: {row.bpp:.4f} bpp  {scores}", error=True)

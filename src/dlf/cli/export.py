@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dlf.cli.jobs import complain
+from dlf.cli.jobs import complain, tell
 from dlf.cli.options import PATH, gathered
 from dlf.extras import need
 
@@ -93,7 +93,7 @@ def _export(args: Arguments) -> int:
     quality = 50 if args.quality is None else args.quality
     spec = BundleSpec(args.name, args.id, quality, _card(args))
     model, images = load_model(args.checkpoint, args.preset), sample_images(args.data, STATISTICS_IMAGES)
-    click.echo(export(model, images, ExportJob(args.output, spec, args.tokens, args.weights)))
+    tell(export(model, images, ExportJob(args.output, spec, args.tokens, args.weights)))
     return 0
 
 
@@ -108,7 +108,7 @@ def _export_decoder(args: Arguments, base: str) -> int:
         raise click.UsageError(msg)
     job = DecoderJob(args.output, args.name, _card(args), find(base), args.weights)
     model, images = load_model(args.checkpoint, args.preset), sample_images(args.data, PARITY_IMAGES)
-    click.echo(export_decoder(model, images, job))
+    tell(export_decoder(model, images, job))
     return 0
 
 

@@ -142,7 +142,7 @@ def complain(sentence: str) -> None:
     tell(f"dlf: {sentence}", error=True)
 
 
-def tell(text: str, *, error: bool = False) -> None:
+def tell(text: object, *, error: bool = False) -> None:
     """Print lines to standard output or error, unless that is closed.
 
     Not by `click.echo`: it writes past the streams by which rich keeps lines and bars apart.

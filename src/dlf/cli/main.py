@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 import dlf
-from dlf.cli.jobs import LogLines, complain, explain
+from dlf.cli.jobs import LogLines, complain, explain, tell
 from dlf.cli.streams import hold_standard_streams
 from dlf.errors import DlfError
 
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = "dlf" if error.ctx is None else error.ctx.command_path
         # some messages of click list what there is, a line for each
         sentence = " ".join(line.strip() for line in error.format_message().splitlines()).rstrip(".")
-        click.echo(f"{name}: {sentence} (see {name} --help)", err=True)
+        tell(f"{name}: {sentence} (see {name} --help)", error=True)
         return error.exit_code
     except (DlfError, MemoryError) as error:  # before the first input, so it concerns them all
         complain(explain(error))

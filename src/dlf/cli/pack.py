@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dlf.cli.jobs import complain
+from dlf.cli.jobs import complain, tell
 from dlf.cli.options import PATH, above_zero
 
 
@@ -41,5 +41,5 @@ def command(folders: tuple[Path, ...], output: Path, max_mb: float, short_side: 
     except OSError as error:
         complain(f"{output} cannot be written: {error.strerror or error}")
         return 1
-    click.echo(packed)
+    tell(packed)
     return 0

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from dlf.cli.jobs import complain
+from dlf.cli.jobs import complain, tell
 from dlf.cli.options import COUNT, PATH, gathered, listed, minutes, needed, whole_numbers
 from dlf.extras import need
 
@@ -139,9 +139,9 @@ def command(args: Arguments) -> int:
         plan = load_plan(args.plan, args.overrides)
         if args.first:
             plan = from_stage(plan, args.first)
-        plan = tuple(replace(p, config=replace(p.config, **_changes(args, p.config))) for p in plan)
+        plan = tuple(replace(p, config=_changed(args, p.config)) for p in plan)
         if args.print_plan:
-            click.echo(as_json(plan))
+            tell(as_json(plan))
             return 0
         torch.set_num_threads(args.threads)
         if args.profile:
@@ -152,12 +152,13 @@ def command(args: Arguments) -> int:
         return 1
 
 
-def _changes(args: Arguments, config: TrainConfig) -> dict[str, Any]:
-    """What the command line says of a stage."""
-    changes: dict[str, Any] = {"pixels": args.pixels} if args.pixels else {}
+def _changed(args: Arguments, config: TrainConfig) -> TrainConfig:
+    """The configuration of a stage, with what the command line says of it."""
+    if args.pixels:
+        config = replace(config, pixels=args.pixels)
     if args.eager is not None and (args.eager == (ALL_STAGES,) or config.stage in args.eager):
-        changes["compile"] = changes["graph"] = False
-    return changes
+        config = replace(config, compile=False, graph=False)
+    return config
 
 
 def _sources(args: Arguments) -> Sources:
@@ -199,7 +200,7 @@ def _profile(args: Arguments, plan: Plan, steps: int, since: float) -> int:
         since=since,
     )
     for line in _kept(lines, args.output):
-        click.echo(line)
+        tell(line)
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlf.cli.jobs import complain
+from dlf.cli.jobs import complain, tell
 from dlf.cli.options import COUNT, PATH, gathered, minutes, needed
 from dlf.extras import need
 
@@ -112,7 +112,7 @@ def command(args: Arguments) -> int:
             config, minutes=args.minutes or config.minutes, compile=args.compile or config.compile
         )
         if args.print_config:
-            click.echo(json.dumps(to_dict(config), indent=2))
+            tell(json.dumps(to_dict(config), indent=2))
             return 0
         return _train(args, config, since)
     except (ValueError, OSError) as error:  # a wrong configuration, checkpoint or folder
@@ -138,7 +138,7 @@ def _train(args: Arguments, config: TrainConfig, since: float) -> int:
     )
     if args.profile:
         for line in profile_stage(config, sources, args.profile, device=args.device):
-            click.echo(line)
+            tell(line)
         return 0
     complete = run_stage(config, sources, device=args.device, tensorboard=args.tensorboard, since=since)
     return 0 if complete else 1

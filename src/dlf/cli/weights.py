@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dlf.cli.jobs import tell
 from dlf.cli.options import PATH, gathered
 from dlf.errors import CheckpointError
 from dlf.extras import need
@@ -111,7 +112,7 @@ def _import_model(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
         raise CheckpointError(msg)
     spec = BundleSpec(name, number, card=_card(args))
     write_model(args.preset, tensors, folder, spec, args.dtype)
-    click.echo(f"{args.checkpoint} -> {folder}: model {name}, number {number}, {args.dtype}")
+    tell(f"{args.checkpoint} -> {folder}: model {name}, number {number}, {args.dtype}")
     return 0
 
 
@@ -130,7 +131,7 @@ def _import_start(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
         raise click.UsageError(msg)
     _refuse_existing(args.output, overwrite=args.overwrite)
     write_start(tensors, args.output, args.dtype)
-    click.echo(f"{args.checkpoint} -> {args.output}: {len(tensors)} tensors, {args.dtype}")
+    tell(f"{args.checkpoint} -> {args.output}: {len(tensors)} tensors, {args.dtype}")
     return 0
 
 
@@ -170,7 +171,7 @@ def recover_command(model: str, output: Path, preset: str, overwrite: bool) -> i
         raise CheckpointError(msg) from error
     missing = len(recovered.guessed)
     held = len(recovered.tensors) - missing
-    click.echo(f"{bundle.manifest.name} -> {output}: {held} tensors, {missing} that it does not hold")
+    tell(f"{bundle.manifest.name} -> {output}: {held} tensors, {missing} that it does not hold")
     return 0
 
 
@@ -198,5 +199,5 @@ def split_command(checkpoint: Path, eight_bits: bool, output: Path) -> int:
     except (ValueError, OSError) as error:
         raise CheckpointError(str(error)) from error
     size = sum(path.stat().st_size for path in paths) / 2**20
-    click.echo(f"{checkpoint} -> {output}: {len(paths)} files, {size:.1f} MiB, step {step}")
+    tell(f"{checkpoint} -> {output}: {len(paths)} files, {size:.1f} MiB, step {step}")
     return 0
