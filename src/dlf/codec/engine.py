@@ -35,10 +35,10 @@ class EngineOptions:
             stores.
         compiled: let torch compile the networks, which takes minutes and pays for many pictures.
         progress: called while the networks run, with what runs and how much of it is done, 0..1.
-    engine: for models of ONNX graphs, one of `ENGINES`.  "openvino" computes in bfloat16 where the processor
-        has it, unless `precision` says "float32".  "auto" encodes with ONNX Runtime, so that an image always
-        gives the same bytes, and decodes with it until so much is decoded that OpenVINO pays, if it is
-        installed and the processor has bfloat16.
+        engine: what runs models of ONNX graphs, "auto", "onnxruntime" or "openvino"; others do not heed it.
+            OpenVINO computes in bfloat16 where the processor has it, unless the precision says float32.
+            "auto" encodes with ONNX Runtime, so that an image always gives the same bytes, and decodes with
+            it until so much is decoded that OpenVINO pays, if it is installed and the processor has bfloat16.
 
     Raises:
         TypeError, InvalidArgument: values that are none of these; the latter is a ValueError.
@@ -74,16 +74,13 @@ def check_options(bundle: ModelBundle, options: EngineOptions) -> None:
         MissingExtra: the engine is not installed.
         EngineError: the engine cannot do what the options ask for.
     """
-    name = bundle.manifest.name
     if bundle.manifest.engine == "torch":
-        if options.engine != "auto":
-            msg = f"the model '{name}' is run by torch, not by {options.engine}"
-            raise EngineError(msg)
         _torch_backend().usable_device(options)
         return
     is_open = options.engine == "openvino"
     precision = options.precision if is_open else None
     if options != EngineOptions(threads=options.threads, engine=options.engine, precision=precision):
+        name = bundle.manifest.name
         msg = f"the model '{name}' runs on the processor{'' if is_open else ' in its own precision'} only"
         raise EngineError(msg)
     if is_open:
