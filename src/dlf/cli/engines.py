@@ -14,25 +14,23 @@ from dlf.cli.options import COUNT
 if TYPE_CHECKING:
     from dlf.codec.engine_times import EngineTimes, Timing
 
+MAX_SIDE = 1536  # of a tile, in pixels
 
-class Size(click.ParamType):
-    """Argument type: width and height."""
 
-    name = "size"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Return two whole numbers, or fail as click does."""
-        width, _, height = value.partition("x")
-        if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 1536 >= int(height) > 0):
-            self.fail(f"'{value}' is not WIDTHxHEIGHT with sides up to 1536", param, ctx)
-        return int(width), int(height)
+def image_size(text: str) -> tuple[int, int]:
+    """Argument type: width and height of an image that is one tile."""
+    sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
+    if len(sides) != 2 or not all(0 < side <= MAX_SIDE for side in sides):
+        msg = f"'{text}' is not WIDTHxHEIGHT with sides up to {MAX_SIDE}"
+        raise click.BadParameter(msg)
+    return sides[0], sides[1]
 
 
 @click.command("engines")
 @click.option("--model", metavar="MODEL", help="Folder, name or role of another model; see dlf --help.")
-@click.option("--size", type=Size(), default="768x512", show_default=True, help="Size of the image.")
+@click.option(
+    "--size", type=image_size, metavar="WxH", default="768x512", show_default=True, help="Size of the image."
+)
 @click.option("--threads", type=COUNT, metavar="N", help="Processor threads to use.  [default: all]")
 @click.option("--repeats", type=COUNT, default=5, show_default=True, help="Runs, of which the best counts.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
