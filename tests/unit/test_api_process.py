@@ -116,16 +116,16 @@ def test_a_used_codec_of_torch_survives_a_fork(tmp_path: Path) -> None:
     run(f"""
         import os, pathlib, sys, warnings
         import dlf, numpy
-        from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+        from dlf.bundles.bundle_writer import BundleSpec
+        from dlf.bundles.torch_bundle import write_torch_bundle
         from dlf.nn.build import TINY_L
         from dlf.nn.model import Dlf
 
         warnings.simplefilter("ignore")
         folder = pathlib.Path({str(tmp_path)!r})
-        spec = BundleSpec("x", 99, "float32", {{}})
-        write_bundle(TINY_L, Dlf(TINY_L).state_dict().__getitem__, folder, spec)
+        write_torch_bundle(TINY_L, Dlf(TINY_L).state_dict().__getitem__, folder, BundleSpec("x", 99))
         rgb = numpy.arange(6000, dtype=numpy.uint8).reshape(40, 50, 3)
-        codec = dlf.Codec(folder)
+        codec = dlf.Codec(folder, threads=2)
         data = codec.encode(rgb)
         before = codec.decode(data)
         child = os.fork()
