@@ -1,8 +1,8 @@
 """The networks of pixels in OpenVINO; the only import of openvino.
 
 The networks that decide symbols stay where they are exact, in ONNX Runtime.  One network of open shape is
-compiled for each graph: compiling one for every image size makes it a tenth faster, but costs as much as
-ten to twenty images each time.  Nothing is kept on disk.
+compiled for each graph: one for every image size would be a tenth faster, but costs as much to compile as
+fifty images gain by it.  Nothing is kept on disk.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 PIXEL_GRAPHS = ("analysis", "synthesis")
 
-PAYS_AFTER = 8_000_000
-"""Pixels that a codec paints, about twenty images of 768x512, until importing and compiling have paid."""
+PAYS_AFTER = 5_000_000
+"""Pixels that a codec paints, a dozen images of 768x512, until importing and compiling would have paid."""
 
 _TELEMETRY = "openvino_telemetry"
 # compiled kernels that are kept for sizes that come again; without a limit every new size adds 4 MB or more
