@@ -205,8 +205,6 @@ def test_a_fork_goes_on_in_onnx_runtime() -> None:
 
 
 def test_options_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="engine 'tensorrt' is unknown: choose one of auto, onnxruntime"):
-        EngineOptions(engine="tensorrt")
     for options, match in (
         (EngineOptions(engine="openvino", precision="int8"), "computes in float32.* not in int8"),
         (EngineOptions(engine="openvino", device="cuda"), "on the processor only"),
