@@ -60,7 +60,7 @@ class Codec:
             default.  Decoding takes the model that the file names, if it is this one or installed.
         threads: processor threads within one operation; None is what `engine` says, which is all unless told.
         max_pixels: limit of width * height, both ways.
-        engine: device and precision, for models that torch runs; None is the processor.
+        engine: what runs the networks, on which device and how precisely; None leaves it to the package.
 
     Raises:
         UnknownModel: the model is not installed.

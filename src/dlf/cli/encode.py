@@ -58,7 +58,7 @@ def command(
     the second is the output if it ends in .dlf, is a folder (and the first is none) or is -.  Images in a
     folder that are called like decoded ones, such as NAME.dlf.png, are left out.
     """
-    from dlf.cli.engines import codec_to_encode  # brings numpy, which the parser does not need
+    from dlf.cli.codec import codec_to_encode  # brings numpy, which the parser does not need
 
     naming = Naming(
         lambda each, _: (Path(each.path).name if keep_suffix else Path(each.path).stem) + DLF,

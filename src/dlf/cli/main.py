@@ -22,6 +22,7 @@ COMMANDS = (
     "info",
     "formats",
     "models",
+    "engines",
     "eval",
     "train",
     "plan",
