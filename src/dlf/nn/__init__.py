@@ -1,1 +1,1 @@
-"""The networks, in torch; one set of modules for every size."""
+"""The networks of the paper, in torch: one set of modules for every size."""
