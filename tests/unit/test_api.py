@@ -146,6 +146,7 @@ def test_a_file_that_is_not_there_is_a_file_not_found_error(tmp_path: Path) -> N
         ({"max_pixels": None}, TypeError),
         ({"engine": "cuda"}, TypeError),
         ({"model": 2.5}, TypeError),
+        ({"model": "x" * 5000}, dlf.UnknownModel),
         ({"model": b"default"}, TypeError),
     ],
 )

@@ -246,6 +246,13 @@ def test_refused_kinds() -> None:
         rgb_of(Image.new("RGB", (0, 4)))
 
 
+def test_refusals_that_help() -> None:
+    with pytest.raises(ImageError, match="the file is empty"):
+        rgb_of(b"")
+    with pytest.raises(ImageError, match="decode them first"):
+        rgb_of(b"DLF\x10\x01\x32")
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_rgb(tmp_path / "none.png")
@@ -272,6 +279,13 @@ def test_unknown_ending(name: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="must end in"):
         save(Image.new("RGB", (1, 1)), tmp_path / name)
     assert not any(tmp_path.iterdir())
+
+
+def test_no_ending(tmp_path: Path) -> None:
+    with pytest.raises(
+        ImageError, match=r"picture to '.*image', whose name has no ending: the name must end in"
+    ):
+        save(Image.new("RGB", (2, 2)), tmp_path / "image")
 
 
 def test_too_large_for_the_format(tmp_path: Path) -> None:

@@ -85,9 +85,10 @@ def plan(inputs: Sequence[Input], output: str | None, naming: Naming) -> list[Jo
     for each in inputs:
         if output is not None and not to_folder:
             jobs.append(Job(each.path, output))
-        elif each.path == STDIO:
-            if to_folder:
-                msg = "the result of standard input needs a file name: give -o a file"
+        elif each.path == STDIO or descriptor_of(each.path) is not None:
+            if to_folder or each.path != STDIO:
+                what = "standard input" if each.path == STDIO else each.path
+                msg = f"the result of {what} needs a file name: give -o a file"
                 raise click.UsageError(msg)
             jobs.append(Job(each.path, STDIO))
         else:

@@ -21,6 +21,7 @@ from dlf.imageio.sidecar import Sidecar
 from dlf.limits import check_size
 from dlf.records import UInt8
 
+DLF_MAGIC = b"DLF"
 HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
@@ -86,7 +87,11 @@ def open_file(file: BinaryIO, max_pixels: int, problems: Problems) -> Opened:
         MissingExtra: it needs a plugin that is not installed.
     """
     file.seek(0)
-    view, sidecar = _examine(file, file.read(64), max_pixels)
+    head = file.read(64)
+    if not head:
+        msg = "the file is empty"
+        raise ImageError(msg)
+    view, sidecar = _examine(file, head, max_pixels)
     for problem in sidecar.problems:
         problems.add(problem)
     image = identify(view, max_pixels)
@@ -211,6 +216,8 @@ def _low_bytes(image: Image.Image) -> UInt8:
 def _examine(file: BinaryIO, head: bytes, max_pixels: int) -> tuple[BinaryIO, Sidecar]:
     """Look at a file before Pillow does; returns what Pillow is to see, and what it would not say."""
     refuse_camera_raw(file, head)
+    if head.startswith(DLF_MAGIC):  # Pillow knows them only where their plugin has been imported
+        raise ImageError(REFUSED["DLF"])
     if head.startswith(png.MAGIC):
         return png.examine(file)
     if head.startswith((boxes.JXL_CODESTREAM, boxes.JXL_CONTAINER)):
