@@ -187,6 +187,11 @@ def test_the_folder_that_is_missing_is_named(dlf: Callable[..., Done], photo: Pa
     refused(dlf("decode", "photo.dlf", "-o", "image"), 2, "whose name has no ending", "say --format")
 
 
+def test_empty_names(dlf: Callable[..., Done], photo: Path) -> None:
+    for arguments in (("encode", ""), ("encode", "photo.png", "-o", ""), ("decode", "x.dlf", "-o", "")):
+        refused(dlf(*arguments), 2, "the name of a file is empty")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX files")
 def test_an_open_file_by_its_number_has_no_name_for_the_result(dlf: Callable[..., Done], photo: Path) -> None:
     with photo.open("rb") as file:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dlf.errors import DlfError, ImageError, LimitExceeded
@@ -136,6 +136,8 @@ def load(image: Image.Image, max_pixels: int, sidecar: Sidecar, problems: Proble
     beyond = limit is not None and image.width * image.height > limit
     with pillow_limit_lifted() if beyond else nullcontext():
         image.load()  # some formats know their metadata only now
+    if image.format == "XBM":  # set bits are ink, which Pillow takes for light
+        image = ImageChops.invert(image)
     return Opened(image, sidecar, depth)
 
 
