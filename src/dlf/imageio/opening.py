@@ -275,5 +275,6 @@ def pillow_errors() -> Iterator[None]:
         msg = "this is not an image of a known format"
         raise ImageError(msg) from error
     except Exception as error:
-        msg = f"the image is damaged or cut off ({error})"
+        reason = str(error).partition("\n")[0].partition(". ")[0]  # some give advice to programmers as well
+        msg = "the image is damaged or cut off" + (f" ({reason})" if reason else "")
         raise ImageError(msg) from error
