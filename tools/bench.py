@@ -24,6 +24,7 @@ from PIL import Image
 PICTURE = Path(__file__).parent.parent / "tests" / "data" / "astronaut.jpg"
 PHOTO = (768, 512)
 LARGE = (4000, 3000)
+ENGINES = ("onnxruntime", "openvino")
 REPEATS = 9
 
 
@@ -43,12 +44,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model")
+    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime")
     args = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(args.threads)
     import dlf
 
-    codec = dlf.Codec(args.model, threads=args.threads)
+    codec = dlf.Codec(args.model, engine=dlf.EngineOptions(args.threads, engine=args.engine))
     rgb = resized(PHOTO)
     data = codec.encode(rgb)
     matrix = np.random.default_rng(0).random((2048, 2048), dtype=np.float32)
@@ -59,7 +61,7 @@ def main() -> None:
         print(f"{name} {PHOTO[0]}x{PHOTO[1]}       {seconds:8.3f} s  {seconds / product:6.2f} products")
     with tempfile.TemporaryDirectory() as folder:
         for size in (PHOTO, LARGE):
-            measure_processes(Path(folder), size, args.threads, args.model)
+            measure_processes(Path(folder), size, args)
 
 
 def resized(size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -68,11 +70,12 @@ def resized(size: tuple[int, int]) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
 
 
-def measure_processes(folder: Path, size: tuple[int, int], threads: int, model: str | None) -> None:
+def measure_processes(folder: Path, size: tuple[int, int], args: argparse.Namespace) -> None:
     """Run `dlf encode` and `dlf decode` as processes; print wall time and peak memory."""
     png, stream = folder / "in.png", folder / "out.dlf"
     Image.fromarray(resized(size)).save(png, compress_level=1)
-    common = ["--threads", str(threads), "--overwrite", "--quiet", *(["--model", model] if model else [])]
+    common = ["--threads", str(args.threads), "--engine", args.engine, "--overwrite", "--quiet"]
+    common += ["--model", args.model] if args.model else []
     for name, source, target in (("encode", png, stream), ("decode", stream, folder / "back.png")):
         command = [sys.executable, "-m", "dlf", name, str(source), "-o", str(target), *common]
         subprocess.run(command, check=True)

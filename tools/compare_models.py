@@ -16,7 +16,8 @@ import numpy as np
 from dlf.codec import tiling
 from dlf.codec.bundle import ModelBundle, find
 from dlf.codec.codec import StreamCodec
-from dlf.codec.onnx_backend import OnnxBackend, open_session
+from dlf.codec.engine import ENGINES, EngineOptions, make_backend
+from dlf.codec.onnx_backend import open_session
 from dlf.evaluation.dataset import find_images
 from dlf.evaluation.metrics.feature_distance import stem_metric
 from dlf.evaluation.metrics.fidelity import PSNR
@@ -29,9 +30,9 @@ from dlf.records import UInt8
 class Model:
     """A bundle and what runs it."""
 
-    def __init__(self, bundle: ModelBundle) -> None:
+    def __init__(self, bundle: ModelBundle, engine: str) -> None:
         tables = bundle.tables()
-        self.bundle, self.backend = bundle, OnnxBackend(bundle, tables)
+        self.bundle, self.backend = bundle, make_backend(bundle, tables, EngineOptions(engine=engine))
         self.codec = StreamCodec(bundle.manifest, tables, self.backend)
 
 
@@ -41,6 +42,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs=2, metavar="MODEL", help="folder, name or role")
+    parser.add_argument(
+        "--engines", nargs=2, choices=ENGINES[1:], default=[ENGINES[1]] * 2, help="what runs each of them"
+    )
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
         "--pictures", type=int, default=8, help="spread over the folder (default: %(default)s)"
@@ -48,7 +52,7 @@ def main() -> None:
     parser.add_argument("--quality", type=int, nargs="+", default=[30, 50])
     parser.add_argument("--stem", type=Path, metavar="FILE", help="weights of the stem distance")
     args = parser.parse_args()
-    models = [Model(find(name)) for name in args.models]
+    models = [Model(find(name), engine) for name, engine in zip(args.models, args.engines, strict=True)]
     for model in models:
         sizes = {name: (model.bundle.folder / name).stat().st_size for name in model.bundle.manifest.files}
         seconds = load_seconds(model.bundle)

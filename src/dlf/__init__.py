@@ -24,6 +24,7 @@ from dlf.errors import (
     LimitExceeded,
     MissingExtra,
     UnknownModel,
+    UnreachableSize,
     UnsupportedVersion,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "MissingExtra",
     "StreamInfo",
     "UnknownModel",
+    "UnreachableSize",
     "UnsupportedVersion",
     "__version__",
     "decode",

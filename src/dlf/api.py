@@ -22,6 +22,7 @@ from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
+from dlf.codec.rate_search import encode_to_size, make_target
 from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, whole_number
@@ -60,7 +61,7 @@ class Codec:
             default.  Decoding takes the model that the file names, if it is this one or installed.
         threads: processor threads within one operation; None is what `engine` says, which is all unless told.
         max_pixels: limit of width * height, both ways.
-        engine: device and precision, for models that torch runs; None is the processor.
+        engine: what runs the networks, on which device and how precisely; None leaves it to the package.
 
     Raises:
         UnknownModel: the model is not installed.
@@ -98,15 +99,22 @@ class Codec:
         image: Source,
         quality: int | None = None,
         *,
+        max_bytes: int | None = None,
+        bpp: float | None = None,
+        best: bool = False,
         metadata: bool = False,
         strict: bool = False,
     ) -> bytes:
-        """Compress an image.
+        """Compress an image, at a quality or to a size.
 
         Args:
             image: a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), the path of a file, its bytes,
                 or the file opened in binary mode, which is read from its start.
             quality: 0 (smallest) to 100 (best); None is the model's default.
+            max_bytes: size of the file, metadata included, instead of a quality: it has at most that many
+                bytes, and where the image allows it at least 97 % of them.
+            bpp: the same in bits of the file for each pixel of the image.
+            best: where the image's files are all larger than that or all smaller, return the nearest.
             metadata: store ICC profile, EXIF and XMP of the image as well.
             strict: refuse a file with a flaw that can be passed over, such as a JPEG without its end marker;
                 otherwise it is read, with a line in the log.
@@ -116,14 +124,19 @@ class Codec:
 
         Raises:
             ImageError, LimitExceeded: the image cannot be read or is too large.
+            UnreachableSize: the image has no file of that size, and `best` is not set.
             OSError: there is no such file, or it cannot be opened.
-            TypeError, ValueError: an argument is of a wrong type or out of range.
+            TypeError, ValueError: an argument is of a wrong type or out of range, or two say the size.
         """
+        target = make_target(quality, max_bytes, bpp)
         quality = self._quality(quality)
         source = image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
         rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         blob = pack_metadata(attached) if metadata and attached is not None else b""
-        return container.dump(self._load(self._bundle).codec.encode_rgb(rgb, quality, blob))
+        codec = self._load(self._bundle).codec
+        if target is None:
+            return container.dump(codec.encode_rgb(rgb, quality, blob))
+        return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
 
     def decode(self, data: Data) -> Image.Image:
         """Paint the image of a ``.dlf`` file, in RGB.
@@ -257,11 +270,16 @@ def encode(
     image: Source,
     quality: int | None = None,
     *,
+    max_bytes: int | None = None,
+    bpp: float | None = None,
+    best: bool = False,
     metadata: bool = False,
     strict: bool = False,
 ) -> bytes:
     """Compress an image with the model of the package; see `Codec.encode`."""
-    return _default_codec().encode(image, quality, metadata=metadata, strict=strict)
+    return _default_codec().encode(
+        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
+    )
 
 
 def decode(data: Data) -> Image.Image:

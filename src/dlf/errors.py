@@ -9,6 +9,10 @@ class InvalidArgument(DlfError, ValueError):
     """The caller asked for something that cannot be, such as a quality of 101."""
 
 
+class UnreachableSize(DlfError):
+    """No file of the image has the size that was asked for; the message names the nearest that can be had."""
+
+
 class FormatError(DlfError):
     """The data is not a valid ``.dlf`` stream (wrong magic, truncated, trailing bytes, ...)."""
 

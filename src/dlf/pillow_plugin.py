@@ -18,7 +18,14 @@ import dlf
 from dlf.bitstream import metadata, varint
 from dlf.bitstream.header import Header
 from dlf.bitstream.spec import MAGIC, MAX_VARINT_BYTES
-from dlf.errors import DlfError, FormatError, InvalidArgument, LimitExceeded, UnsupportedVersion
+from dlf.errors import (
+    DlfError,
+    FormatError,
+    InvalidArgument,
+    LimitExceeded,
+    UnreachableSize,
+    UnsupportedVersion,
+)
 from dlf.imageio import info_of, load_rgb
 from dlf.limits import check_size
 
@@ -26,8 +33,8 @@ FORMAT = "DLF"
 EXTENSION = ".dlf"
 MIME = "image/x-dlf"
 
-OPTIONS = ("quality",)
-"""Keywords of `Image.save` that `dlf.encode` takes as they are."""
+OPTIONS = {"quality": "quality", "bytes": "max_bytes", "bpp": "bpp", "best": "best"}
+"""Keywords of `Image.save` that `dlf.encode` takes, and what it calls them."""
 
 # magic, version and quality, three numbers
 _MAX_HEADER_BYTES = len(MAGIC) + 2 + 3 * MAX_VARINT_BYTES
@@ -133,7 +140,8 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     """Write the ``.dlf`` file of an image; see `register` for the options.
 
     Raises:
-        ValueError: the quality is not one of 0 to 100, or the image is empty or above the limits.
+        ValueError: the quality is not one of 0 to 100, no file of the image has the size that is asked for,
+            or the image is empty or above the limits.
         OSError: the image's mode cannot be written, or the model cannot be used.
     """
     if 0 in im.size:
@@ -142,9 +150,9 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     options = im.encoderinfo
     try:
         data = dlf.encode(
-            _meant(im), metadata=True, **{key: options[key] for key in OPTIONS if key in options}
+            _meant(im), metadata=True, **{OPTIONS[key]: options[key] for key in OPTIONS if key in options}
         )
-    except (LimitExceeded, InvalidArgument) as error:
+    except (LimitExceeded, InvalidArgument, UnreachableSize) as error:
         raise ValueError(str(error)) from error
     except DlfError as error:
         raise OSError(str(error)) from error
@@ -174,6 +182,7 @@ def register() -> None:
     `Image.save` takes, besides what it ignores as it does for every format:
 
     - quality: 0 (smallest) to 100 (best), as `dlf.encode`;
+    - bytes, bpp, best: the size of the file instead, as max_bytes, bpp and best of `dlf.encode`;
     - exif: bytes or `Image.Exif`, stored; the pixels are turned as its orientation says, which goes then;
     - xmp: bytes or str, stored;
     - icc_profile: profile to convert the pixels to sRGB from, instead of the image's own; None for none.

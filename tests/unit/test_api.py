@@ -158,6 +158,8 @@ def test_wrong_arguments_of_a_codec(arguments: dict[str, Any], error: type[Excep
 def test_wrong_engine_options() -> None:
     with pytest.raises(ValueError, match="'float8' is unknown: choose one of float32, bfloat16"):
         dlf.EngineOptions(precision="float8")
+    with pytest.raises(ValueError, match="'tensorrt' is unknown: choose one of auto, onnxruntime, openvino"):
+        dlf.EngineOptions(engine="tensorrt")
     with pytest.raises(ValueError, match="threads is 0, but must be at least 1"):
         dlf.EngineOptions(threads=0)
     with pytest.raises(TypeError, match="device"):

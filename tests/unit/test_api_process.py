@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Barrier
 
@@ -115,16 +116,16 @@ def test_a_used_codec_of_torch_survives_a_fork(tmp_path: Path) -> None:
     run(f"""
         import os, pathlib, sys, warnings
         import dlf, numpy
-        from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+        from dlf.bundles.bundle_writer import BundleSpec
+        from dlf.bundles.torch_bundle import write_torch_bundle
         from dlf.nn.build import TINY_L
         from dlf.nn.model import Dlf
 
         warnings.simplefilter("ignore")
         folder = pathlib.Path({str(tmp_path)!r})
-        spec = BundleSpec("x", 99, "float32", {{}})
-        write_bundle(TINY_L, Dlf(TINY_L).state_dict().__getitem__, folder, spec)
+        write_torch_bundle(TINY_L, Dlf(TINY_L).state_dict().__getitem__, folder, BundleSpec("x", 99))
         rgb = numpy.arange(6000, dtype=numpy.uint8).reshape(40, 50, 3)
-        codec = dlf.Codec(folder)
+        codec = dlf.Codec(folder, threads=2)
         data = codec.encode(rgb)
         before = codec.decode(data)
         child = os.fork()
@@ -198,14 +199,34 @@ USE = """
     import numpy, dlf
 
     before = dict(os.environ)
-    dlf.decode(dlf.encode(numpy.zeros((40, 50, 3), numpy.uint8)))
+    codec = dlf.Codec(engine=dlf.EngineOptions(engine=os.environ.get("ENGINE", "auto")))
+    codec.decode(codec.encode(numpy.zeros((40, 50, 3), numpy.uint8)))
     assert os.environ == before
     assert os.environ.get("ORT_DISABLE_TELEMETRY") == os.environ.get("EXPECTED")
 """
 
 
-def test_nothing_is_written_below_the_home_folder(tmp_path: Path) -> None:
-    run(USE, HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path / "cache"), PYTHONDONTWRITEBYTECODE="1")
+with_each_engine = pytest.mark.parametrize(
+    "engine",
+    [
+        "onnxruntime",
+        pytest.param(
+            "openvino",
+            marks=pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed"),
+        ),
+    ],
+)
+
+
+@with_each_engine
+def test_nothing_is_written_below_the_home_folder(engine: str, tmp_path: Path) -> None:
+    run(
+        USE,
+        ENGINE=engine,
+        HOME=str(tmp_path),
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+        PYTHONDONTWRITEBYTECODE="1",
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -224,15 +245,15 @@ def test_a_home_folder_that_cannot_be_written_is_no_matter(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_no_host_is_looked_up(tmp_path: Path) -> None:
+@with_each_engine
+def test_no_host_is_looked_up(engine: str, tmp_path: Path) -> None:
     """No socket of the internet is opened, no name server is asked, and nothing but pipes is written to."""
     trace = tmp_path / "trace"
     calls = "trace=socket,connect,sendto,sendmsg,openat,open,creat,mkdir,mkdirat,rename,unlink"
     home = tmp_path / "home"
     home.mkdir()
-    run(
-        USE, "strace", "-f", "-qq", "-o", str(trace), "-e", calls, HOME=str(home), PYTHONDONTWRITEBYTECODE="1"
-    )
+    command = ("strace", "-f", "-qq", "-o", str(trace), "-e", calls)
+    run(USE, *command, ENGINE=engine, HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
     seen = trace.read_text()
     assert "openat(" in seen
     assert not re.findall(r"AF_INET.*|.*resolv\.conf.*", seen)

@@ -499,11 +499,12 @@ class TestOptionsThatCannotWork:
             assert f"{option[0]}: the model 'mock' runs on the processor in its own precision" in done.err
         assert tree() == ["a.dlf", "a.png"]
 
-    def test_precisions_are_those_of_the_engine(self) -> None:
+    def test_names_are_those_of_the_engine(self) -> None:
         from dlf.cli import options
         from dlf.codec import engine
 
         assert options.PRECISIONS == engine.PRECISIONS
+        assert options.ENGINES == engine.ENGINES
 
 
 def test_verbose_says_what_happens(tmp_path: Path, dlf: Callable[..., Done]) -> None:

@@ -87,7 +87,8 @@ def test_a_model_that_torch_runs(tmp_path: Path, picture: Picture) -> None:
     """With padding to windows and a sum of the symbols, and symbols that are not zero."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("safetensors")
-    from dlf.bundles.torch_bundle import BundleSpec, write_bundle
+    from dlf.bundles.bundle_writer import BundleSpec
+    from dlf.bundles.torch_bundle import write_torch_bundle
     from dlf.nn.build import TINY_L
     from dlf.nn.model import Dlf
 
@@ -97,7 +98,7 @@ def test_a_model_that_torch_runs(tmp_path: Path, picture: Picture) -> None:
     for name, tensor in weights.items():
         if name.startswith("details.enc_trans_1"):
             tensor.mul_(100)
-    write_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99, "float32", {}))
+    write_torch_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99))
     codec = dlf.Codec(tmp_path, threads=1)
     data = codec.encode(picture(100, 300), 50)
     found = spent(tmp_path, data, threads=1)

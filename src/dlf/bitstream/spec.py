@@ -10,7 +10,14 @@ KNOWN_FLAGS = FLAG_METADATA
 
 MAX_QUALITY = 100
 CHECKSUM_BYTES = 4
+
+MIN_FILE_BYTES = len(MAGIC) + 1 + 4 + CHECKSUM_BYTES
+"""Magic, version and flags, the four numbers in a byte each, no payload, the checksum."""
+
 MAX_VARINT_BYTES = 5
+
+MAX_BPP = 24
+"""Bits a pixel that no file needs, for the image itself has no more."""
 
 METADATA_TAGS = ((1, "icc"), (2, "exif"), (3, "xmp"), (4, "dpi"))
 """Tag byte and name of each part of the metadata blob, in the order in which they must come."""

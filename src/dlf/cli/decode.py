@@ -77,7 +77,7 @@ def command(
     is decoded.  Of two names without -o the second is the output if it ends as an image does, is a folder
     (and the first is none) or is -.
     """
-    from dlf.cli.engines import codec_to_decode  # brings numpy, which the parser does not need
+    from dlf.cli.codec import codec_to_decode  # brings numpy, which the parser does not need
 
     naming = Naming(
         lambda each, folder: _name(each, folder, kind, outputs),

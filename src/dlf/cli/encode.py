@@ -20,18 +20,14 @@ from dlf.cli.options import (
     loudness_options,
     output_options,
 )
+from dlf.cli.sizes import FileSize, file_size_options
+from dlf.errors import UnreachableSize
 
 
 @click.command("encode")
 @common_options
 @output_options
-@click.option(
-    "-q",
-    "--quality",
-    type=click.IntRange(0, 100),
-    metavar="0..100",
-    help="Higher is better and larger.  [default: the model's, 50 for those of the package]",
-)
+@file_size_options
 @click.option(
     "--keep-metadata",
     is_flag=True,
@@ -49,7 +45,7 @@ def command(
     common: Common,
     outputs: Outputs,
     engine: Engine,
-    quality: int | None,
+    size: FileSize,
     keep_metadata: bool,
     strict: bool,
     keep_suffix: bool,
@@ -62,7 +58,7 @@ def command(
     the second is the output if it ends in .dlf, is a folder (and the first is none) or is -.  Images in a
     folder that are called like decoded ones, such as NAME.dlf.png, are left out.
     """
-    from dlf.cli.engines import codec_to_encode  # brings numpy, which the parser does not need
+    from dlf.cli.codec import codec_to_encode  # brings numpy, which the parser does not need
 
     naming = Naming(
         lambda each, _: (Path(each.path).name if keep_suffix else Path(each.path).stem) + DLF,
@@ -79,7 +75,11 @@ def command(
     def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
         source = streams.image_source(job.source)
-        data = codec.encode(source, quality, metadata=keep_metadata, strict=strict)
+        try:
+            data = codec.encode(source, **size.arguments(), metadata=keep_metadata, strict=strict)
+        except UnreachableSize as error:
+            msg = f"{error} (--best takes it)"
+            raise UnreachableSize(msg) from error
         return data, _report(job, data, time.perf_counter() - start)
 
     return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)

@@ -1,79 +1,67 @@
-"""The codec that the options ask for, refused before the first input where its model cannot follow them."""
+"""List what can run a model's networks of pixels, with measured times."""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterable, Iterator
-from itertools import chain
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
-import dlf
-from dlf.cli.display import Display
-from dlf.cli.names import Job
-from dlf.cli.options import Common, Engine, Outputs
-from dlf.codec.bundle import ModelBundle, find
-from dlf.codec.engine import EngineOptions, check_options
-from dlf.errors import DlfError, EngineError
+from dlf.cli.jobs import tell
+from dlf.cli.options import COUNT
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from dlf.codec.engine_times import EngineTimes, Timing
 
-HEADER_BYTES = 64  # more than any header has
+MAX_SIDE = 1536  # of a tile, in pixels
 
 
-def codec_to_encode(common: Common, outputs: Outputs, engine: Engine, display: Display) -> dlf.Codec:
-    """Return a codec of the model that is asked for; raises click.UsageError, DlfError."""
-    return _codec(common, outputs, engine, display, [find(common.model)])
+def image_size(text: str) -> tuple[int, int]:
+    """Argument type: width and height of an image that is one tile."""
+    sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
+    if len(sides) != 2 or not all(0 < side <= MAX_SIDE for side in sides):
+        msg = f"'{text}' is not WIDTHxHEIGHT with sides up to {MAX_SIDE}"
+        raise click.BadParameter(msg)
+    return sides[0], sides[1]
 
 
-def codec_to_decode(
-    common: Common, outputs: Outputs, engine: Engine, display: Display, jobs: Iterable[Job]
-) -> dlf.Codec:
-    """Return a codec for files that name their models themselves; raises click.UsageError, DlfError."""
-    asked = [] if common.model is None else [find(common.model)]
-    return _codec(common, outputs, engine, display, chain(asked, _models_of(jobs)))
+@click.command("engines")
+@click.option("--model", metavar="MODEL", help="Folder, name or role of another model; see dlf --help.")
+@click.option(
+    "--size", type=image_size, metavar="WxH", default="768x512", show_default=True, help="Size of the image."
+)
+@click.option("--threads", type=COUNT, metavar="N", help="Processor threads to use.  [default: all]")
+@click.option("--repeats", type=COUNT, default=5, show_default=True, help="Runs, of which the best counts.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def command(
+    model: str | None, size: tuple[int, int], threads: int | None, repeats: int, as_json: bool
+) -> int:
+    """List the engines for models of ONNX graphs, with the time that each takes for one image.
+
+    Seconds are the best by the clock, and in brackets the median of processor time, all threads together.
+    What decides the symbols of a file runs in ONNX Runtime whatever the engine.
+    """
+    from dlf.codec.bundle import find
+    from dlf.codec.engine_times import measure
+
+    results = measure(find(model), *size, threads=threads, repeats=repeats)
+    if as_json:
+        for row in results:
+            tell(json.dumps(asdict(row)))
+        return 0
+    rows = [("engine", "version", "precision", "analysis", "synthesis"), *map(_cells, results)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        tell("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
+    return 0
 
 
-def _codec(
-    common: Common, outputs: Outputs, engine: Engine, display: Display, bundles: Iterable[ModelBundle]
-) -> dlf.Codec:
-    options = engine.options(outputs.jobs, display.network)
-    if engine.torch_only() or outputs.jobs > 1 or log.isEnabledFor(logging.DEBUG):
-        for bundle in bundles:
-            _check(bundle, outputs, engine.torch_only(), options)
-    log.debug("threads %s, device %s", options.threads or "all", options.device)
-    return dlf.Codec(common.model, engine=options)
+def _cells(row: EngineTimes) -> tuple[str, str, str, str, str]:
+    if row.version is None:
+        return row.engine, f"not installed; run: pip install 'dlf-codec[{row.engine}]'", "", "", ""
+    return row.engine, row.version, row.precision, _seconds(row.analysis), _seconds(row.synthesis)
 
 
-def _check(bundle: ModelBundle, outputs: Outputs, given: list[str], options: EngineOptions) -> None:
-    """Raise click.UsageError for options that the engine of a model cannot follow."""
-    name = bundle.manifest.name
-    log.debug("model %s, number %d, in %s", name, bundle.manifest.id, bundle.folder)
-    if bundle.manifest.engine == "torch" and outputs.jobs > 1:
-        msg = f"--jobs does not go with the model '{name}': torch runs it with all that there is"
-        raise click.UsageError(msg)
-    if given:
-        try:
-            check_options(bundle, options)
-        except EngineError as error:
-            msg = f"{', '.join(given)}: {error}"
-            raise click.UsageError(msg) from error
-
-
-def _models_of(jobs: Iterable[Job]) -> Iterator[ModelBundle]:
-    """Yield the models of .dlf files, each once; those that cannot be known yet are left out."""
-    from dlf.bitstream.header import Header
-
-    seen = set()
-    for job in jobs:
-        if not os.path.isfile(job.source):
-            continue  # what is read only once is not read here
-        try:
-            with open(job.source, "rb") as file:
-                header, _ = Header.unpack(file.read(HEADER_BYTES))
-            if header.model not in seen:
-                seen.add(header.model)
-                yield find(header.model)
-        except (DlfError, OSError):
-            continue  # said when its turn comes
+def _seconds(timing: Timing | None) -> str:
+    return "" if timing is None else f"{timing.best:.3f} s ({timing.processor:.3f} s)"

@@ -23,6 +23,7 @@ COMMANDS = (
     "info",
     "formats",
     "models",
+    "engines",
     "eval",
     "train",
     "plan",

@@ -41,6 +41,9 @@ FILE = click.Path(readable=False)
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 """Those of `dlf.codec.engine`, which the parser does not import."""
 
+ENGINES = ("auto", "onnxruntime", "openvino")
+"""Those of `dlf.codec.engine`, likewise."""
+
 COUNT = click.IntRange(1, 1024)
 """Argument type: how many of something that costs memory or processors."""
 
@@ -142,6 +145,7 @@ class Engine:
     device: str
     precision: str | None
     compile: bool
+    engine: str
 
     def options(self, jobs: int, progress: Callable[[str, float], None]) -> EngineOptions:
         """Return the same for a codec that does so many jobs at a time; raises EngineError."""
@@ -153,14 +157,15 @@ class Engine:
         threads = self.threads
         if threads is None and jobs > 1:
             threads = max(1, (os.cpu_count() or 1) // jobs)
-        return EngineOptions(threads, self.device, self.precision, self.compile, progress)
+        return EngineOptions(threads, self.device, self.precision, self.compile, progress, self.engine)
 
-    def torch_only(self) -> list[str]:
-        """Return the options given that only a model that torch runs can follow."""
+    def given(self) -> list[str]:
+        """Return the options given that not every model can follow."""
         given = {
             "--device": self.device != "cpu",
             "--precision": self.precision is not None,
             "--compile": self.compile,
+            "--engine": self.engine != "auto",
         }
         return [option for option, is_given in given.items() if is_given]
 
@@ -175,10 +180,17 @@ engine_options = gathered(
     click.option(
         "--precision",
         type=click.Choice(PRECISIONS),
-        help="For models that torch runs: smaller is faster.  [default: as stored]",
+        help="For torch and OpenVINO: smaller is faster.  [default: as stored, or bfloat16 in OpenVINO]",
     ),
     click.option(
         "--compile", is_flag=True, help="For models that torch runs: compile first, which takes minutes."
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="auto",
+        show_default=True,
+        help="For models of ONNX graphs; see dlf engines.",
     ),
 )
 

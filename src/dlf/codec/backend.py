@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
@@ -39,3 +43,15 @@ class Backend(Protocol):
         y_hat: float32 (channels, rows, cols), dequantised (times the step).
         """
         ...
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph of ONNX that a library has built.
+
+    inputs: names of those that it has.
+    run: called with names of outputs and an array for each input, returns the outputs.
+    """
+
+    inputs: tuple[str, ...]
+    run: Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]

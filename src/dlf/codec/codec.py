@@ -20,7 +20,7 @@ from dlf.entropy.coder import SymbolCoder, SymbolReader, SymbolWriter
 from dlf.entropy.tables import Tables
 from dlf.errors import ChecksumError
 from dlf.geometry import Plan
-from dlf.records import Float32, Float64, Int32, UInt8
+from dlf.records import Float32, Float64, Int32, Latents, UInt8
 
 MISFIT = "the checksum does not match: the file is damaged, or written with another model of the same number"
 
@@ -65,13 +65,27 @@ class StreamCodec:
 
         quality: 0 (smallest) to 100 (best).  blob: packed metadata to go with the picture.
         """
-        header = Header(self._model, quality, rgb.shape[1], rgb.shape[0], has_metadata=bool(blob))
-        plan = self._plan(header)
-        latents = tiling.analyse(self._backend, plan, plan.pad(rgb), quality)
+        return self.write(self.analyse(rgb, quality), self.header(rgb, quality, blob), blob)
+
+    def header(self, rgb: UInt8, quality: int, blob: bytes = b"") -> Header:
+        """Return the header of an image's file; arguments as for `encode_rgb`."""
+        return Header(self._model, quality, rgb.shape[1], rgb.shape[0], has_metadata=bool(blob))
+
+    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+        """Return what the analysis network says of uint8 (height, width, 3), for `write`."""
+        plan = self._plan(self.header(rgb, quality))
+        return tiling.analyse(self._backend, plan, plan.pad(rgb), quality)
+
+    def write(self, latents: Latents, header: Header, blob: bytes = b"", rate_weight: float = 0.0) -> Stream:
+        """Code latents at the header's quality, which may differ a little from that of their analysis.
+
+        blob: as the header was made with.  rate_weight: see `dlf.codec.rounding.round_symbols`.
+        """
+        plan, quality = self._plan(header), header.quality
         writer = SymbolWriter()
         counts = self._token_counts(plan, quality)
         tokens = exchange_tokens(writer, latents.tokens, counts, self._tables).symbols
-        self._walk(writer, Sender(latents.y, writer, self._tables), tokens, plan, quality)
+        self._walk(writer, Sender(latents.y, writer, self._tables, rate_weight), tokens, plan, quality)
         return container.seal(header, writer.finish(), self._numerics, blob)
 
     def decode_stream(self, stream: Stream) -> UInt8:

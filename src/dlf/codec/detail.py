@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.codec.backend import Backend
+from dlf.codec.rounding import round_symbols
 from dlf.entropy.coder import Exchanged, SymbolReader, SymbolWriter
-from dlf.entropy.gaussian import MAX_SYMBOL, exchange_symbols, table_index
+from dlf.entropy.gaussian import exchange_symbols, table_index
 from dlf.entropy.quadtree import step_masks
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
@@ -52,21 +53,21 @@ class Side(Protocol):
 
 
 class Sender:
-    """Rounds y, float32 (channels, rows, cols), and writes it."""
+    """Rounds y, float32 (channels, rows, cols), and writes it; rate_weight: see `round_symbols`."""
 
-    def __init__(self, y: Float32, writer: SymbolWriter, tables: Tables) -> None:
+    def __init__(self, y: Float32, writer: SymbolWriter, tables: Tables, rate_weight: float = 0.0) -> None:
         if not np.isfinite(y).all():
             msg = "the model's analysis network gave a value that is not finite"
             raise BundleError(msg)
-        self._y, self._writer, self._tables = y, writer, tables
+        self._y, self._writer, self._tables, self._rate_weight = y, writer, tables, rate_weight
 
     def exchange(
         self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
     ) -> Exchanged:
         """Write the symbols of one step."""
         tables = self._tables
-        rounded = np.rint(self._y[mask] * (tables.step_unit / step) - mean / tables.mean_unit)
-        symbols = np.clip(rounded, -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32)
+        exact = self._y[mask] * (tables.step_unit / step) - mean / tables.mean_unit
+        symbols = round_symbols(exact, index, tables, self._rate_weight)
         return exchange_symbols(self._writer, symbols, index, tables)
 
 

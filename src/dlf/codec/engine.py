@@ -23,6 +23,9 @@ MAX_THREADS = 1024
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
+ENGINES = ("auto", "onnxruntime", "openvino")
+"""What runs the networks of pixels of an ONNX model; see `EngineOptions`."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -35,6 +38,10 @@ class EngineOptions:
             stores.
         compiled: let torch compile the networks, which takes minutes and pays for many pictures.
         progress: called while the networks run, with what runs and how much of it is done, 0..1.
+        engine: what runs models of ONNX graphs, "auto", "onnxruntime" or "openvino"; others do not heed it.
+            OpenVINO computes in bfloat16 where the processor has it, unless the precision says float32.
+            "auto" encodes with ONNX Runtime, so that an image always gives the same bytes, and decodes with
+            it until so much is decoded that OpenVINO pays, if it is installed and the processor has bfloat16.
 
     Raises:
         TypeError, InvalidArgument: values that are none of these; the latter is a ValueError.
@@ -45,6 +52,7 @@ class EngineOptions:
     precision: str | None = None
     compiled: bool = False
     progress: Callable[[str, float], None] | None = field(default=None, compare=False)
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         if self.threads is not None:
@@ -60,6 +68,9 @@ class EngineOptions:
         if self.precision not in (None, *PRECISIONS):
             msg = f"the precision '{self.precision}' is unknown: choose one of {', '.join(PRECISIONS)}"
             raise InvalidArgument(msg)
+        if self.engine not in ENGINES:
+            msg = f"the engine '{self.engine}' is unknown: choose one of {', '.join(ENGINES)}"
+            raise InvalidArgument(msg)
 
 
 def check_options(bundle: ModelBundle, options: EngineOptions) -> None:
@@ -71,9 +82,17 @@ def check_options(bundle: ModelBundle, options: EngineOptions) -> None:
     """
     if bundle.manifest.engine == "torch":
         _torch_backend().usable_device(options)
-    elif options != EngineOptions(threads=options.threads):
-        msg = f"the model '{bundle.manifest.name}' runs on the processor in its own precision only"
+        return
+    is_open = options.engine == "openvino"
+    precision = options.precision if is_open else None
+    if options != EngineOptions(threads=options.threads, engine=options.engine, precision=precision):
+        name = bundle.manifest.name
+        msg = f"the model '{name}' runs on the processor{'' if is_open else ' in its own precision'} only"
         raise EngineError(msg)
+    if is_open:
+        from dlf.codec import openvino_engine
+
+        openvino_engine.check(precision)
 
 
 def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) -> Backend:
@@ -83,8 +102,15 @@ def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) ->
         return cast("Backend", _torch_backend().TorchBackend(bundle, tables, options))
     # imported here because ONNX Runtime takes as long to import as everything else together
     from dlf.codec.onnx_backend import OnnxBackend
+    from dlf.codec.openvino_engine import OpenVino, WhenItPays, is_installed
 
-    return OnnxBackend(bundle, tables, options.threads)
+    threads = options.threads
+    build: OpenVino | WhenItPays | None = None
+    if options.engine == "openvino":
+        build = OpenVino(threads, options.precision)
+    elif options.engine == "auto" and is_installed():
+        build = WhenItPays(threads)
+    return OnnxBackend(bundle, tables, threads, build)
 
 
 def _torch_backend() -> ModuleType:

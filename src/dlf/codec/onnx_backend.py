@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dlf.codec.backend import Network
 from dlf.codec.bundle import ModelBundle
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
@@ -59,21 +60,28 @@ Watch = Callable[[str, Mapping[str, NDArray[Any]]], None]
 """Called with the name and the inputs of a graph that is about to run."""
 
 
+Build = Callable[[str, bytes, Callable[[], Network]], Network]
+"""Called with the name of a graph, the bytes of its file, and what builds it in ONNX Runtime."""
+
+
 class OnnxBackend:
     """Runs the four graphs on the CPU; each is read and built when first needed, by any thread.
 
     threads: threads within one operation; None leaves the choice to ONNX Runtime.
+    build: builds a graph elsewhere, or calls back; None builds all in ONNX Runtime.
     watch: may be set, to learn what each graph is given.
     """
 
-    def __init__(self, bundle: ModelBundle, tables: Tables, threads: int | None = None) -> None:
-        self._bundle, self._tables, self._threads = bundle, tables, threads
+    def __init__(
+        self, bundle: ModelBundle, tables: Tables, threads: int | None = None, build: Build | None = None
+    ) -> None:
+        self._bundle, self._tables, self._threads, self._build = bundle, tables, threads, build
         self.watch: Watch | None = None
         self._start()
 
     def _start(self) -> None:
         """Begin with no graph built."""
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._networks: dict[str, Network] = {}
         self._building = Lock()
         _backends.add(self)
 
@@ -157,28 +165,35 @@ class OnnxBackend:
 
     def _run(self, graph: str, outputs: tuple[str, ...], **inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """Run a graph on those of the inputs that it has; return the named outputs."""
-        session = self._session(graph)
-        names = [node.name for node in session.get_inputs()]
-        feeds = {name: np.ascontiguousarray(inputs[name]) for name in names if name in inputs}
+        network = self._network(graph)
+        feeds = {name: np.ascontiguousarray(inputs[name]) for name in network.inputs if name in inputs}
         if self.watch is not None:
             self.watch(graph, feeds)
         try:
-            results: list[NDArray[Any]] = session.run(outputs, feeds)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            return network.run(outputs, feeds)
+        except Exception as error:  # the libraries' exceptions have no common base of their own
             msg = f"the model's {graph} network cannot be run on this picture ({error})"
             raise BundleError(msg) from error
-        return results
 
-    def _session(self, graph: str) -> onnxruntime.InferenceSession:
+    def _network(self, graph: str) -> Network:
         with self._building:
-            if graph not in self._sessions:
+            if graph not in self._networks:
                 data = self._bundle.read(f"{graph}.onnx")
                 try:
-                    self._sessions[graph] = open_session(data, self._threads)
+                    self._networks[graph] = self._open(graph, data)
                 except Exception as error:  # as in _run
                     msg = f"the model's {graph} network cannot be loaded ({error})"
                     raise BundleError(msg) from error
-            return self._sessions[graph]
+            return self._networks[graph]
+
+    def _open(self, graph: str, data: bytes) -> Network:
+        """Build a graph; raises whatever the library does."""
+
+        def plain() -> Network:
+            session = open_session(data, self._threads)
+            return Network(tuple(node.name for node in session.get_inputs()), session.run)
+
+        return plain() if self._build is None else self._build(graph, data, plain)
 
 
 _backends: weakref.WeakSet[OnnxBackend] = weakref.WeakSet()
@@ -193,7 +208,7 @@ def _start_again() -> None:
     from ctypes import py_object, pythonapi
 
     for backend in list(_backends):
-        pythonapi.Py_IncRef(py_object(backend._sessions))
+        pythonapi.Py_IncRef(py_object(backend._networks))
         backend._start()
 
 

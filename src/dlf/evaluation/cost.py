@@ -192,7 +192,7 @@ class _Networks:
     def __init__(self, model: str | None, threads: int | None) -> None:
         self._bundle: ModelBundle = bundle.find(model)
         tables = self._bundle.tables()
-        self._backend = make_backend(self._bundle, tables, EngineOptions(threads=threads))
+        self._backend = make_backend(self._bundle, tables, EngineOptions(threads, engine="onnxruntime"))
         self._around: Around = self._timed
         surrounded = Surrounded(self._backend, lambda name: self._around(name))
         self.codec = StreamCodec(self._bundle.manifest, tables, surrounded)

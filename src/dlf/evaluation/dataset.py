@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dlf.errors import ImageError, SpecError
+from dlf.files import find_files
 from dlf.records import UInt8
 
 IMAGE_SUFFIXES = frozenset(
@@ -38,12 +39,10 @@ def find_images(folder: Path) -> list[ImageFile]:
     if not folder.is_dir():
         msg = f"'{folder}' is not a folder"
         raise ImageError(msg)
-    images = []
-    for path in sorted(folder.rglob("*")):
-        place = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in place.parts)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
-            images.append(ImageFile(place.as_posix(), path))
+    images = [
+        ImageFile(path.relative_to(folder).as_posix(), path)
+        for path in find_files(folder, IMAGE_SUFFIXES, recursive=True)
+    ]
     if not images:
         msg = f"the folder '{folder}' holds no pictures"
         raise ImageError(msg)

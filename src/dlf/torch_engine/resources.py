@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from dlf.nn.layers import SwinBlock, TransformerBlock
 from dlf.nn.model_config import ModelConfig
 from dlf.nn.vqgan import ResBlock
 
+_IMPORTER = os.getpid()
 _REST = 256 * 2**20  # bytes that the rest of the process needs
 _WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
@@ -70,7 +72,12 @@ def processor_has(*names: str) -> bool:
 
 @contextmanager
 def limited_threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads meanwhile, None for what it uses anyway; the host's number comes back."""
+    """Let torch use so many threads meanwhile, None for what it uses anyway; the host's number comes back.
+
+    A forked child has none of its parent's threads, and OpenMP would wait for them for ever: there it is one.
+    """
+    if os.getpid() != _IMPORTER:
+        count = 1
     before = torch.get_num_threads()
     try:
         if count is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from math import prod
+from threading import Lock
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ class TorchBackend:
         self._loaded: set[str] = set()
         self._precision = "float32"
         self._context: SnappedContext | None = None
+        self._loading = Lock()
 
     def analyse(self, rgb: UInt8, quality: int) -> Latents:
         """Pixels to latents; see `Backend`."""
@@ -102,12 +103,13 @@ class TorchBackend:
             return dlf.synthesise(dlf.lookup(indices), indices >= 0, details, self._quality(quality), grid)
 
     def _snapped(self) -> SnappedContext:
-        if self._context is None:
-            load_part(self.model, self._bundle.check(CONTEXT), torch.float32, "cpu")
-            context = self.model.details.context
-            assert isinstance(context, ContextModel)  # the other kind belongs to an ablation
-            self._context = SnappedContext(context)
-        return self._context
+        with self._loading:
+            if self._context is None:
+                load_part(self.model, self._bundle.check(CONTEXT), torch.float32, "cpu")
+                context = self.model.details.context
+                assert isinstance(context, ContextModel)  # the other kind belongs to an ablation
+                self._context = SnappedContext(context)
+            return self._context
 
     def load(self, name: str, pixels: int) -> Dlf:
         """The model with one of its parts ready to run on so many pixels; reads it the first time.
@@ -116,9 +118,14 @@ class TorchBackend:
             BundleError: the part's file is damaged.
             EngineError: there is not enough memory.
         """
-        if name in self._loaded:
-            check_memory(self._work(name, pixels), f"an image of {pixels:,} pixels")
-            return self.model
+        with self._loading:
+            if name in self._loaded:
+                check_memory(self._work(name, pixels), f"an image of {pixels:,} pixels")
+            else:
+                self._load(name, pixels)
+        return self.model
+
+    def _load(self, name: str, pixels: int) -> None:
         path = self._bundle.check(name)
         precision = self._options.precision or _PRECISION[stored_type(path)]
         self._precision = precision = "float32" if self._options.compiled else precision
@@ -134,7 +141,6 @@ class TorchBackend:
         if self._options.progress is not None:
             report_progress(_PARTS[name](self.model), _LABELS[name], self._options.progress)
         self._loaded.add(name)
-        return self.model
 
     def _work(self, name: str, pixels: int) -> int:
         """Bytes of memory that a part needs to run on so many pixels; not known for a GPU's own."""
@@ -151,10 +157,6 @@ class TorchBackend:
     def _quality(self, quality: int) -> Tensor:
         return torch.tensor([float(quality)], device=self._device)
 
-
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    # a child has none of its parent's threads, and OpenMP would wait for them for ever
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 _LABELS = {ANALYSIS: "analysis", SYNTHESIS: "synthesis"}
 _PARTS: dict[str, Callable[[Dlf], list[nn.Module]]] = {

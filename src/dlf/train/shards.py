@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlf.files import find_files
 from dlf.imageio import load_rgb
 from dlf.records import UInt8
 
@@ -47,11 +48,10 @@ class ImageFile:
 def find_images(place: Path) -> list[ImageFile]:
     """All images of a shard, or of the files and shards below a folder; sorted by path."""
     files: list[ImageFile] = []
-    for path in [place] if place.is_file() else place.rglob("*"):
-        suffix = path.suffix.lower()
-        if suffix == SHARD and path.is_file():
+    for path in [place] if place.is_file() else find_files(place, SUFFIXES | {SHARD}, recursive=True):
+        if path.suffix.lower() == SHARD:
             files.extend(_members(path))
-        elif suffix in SUFFIXES and path.is_file():
+        else:
             files.append(ImageFile(path))
     return sorted(files)
 

@@ -79,7 +79,9 @@ def open_codec(spec: CodecSpec, threads: int | None = None) -> ComparedCodec:
 def _open_own(spec: CodecSpec, threads: int | None) -> ComparedCodec:
     files = bundle.find(spec.argument).manifest.files
     identity = " ".join(files[name] for name in sorted(files))
-    codec = DlfCodec(api.Codec(spec.argument, threads), identity, spec.argument)
+    # one engine throughout, for results that do not depend on how many images came before
+    engine = api.EngineOptions(threads, engine="onnxruntime")
+    codec = DlfCodec(api.Codec(spec.argument, engine=engine), identity, spec.argument)
     return ScaledCodec(spec.name, codec, (spec.scale or Fraction(1),), own=True)
 
 

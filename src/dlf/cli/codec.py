@@ -1,0 +1,79 @@
+"""The codec that the options ask for, refused before the first input where its model cannot follow them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import click
+
+import dlf
+from dlf.cli.display import Display
+from dlf.cli.names import Job
+from dlf.cli.options import Common, Engine, Outputs
+from dlf.codec.bundle import ModelBundle, find
+from dlf.codec.engine import EngineOptions, check_options
+from dlf.errors import DlfError, EngineError
+
+log = logging.getLogger(__name__)
+
+HEADER_BYTES = 64  # more than any header has
+
+
+def codec_to_encode(common: Common, outputs: Outputs, engine: Engine, display: Display) -> dlf.Codec:
+    """Return a codec of the model that is asked for; raises click.UsageError, DlfError."""
+    return _codec(common, outputs, engine, display, [find(common.model)])
+
+
+def codec_to_decode(
+    common: Common, outputs: Outputs, engine: Engine, display: Display, jobs: Iterable[Job]
+) -> dlf.Codec:
+    """Return a codec for files that name their models themselves; raises click.UsageError, DlfError."""
+    asked = [] if common.model is None else [find(common.model)]
+    return _codec(common, outputs, engine, display, chain(asked, _models_of(jobs)))
+
+
+def _codec(
+    common: Common, outputs: Outputs, engine: Engine, display: Display, bundles: Iterable[ModelBundle]
+) -> dlf.Codec:
+    options = engine.options(outputs.jobs, display.network)
+    if engine.given() or outputs.jobs > 1 or log.isEnabledFor(logging.DEBUG):
+        for bundle in bundles:
+            _check(bundle, outputs, engine.given(), options)
+    log.debug("threads %s, device %s", options.threads or "all", options.device)
+    return dlf.Codec(common.model, engine=options)
+
+
+def _check(bundle: ModelBundle, outputs: Outputs, given: list[str], options: EngineOptions) -> None:
+    """Raise click.UsageError for options that the engine of a model cannot follow."""
+    name = bundle.manifest.name
+    log.debug("model %s, number %d, in %s", name, bundle.manifest.id, bundle.folder)
+    if bundle.manifest.engine == "torch" and outputs.jobs > 1:
+        msg = f"--jobs does not go with the model '{name}': torch runs it with all that there is"
+        raise click.UsageError(msg)
+    if given:
+        try:
+            check_options(bundle, options)
+        except EngineError as error:
+            msg = f"{', '.join(given)}: {error}"
+            raise click.UsageError(msg) from error
+
+
+def _models_of(jobs: Iterable[Job]) -> Iterator[ModelBundle]:
+    """Yield the models of .dlf files, each once; those that cannot be known yet are left out."""
+    from dlf.bitstream.header import Header
+
+    seen = set()
+    for job in jobs:
+        if not os.path.isfile(job.source):
+            continue  # what is read only once is not read here
+        try:
+            with open(job.source, "rb") as file:
+                header, _ = Header.unpack(file.read(HEADER_BYTES))
+            if header.model not in seen:
+                seen.add(header.model)
+                yield find(header.model)
+        except (DlfError, OSError):
+            continue  # said when its turn comes
