@@ -214,7 +214,7 @@ def test_a_changed_configuration_is_reported(tmp_path: Path, caplog: pytest.LogC
     _, stage = make_stage("tokenizer")
     Run(replace(CONFIG, optimiser=replace(CONFIG.optimiser, lr=0.5), seed=3), stage, Sampler(), tmp_path)
     assert [m for m in caplog.messages if "it was" in m] == [
-        "lr is now 0.5; it was 0.002",
+        "optimiser.lr is now 0.5; it was 0.002",
         "seed is now 3; it was 0",
     ]
 

@@ -225,3 +225,11 @@ def _numbers(value: object) -> object:
     if isinstance(value, list):
         return [_numbers(part) for part in value]
     return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values side by side, under names such as "optimiser.lr"."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -24,7 +24,7 @@ from dlf.train import checkpoint, distributed
 from dlf.train.budget import Work, budget
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.compiling import Compiler, any_shape, too_large
-from dlf.train.config import TrainConfig
+from dlf.train.config import TrainConfig, dotted
 from dlf.train.data import Sampler, to_device
 from dlf.train.graph import StepGraph
 from dlf.train.run_logger import RunLogger
@@ -130,10 +130,10 @@ class Run:
         self.stage.load_state(state.stage)
         self.step = state.step
         log.info("resuming %s at step %d", self.folder, self.step)
-        now = to_dict(self.config)
-        for key in sorted(now.keys() | state.config.keys()):
-            if now.get(key) != state.config.get(key):
-                log.warning("%s is now %s; it was %s", key, now.get(key), state.config.get(key))
+        now, before = dotted(to_dict(self.config)), dotted(state.config)
+        for key in sorted(now.keys() | before.keys()):
+            if now.get(key) != before.get(key):
+                log.warning("%s is now %s; it was %s", key, now.get(key), before.get(key))
 
     @property
     def skipped(self) -> int:
