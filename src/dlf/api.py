@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import operator
+import io
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
@@ -24,7 +25,7 @@ from dlf.codec.engine import EngineOptions, make_backend
 from dlf.codec.rate_search import encode_to_size, make_target
 from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
-from dlf.limits import MAX_PIXELS
+from dlf.limits import MAX_PIXELS, whole_number
 from dlf.records import InstalledModel, StreamInfo
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 Data = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
-"""A ``.dlf`` file: its bytes, its path, or the file opened in binary mode."""
+"""A ``.dlf`` file: its bytes, its path, or the file opened in binary mode, read from its start."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Codec:
         if not isinstance(given, EngineOptions | None):
             msg = f"engine must be EngineOptions, not {type(given).__name__}"
             raise TypeError(msg)
-        if operator.index(max_pixels) < 1:
+        if whole_number(max_pixels, "max_pixels") < 1:
             msg = f"max_pixels is {max_pixels}, but must be at least 1"
             raise InvalidArgument(msg)
         options = engine or EngineOptions()
@@ -108,7 +109,7 @@ class Codec:
 
         Args:
             image: a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), the path of a file, its bytes,
-                or the file opened in binary mode.
+                or the file opened in binary mode, which is read from its start.
             quality: 0 (smallest) to 100 (best); None is the model's default.
             max_bytes: size of the file, metadata included, instead of a quality: it has at most that many
                 bytes, and where the image allows it at least 97 % of them.
@@ -195,10 +196,11 @@ class Codec:
     def _quality(self, quality: int | None) -> int:
         if quality is None:
             return self._bundle.manifest.default_quality
-        if not 0 <= operator.index(quality) <= MAX_QUALITY:
-            msg = f"the quality is {quality}, but must be 0 to {MAX_QUALITY}"
+        number = whole_number(quality, "the quality")
+        if not 0 <= number <= MAX_QUALITY:
+            msg = f"the quality is {number}, but must be 0 to {MAX_QUALITY}"
             raise InvalidArgument(msg)
-        return operator.index(quality)
+        return number
 
     def _writer(self, stream: Stream) -> ModelBundle:
         """Return the model whose symbols a stream holds: this codec's own, else the first that fits.
@@ -233,17 +235,22 @@ class Codec:
 
 
 def _content(data: object) -> bytes:
-    """Return the bytes of a bytes-like object or an open binary file; raises TypeError."""
+    """Return the bytes of a bytes-like object, or of an open binary file from its start; raises TypeError."""
     if isinstance(data, bytes):
         return data
     try:
         return bytes(memoryview(data))  # type: ignore[arg-type]
     except TypeError:
         pass
-    read = getattr(data, "read", None)
+    is_text = isinstance(data, io.TextIOBase)  # not read: its bytes need not be text at all
+    read = None if is_text else getattr(data, "read", None)
+    with suppress(AttributeError, OSError):  # a pipe has no start; io.UnsupportedOperation is an OSError
+        if callable(read):
+            data.seek(0)  # type: ignore[attr-defined]
     content = read() if callable(read) else None
     if not isinstance(content, bytes):
-        kind = "a file in text mode" if isinstance(content, str) else f"an object of {type(data).__name__}"
+        is_text = is_text or isinstance(content, str)
+        kind = "a file in text mode" if is_text else f"an object of {type(data).__name__}"
         msg = f"expected bytes, a path or a file opened in binary mode, not {kind}"
         raise TypeError(msg)
     return content

@@ -1,6 +1,8 @@
-"""How large an image may be; checked from a header, before memory is spent on pixels."""
+"""Ranges of arguments; how large an image may be, checked from a header before memory is spent on pixels."""
 
 from __future__ import annotations
+
+import operator
 
 from dlf.errors import LimitExceeded
 
@@ -23,3 +25,18 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     if width * height > max_pixels:
         msg = f"the picture is {width}x{height}, above the limit of {max_pixels:,} pixels"
         raise LimitExceeded(msg)
+
+
+def whole_number(value: object, name: str) -> int:
+    """Return an argument that must be a whole number, of Python or numpy; `name` is what the error calls it.
+
+    Raises:
+        TypeError: any other type; a truth value is none, though Python counts with them.
+    """
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    msg = f"{name} must be a whole number, not {type(value).__name__}"
+    raise TypeError(msg)

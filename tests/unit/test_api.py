@@ -68,9 +68,9 @@ def test_a_quality_out_of_range_is_a_value_error(quality: int, picture: Picture)
         dlf.encode(picture(8, 8), quality)
 
 
-@pytest.mark.parametrize("quality", [50.5, "50", b"2"])
+@pytest.mark.parametrize("quality", [50.0, "50", b"2", True])
 def test_a_quality_that_is_no_number_is_a_type_error(quality: object, picture: Picture) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"^the quality must be a whole number, not "):
         dlf.encode(picture(8, 8), quality)  # type: ignore[arg-type]
 
 
@@ -107,6 +107,26 @@ def test_other_types_are_type_errors(wrong: object) -> None:
             use(wrong)  # type: ignore[operator]
 
 
+def test_open_files_are_read_from_their_start(picture: Picture) -> None:
+    """As by Pillow: who has just written into a buffer stands at its end."""
+    file = io.BytesIO()
+    Image.fromarray(picture(40, 50)).save(file, "PNG")
+    stream = io.BytesIO(dlf.encode(file))
+    for position in (0, 7, len(stream.getvalue())):
+        stream.seek(position)
+        assert dlf.decode(stream).size == (50, 40)
+        stream.seek(position)
+        assert dlf.info(stream).width == 50
+
+
+def test_a_text_file_that_is_no_text_is_a_type_error_too(picture: Picture, tmp_path: Path) -> None:
+    path = tmp_path / "a.dlf"
+    path.write_bytes(dlf.encode(picture(8, 8)) + b"\xff")
+    for use in (dlf.encode, dlf.decode, dlf.info):
+        with path.open(encoding="utf-8") as file, pytest.raises(TypeError, match="not a file in text mode"):
+            use(file)  # type: ignore[arg-type]
+
+
 def test_a_file_that_is_not_there_is_a_file_not_found_error(tmp_path: Path) -> None:
     for use in (dlf.encode, dlf.decode, dlf.info):
         for missing in (tmp_path / "none.dlf", str(tmp_path / "none.png")):
@@ -119,12 +139,14 @@ def test_a_file_that_is_not_there_is_a_file_not_found_error(tmp_path: Path) -> N
     [
         ({"threads": 0}, ValueError),
         ({"threads": -1}, ValueError),
+        ({"threads": 10**9}, ValueError),
         ({"threads": 2.5}, TypeError),
         ({"threads": "2"}, TypeError),
         ({"max_pixels": 0}, ValueError),
         ({"max_pixels": None}, TypeError),
         ({"engine": "cuda"}, TypeError),
         ({"model": 2.5}, TypeError),
+        ({"model": "x" * 5000}, dlf.UnknownModel),
         ({"model": b"default"}, TypeError),
     ],
 )

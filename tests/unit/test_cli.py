@@ -181,6 +181,25 @@ def test_unwritable_output(dlf: Callable[..., Done], photo: Path, tmp_path: Path
     assert photo.read_bytes() == before
 
 
+def test_the_folder_that_is_missing_is_named(dlf: Callable[..., Done], photo: Path) -> None:
+    refused(dlf("encode", "photo.png", "-o", "no/such/x.dlf"), 1, "there is no folder no/such")
+    refused(dlf("encode", "no/such.png"), 1, "no/such.png: cannot be read: No such file or directory")
+    refused(dlf("decode", "photo.dlf", "-o", "image"), 2, "whose name has no ending", "say --format")
+
+
+def test_empty_names(dlf: Callable[..., Done], photo: Path) -> None:
+    for arguments in (("encode", ""), ("encode", "photo.png", "-o", ""), ("decode", "x.dlf", "-o", "")):
+        refused(dlf(*arguments), 2, "the name of a file is empty")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX files")
+def test_an_open_file_by_its_number_has_no_name_for_the_result(dlf: Callable[..., Done], photo: Path) -> None:
+    with photo.open("rb") as file:
+        name = f"/dev/fd/{file.fileno()}"
+        refused(dlf("encode", name), 2, f"the result of {name} needs a file name: give -o a file")
+        assert dlf("encode", name, "-o", "x.dlf").code == 0
+
+
 GOOD = container.dump(container.seal(Header(1, 50, 70, 41), b"payload", "00" * 32))
 
 

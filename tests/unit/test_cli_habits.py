@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -324,6 +325,30 @@ class TestSeveralAtATime:
         assert (interrupted.code, interrupted.err) == (130, "dlf: interrupted\n")
         assert 0 < len(tree("out")) < 20
         assert all(is_stream(Path("out", name)) for name in tree("out"))
+
+    @posix
+    @pytest.mark.parametrize("jobs", ["1", "2"])
+    def test_neither_does_the_end_of_a_batch(
+        self, tmp_path: Path, write_bundle: Callable[[Path], Path], jobs: str
+    ) -> None:
+        """SIGTERM comes from `timeout` and from batch systems, here while a file is being written."""
+        draw(tmp_path / "d/a.png")
+        draw(tmp_path / "d/b.png")
+        script = """
+import os, runpy, signal, sys, time
+def fsync(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+os.fsync = fsync
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+        model = str(write_bundle(tmp_path / "model"))
+        arguments = ["encode", "--model", model, "d", "-o", "out", "--jobs", jobs]
+        done = subprocess.run(
+            [sys.executable, "-c", script, MOCK[1], *arguments], capture_output=True, cwd=tmp_path, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, b"")
+        assert all(is_stream(tmp_path / "out" / name) for name in tree(tmp_path / "out"))
 
 
 @posix

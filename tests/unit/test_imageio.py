@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from dlf.errors import ImageError, LimitExceeded
 from dlf.files import write_bytes
 from dlf.imageio import format_of, load_rgb, save, to_bytes, to_image
+from dlf.imageio.opening import pillow_errors
 from dlf.records import Metadata, UInt8
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -246,6 +247,26 @@ def test_refused_kinds() -> None:
         rgb_of(Image.new("RGB", (0, 4)))
 
 
+def test_refusals_that_help() -> None:
+    with pytest.raises(ImageError, match="the file is empty"):
+        rgb_of(b"")
+    with pytest.raises(ImageError, match="decode them first"):
+        rgb_of(b"DLF\x10\x01\x32")
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("", "the image is damaged or cut off"),
+        ("Generic Error. Please build\n it anew", "the image is damaged or cut off (Generic Error)"),
+    ],
+)
+def test_what_pillow_says_is_told_in_one_sentence(message: str, told: str) -> None:
+    with pytest.raises(ImageError) as caught, pillow_errors():
+        raise OSError(message)
+    assert str(caught.value) == told
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_rgb(tmp_path / "none.png")
@@ -272,6 +293,13 @@ def test_unknown_ending(name: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="must end in"):
         save(Image.new("RGB", (1, 1)), tmp_path / name)
     assert not any(tmp_path.iterdir())
+
+
+def test_no_ending(tmp_path: Path) -> None:
+    with pytest.raises(
+        ImageError, match=r"picture to '.*image', whose name has no ending: the name must end in"
+    ):
+        save(Image.new("RGB", (2, 2)), tmp_path / "image")
 
 
 def test_too_large_for_the_format(tmp_path: Path) -> None:

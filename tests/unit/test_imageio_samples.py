@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
@@ -220,6 +221,13 @@ def test_first_frame(kind: str) -> None:
 def test_cmyk_jpeg() -> None:
     cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     assert np.abs(np.array(first(file_of(cyan, "JPEG", quality=100))) - [0, 255, 255]).max() <= 3
+
+
+def test_set_bits_of_xbm_are_ink() -> None:
+    head = b"#define a_width 8\n#define a_height 1\nstatic char a_bits[] = {\n"
+    data = head + b"0x01\n};\n"
+    for source in (data, Image.open(io.BytesIO(data))):
+        assert np.array_equal(load_rgb(source)[0][0, :, 0], [0] + [255] * 7)
 
 
 def test_fourth_channel_of_tga() -> None:

@@ -165,4 +165,5 @@ def _kind(job: Job) -> str:
     try:
         return format_of(target)
     except ImageError as error:
-        raise click.UsageError(str(error)) from error
+        msg = f"{error}; or say --format"
+        raise click.UsageError(msg) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -75,6 +76,8 @@ def dlf_command() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     hold_standard_streams()
+    if argv is None:
+        _clean_up_on_signals()
     logging.basicConfig(format="%(message)s", handlers=[LogLines()])
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
@@ -110,6 +113,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"cannot write to standard output: {error.strerror}")
         return 1
     return code
+
+
+def _clean_up_on_signals() -> None:
+    """Let the end of a batch or of a terminal leave no unfinished file behind, as Ctrl-C does."""
+    for name in ("SIGTERM", "SIGHUP"):  # the latter is not everywhere
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # else nohup ignores it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def _invoke(arguments: list[str]) -> int:

@@ -85,9 +85,10 @@ def plan(inputs: Sequence[Input], output: str | None, naming: Naming) -> list[Jo
     for each in inputs:
         if output is not None and not to_folder:
             jobs.append(Job(each.path, output))
-        elif each.path == STDIO:
-            if to_folder:
-                msg = "the result of standard input needs a file name: give -o a file"
+        elif each.path == STDIO or descriptor_of(each.path) is not None:
+            if to_folder or each.path != STDIO:
+                what = "standard input" if each.path == STDIO else each.path
+                msg = f"the result of {what} needs a file name: give -o a file"
                 raise click.UsageError(msg)
             jobs.append(Job(each.path, STDIO))
         else:
@@ -135,9 +136,15 @@ def in_and_out(
 
     Of two names without -o the second is the output if it cannot be an input: by its ending, because it is
     a folder while the first is none, or because it is standard output.
+
+    Raises:
+        click.UsageError: a name is empty.
     """
     names = tuple(STDIO if descriptor_of(name) == 0 else name for name in names)
     output = outputs.output
+    if "" in (*names, output):  # from a variable of the shell that is not set
+        msg = "the name of a file is empty"
+        raise click.UsageError(msg)
     if output is None and len(names) == 2 and _is_output(names[0], names[1], naming):
         output, names = names[1], names[:1]
     if output is not None and descriptor_of(output) == 1:

@@ -88,8 +88,11 @@ def exists(job: Job) -> bool:
         mode = os.lstat(target).st_mode
         return stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and not _is_special(target))
     except (FileNotFoundError, NotADirectoryError) as error:
-        if not job.make_folder and not os.path.isdir(os.path.dirname(target) or "."):
-            raise _unwritable(target, error) from error
+        folder = os.path.dirname(target) or "."
+        # beside an input that has no folder either, it is the input that is wrong
+        if not job.make_folder and not job.derived and not os.path.isdir(folder):
+            msg = f"cannot write {target}: there is no folder {folder}"
+            raise JobError(msg) from error
         return False
     except OSError as error:
         raise _unwritable(target, error) from error

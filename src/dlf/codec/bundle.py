@@ -237,7 +237,8 @@ def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
     """
     if model is None:
         return ModelBundle.open(ASSETS / ROLES[DEFAULT])
-    if not isinstance(model, int) and (Path(model) / MANIFEST).is_file():
+    # not Path.is_file, which raises where a name is too long
+    if not isinstance(model, int) and os.path.isfile(Path(model) / MANIFEST):
         return ModelBundle.open(Path(model))
     if model in shipped_roles():
         return ModelBundle.open(ASSETS / ROLES[str(model)])

@@ -6,7 +6,6 @@ is needed where no such bundle is used.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -17,6 +16,10 @@ from dlf.codec.bundle import ModelBundle
 from dlf.entropy.tables import Tables
 from dlf.errors import EngineError, InvalidArgument
 from dlf.extras import need
+from dlf.limits import whole_number
+
+MAX_THREADS = 1024
+"""Limit of threads, above which an engine may die of the lack of memory for them."""
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
@@ -52,9 +55,12 @@ class EngineOptions:
     engine: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.threads is not None and operator.index(self.threads) < 1:
-            msg = f"the number of threads is {self.threads}, but must be at least 1; None uses all"
-            raise InvalidArgument(msg)
+        if self.threads is not None:
+            number = whole_number(self.threads, "threads")
+            if not 1 <= number <= MAX_THREADS:
+                at_least = f"at least 1 and at most {MAX_THREADS}"
+                msg = f"the number of threads is {number}, but must be {at_least}; None uses all"
+                raise InvalidArgument(msg)
         device: object = self.device  # whatever the caller gave
         if not isinstance(device, str):
             msg = f"the device must be a text such as 'cpu' or 'cuda', not {type(device).__name__}"

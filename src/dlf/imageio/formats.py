@@ -86,7 +86,8 @@ def format_of(path: str | os.PathLike[str]) -> str:
     """
     suffix = Path(path).suffix
     if suffix.lower() not in SUFFIXES:
-        msg = f"cannot write a picture as '{suffix}': the name must end in {', '.join(SUFFIXES)}"
+        what = f"as '{suffix}'" if suffix else f"to '{path}', whose name has no ending"
+        msg = f"cannot write a picture {what}: the name must end in {', '.join(SUFFIXES)}"
         raise ImageError(msg)
     return SUFFIXES[suffix.lower()]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dlf.errors import DlfError, ImageError, LimitExceeded
@@ -21,6 +21,7 @@ from dlf.imageio.sidecar import Sidecar
 from dlf.limits import check_size
 from dlf.records import UInt8
 
+DLF_MAGIC = b"DLF"
 HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 AVIF_BRANDS = frozenset((b"avif", b"avis"))
 
@@ -86,7 +87,11 @@ def open_file(file: BinaryIO, max_pixels: int, problems: Problems) -> Opened:
         MissingExtra: it needs a plugin that is not installed.
     """
     file.seek(0)
-    view, sidecar = _examine(file, file.read(64), max_pixels)
+    head = file.read(64)
+    if not head:
+        msg = "the file is empty"
+        raise ImageError(msg)
+    view, sidecar = _examine(file, head, max_pixels)
     for problem in sidecar.problems:
         problems.add(problem)
     image = identify(view, max_pixels)
@@ -131,6 +136,8 @@ def load(image: Image.Image, max_pixels: int, sidecar: Sidecar, problems: Proble
     beyond = limit is not None and image.width * image.height > limit
     with pillow_limit_lifted() if beyond else nullcontext():
         image.load()  # some formats know their metadata only now
+    if image.format == "XBM":  # set bits are ink, which Pillow takes for light
+        image = ImageChops.invert(image)
     return Opened(image, sidecar, depth)
 
 
@@ -211,6 +218,8 @@ def _low_bytes(image: Image.Image) -> UInt8:
 def _examine(file: BinaryIO, head: bytes, max_pixels: int) -> tuple[BinaryIO, Sidecar]:
     """Look at a file before Pillow does; returns what Pillow is to see, and what it would not say."""
     refuse_camera_raw(file, head)
+    if head.startswith(DLF_MAGIC):  # Pillow knows them only where their plugin has been imported
+        raise ImageError(REFUSED["DLF"])
     if head.startswith(png.MAGIC):
         return png.examine(file)
     if head.startswith((boxes.JXL_CODESTREAM, boxes.JXL_CONTAINER)):
@@ -266,5 +275,6 @@ def pillow_errors() -> Iterator[None]:
         msg = "this is not an image of a known format"
         raise ImageError(msg) from error
     except Exception as error:
-        msg = f"the image is damaged or cut off ({error})"
+        reason = str(error).partition("\n")[0].partition(". ")[0]  # some give advice to programmers as well
+        msg = "the image is damaged or cut off" + (f" ({reason})" if reason else "")
         raise ImageError(msg) from error
