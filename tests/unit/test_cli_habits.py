@@ -198,7 +198,7 @@ class TestNames:
             draw(name)
         done = dlf("encode", "--json", "--", f"{strange}png", "-q.png")
         assert [json.loads(line)["output"] for line in done.text.splitlines()] == [f"{strange}dlf", "-q.dlf"]
-        assert b"\\udcff\n .dlf: " in dlf("decode", f"{strange}dlf").out.replace(b" -> ", b": ")
+        assert rb"\udcff\n .dlf: " in dlf("decode", f"{strange}dlf").out.replace(b" -> ", b": ")
 
     def test_decoding_never_aims_at_the_original(self, dlf: Callable[..., Done]) -> None:
         before = draw("keep.png")
@@ -552,4 +552,31 @@ def test_completion(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["plain,--keep-metadata", "plain,--keep-suffix"]
     env |= {"COMP_WORDS": "dlf ", "COMP_CWORD": "1"}
     done = subprocess.run(MOCK, env=env, capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert "plain,encode" in done.stdout.splitlines()
+    assert "plain,encode" in done.text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("command", "first", "second"),
+    [("encode", "a.png", "out"), ("encode", "a.png", "a.txt"), ("decode", "a.dlf", "seen.xyz")],
+)
+def test_a_second_name_that_is_nothing_we_know(
+    dlf: Callable[..., Done], command: str, first: str, second: str
+) -> None:
+    draw("a.png")
+    assert dlf("encode", "a.png", "-o", "a.dlf").code == 0
+    before = tree()
+    done = dlf(command, first, second)
+    assert done.code == 2
+    assert f"there is no file {second}; if it is to be the output, say -o {second}" in done.err
+    assert tree() == before
+
+
+@posix
+def test_names_do_not_work_on_the_terminal(dlf: Callable[..., Done]) -> None:
+    name = "a\x1b[31mb\nc\x9b.png"
+    draw(name)
+    done = dlf("encode", name)
+    assert done.code == 0
+    assert done.text.startswith(r"a\x1b[31mb\nc\x9b.png -> a\x1b[31mb\nc\x9b.dlf: ")
+    again = dlf("encode", name)
+    assert again.err.startswith(r"dlf: a\x1b[31mb\nc\x9b.png: a\x1b[31mb\nc\x9b.dlf exists")

@@ -81,11 +81,12 @@ def command(
 
     naming = Naming(
         lambda each, folder: _name(each, folder, kind, outputs),
+        inputs=lambda: (DLF,),
         suffixes=_written_suffixes(),
         remedy="decode one after the other, with -o",
     )
     names, output = in_and_out(common.inputs, outputs, naming)
-    planned = plan(list(expand(names, lambda: (DLF,), recursive=common.recursive)), output, naming)
+    planned = plan(list(expand(names, naming.inputs, recursive=common.recursive)), output, naming)
     streams.check_stdout(planned, json=common.json)
     kinds = {job: kind or _kind(job) for job in planned}
     _check_formats(kinds.values(), output_quality)
@@ -108,7 +109,7 @@ def command(
             "bytes": len(data),
             "seconds": round(seconds, 3),
         }
-        return data, Report(text, fields)
+        return data, Report(jobs.one_line(text), fields)
 
     return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)
 

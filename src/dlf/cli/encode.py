@@ -62,11 +62,12 @@ def command(
 
     naming = Naming(
         lambda each, _: (Path(each.path).name if keep_suffix else Path(each.path).stem) + DLF,
+        inputs=readable_suffixes,
         suffixes=(DLF,),
         remedy="--keep-suffix tells them apart",
     )
     names, output = in_and_out(common.inputs, outputs, naming)
-    inputs = list(expand(names, readable_suffixes, recursive=common.recursive))
+    inputs = list(expand(names, naming.inputs, recursive=common.recursive))
     planned = plan(inputs, output, naming)
     streams.check_stdout(planned, json=common.json)
     display = Display(quiet=quiet)
@@ -103,4 +104,4 @@ def _report(job: Job, data: bytes, seconds: float) -> Report:
         "bpp": bpp,
         "seconds": round(seconds, 3),
     }
-    return Report(text, fields)
+    return Report(jobs.one_line(text), fields)

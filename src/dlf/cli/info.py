@@ -45,7 +45,7 @@ def command(common: Common, quiet: bool) -> int:
         data = streams.read(job.source)
         info = codec.info(data)
         rows = _rows(data, info)
-        text = "" if common.json else _table(job.source, rows, info)
+        text = "" if common.json else _table(jobs.one_line(job.source), rows, info)
         parts = {row.name: {"bytes": row.bits / 8, "bpp": info.bits_per_pixel(row.bits)} for row in rows}
         return Report(text, {**asdict(info), "bpp": info.bpp, "parts": parts})
 

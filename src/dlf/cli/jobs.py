@@ -20,6 +20,8 @@ from dlf.errors import DlfError
 
 log = logging.getLogger(__name__)
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
 _source: ContextVar[str | None] = ContextVar("source", default=None)
 """The input that is being worked on, in each thread."""
 
@@ -104,7 +106,7 @@ def writing(outputs: Outputs, make: Callable[[Job], tuple[bytes, Report]]) -> Wo
         target = str(job.target)
         is_there = streams.exists(job)  # asked before the work, so that nobody waits for a refusal
         if is_there and outputs.skip_existing:
-            text = f"{job.source} -> {target}: skipped, {target} exists"
+            text = one_line(f"{job.source} -> {target}: skipped, {target} exists")
             return Report(text, {"output": target, "skipped": True})
         if is_there and not outputs.overwrite:
             msg = f"{target} exists ({_remedy(job)})"
@@ -139,14 +141,20 @@ def explain(error: Exception) -> str:
 
 def complain(sentence: str) -> None:
     """Print one line to standard error, unless that is closed."""
-    tell(f"dlf: {sentence}", error=True)
+    tell(one_line(f"dlf: {sentence}"), error=True)
+
+
+def one_line(text: str) -> str:
+    """Spell line breaks out: a file may have one in its name."""
+    return text.replace("\n", r"\n")
 
 
 def tell(text: object, *, error: bool = False) -> None:
     """Print lines to standard output or error, unless that is closed.
 
+    Control characters are spelled out, for a file's name must not work on the terminal.
     Not by `click.echo`: it writes past the streams by which rich keeps lines and bars apart.
     """
     stream = sys.stderr if error else sys.stdout
     if stream is not None:
-        print(text, file=stream, flush=True)
+        print(str(text).translate(_CONTROLS), file=stream, flush=True)

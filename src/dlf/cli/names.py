@@ -51,11 +51,13 @@ class Naming:
     """How a command names its results.
 
     name: gives the file name of a result from the input, and the folder that it goes to.
+    inputs: gives the endings of inputs: of the files to take from folders, and of what is no OUT.
     suffixes: endings by which the second of two names is known to be OUT.
     remedy: what to do where two inputs of one folder would get one name.
     """
 
     name: Callable[[Input, Path], str]
+    inputs: Callable[[], Collection[str]]
     suffixes: Collection[str]
     remedy: str
 
@@ -138,15 +140,19 @@ def in_and_out(
     a folder while the first is none, or because it is standard output.
 
     Raises:
-        click.UsageError: a name is empty.
+        click.UsageError: a name is empty, or the second of two is neither a file nor called like one of ours.
     """
     names = tuple(STDIO if descriptor_of(name) == 0 else name for name in names)
     output = outputs.output
     if "" in (*names, output):  # from a variable of the shell that is not set
         msg = "the name of a file is empty"
         raise click.UsageError(msg)
-    if output is None and len(names) == 2 and _is_output(names[0], names[1], naming):
-        output, names = names[1], names[:1]
+    if output is None and len(names) == 2:
+        if _is_output(names[0], names[1], naming):
+            output, names = names[1], names[:1]
+        elif not os.path.lexists(names[1]) and Path(names[1]).suffix.lower() not in naming.inputs():
+            msg = f"there is no file {names[1]}; if it is to be the output, say -o {names[1]}"
+            raise click.UsageError(msg)
     if output is not None and descriptor_of(output) == 1:
         output = STDIO
     return names, output
