@@ -6,8 +6,10 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -16,7 +18,7 @@ from dlf.errors import LimitExceeded
 from dlf.files import descriptor_of, write_bytes
 
 MAX_INPUT_BYTES = 2**30
-"""Limit of what is read into memory from a pipe or a .dlf file."""
+"""Limit of what is read into memory of an image from a pipe."""
 
 
 def hold_standard_streams() -> None:
@@ -53,15 +55,30 @@ def check_stdout(jobs: Sequence[Job], *, json: bool) -> None:
         raise click.UsageError(msg)
 
 
-def read(source: str) -> bytes:
-    """Return the bytes of a file or of standard input, up to a limit; raises OSError, LimitExceeded."""
+@contextmanager
+def opened(source: str) -> Iterator[BinaryIO]:
+    """Open a file or standard input, which stays open afterwards; raises OSError."""
     if source == STDIO:
         if sys.stdin is None:
             raise OSError(errno.EBADF, "standard input is closed")
-        data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+        yield sys.stdin.buffer
     else:
         with Path(source).open("rb") as file:
-            data = file.read(MAX_INPUT_BYTES + 1)
+            yield file
+
+
+def read_dlf(source: str, max_pixels: int) -> bytes:
+    """Return the bytes of a .dlf file or of standard input; raises OSError and as `read_file`."""
+    from dlf.bitstream.bounds import read_file  # brings numpy, which the parser does not need
+
+    with opened(source) as file:
+        return read_file(file, max_pixels)
+
+
+def read(source: str) -> bytes:
+    """Return the bytes of an image or of standard input, up to a limit; raises OSError, LimitExceeded."""
+    with opened(source) as file:
+        data = file.read(MAX_INPUT_BYTES + 1)
     if len(data) > MAX_INPUT_BYTES:
         msg = f"the input has more than {MAX_INPUT_BYTES:,} bytes"
         raise LimitExceeded(msg)
@@ -116,8 +133,7 @@ def write(job: Job, data: bytes) -> None:
     target = str(job.target)
     try:
         if target == STDIO:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            _write_all(sys.stdout.buffer, data)
             return
         if job.make_folder:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +142,17 @@ def write(job: Job, data: bytes) -> None:
         if target == STDIO and isinstance(error, BrokenPipeError):
             raise
         raise _unwritable(target, error) from error
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Write all of the data; an unbuffered file (``python -u``) may take a part at a time; raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        written: int | None = file.write(rest)
+        if written is None:  # a pipe that is full and does not wait
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        rest = rest[written:]
+    file.flush()
 
 
 def _unwritable(target: str, error: OSError) -> JobError:
