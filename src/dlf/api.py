@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -42,7 +42,7 @@ __all__ = [
     "models",
 ]
 
-Data = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
+Data = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 """A ``.dlf`` file: its bytes, its path, or the file opened in binary mode, read from its start."""
 
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 import dlf
 from cli_run import ENGINE, MOCK, Done, runner, stand_in
-from conftest import CHANNELS, CODES, TOKENS
+from conftest import CHANNELS, TOKENS
 from dlf import api
 from dlf.bitstream import container
 from dlf.bitstream.bounds import file_bound, payload_bound, read_file
 from dlf.bitstream.header import Header
-from dlf.cli.options import Pixels
+from dlf.cli.options import pixels
 from dlf.codec import bundle
 from dlf.codec.bundle import MANIFEST, MAX_BYTES, TABLES, ModelBundle
 from dlf.codec.codec import StreamCodec
@@ -196,11 +196,11 @@ def test_commands_take_a_limit(command: Callable[..., Done]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "pixels"),
+    ("text", "number"),
     [("1", 1), ("64M", 64_000_000), ("64e6", 64_000_000), ("1.5m", 1_500_000), ("0.5k", 500), ("1G", 10**9)],
 )
-def test_numbers_of_pixels(text: str, pixels: int) -> None:
-    assert Pixels().convert(text, None, None) == pixels
+def test_numbers_of_pixels(text: str, number: int) -> None:
+    assert pixels(text) == number
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_numbers_of_pixels(text: str, pixels: int) -> None:
 )
 def test_what_is_no_number_of_pixels(text: str) -> None:
     with pytest.raises(click.BadParameter, match="not a number of pixels"):
-        Pixels().convert(text, None, None)
+        pixels(text)
 
 
 def test_info_tells_the_symbols_when_asked(command: Callable[..., Done]) -> None:

@@ -10,7 +10,7 @@ probabilities.  Hence, in whole bits:
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import IO
 
 from dlf.bitstream.header import MAX_HEADER_BYTES, Header
 from dlf.bitstream.spec import CHECKSUM_BYTES, MAX_METADATA_BYTES, MAX_VARINT_BYTES
@@ -52,7 +52,7 @@ def check_length(length: int, header: Header) -> None:
         raise LimitExceeded(msg)
 
 
-def read_file(file: BinaryIO, max_pixels: int) -> bytes:
+def read_file(file: IO[bytes], max_pixels: int) -> bytes:
     """Return the bytes of a ``.dlf`` file from its place on, reading no more than its bound.
 
     Raises:
@@ -69,9 +69,10 @@ def read_file(file: BinaryIO, max_pixels: int) -> bytes:
     return data
 
 
-def _read(file: BinaryIO, most: int) -> bytes:
+def _read(file: IO[bytes], most: int) -> bytes:
     """Read until so many bytes are there or no more come; a pipe gives them in parts."""
     parts: list[bytes] = []
+    part: object  # whatever the caller's file gives
     while most > 0 and (part := file.read(min(most, _PART))):
         if not isinstance(part, bytes):
             msg = f"expected a file opened in binary mode, not one that gives {type(part).__name__}"

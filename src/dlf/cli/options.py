@@ -51,21 +51,19 @@ COUNT = click.IntRange(1, 1024)
 """Argument type: how many of something that costs memory or processors."""
 
 
-class Pixels(click.ParamType):
-    """Argument type: a number of pixels, such as 5000000, 5e6 or 5M (millions)."""
-
-    name = "N"
-
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number, at least 1; anything else is a mistake of the command line."""
-        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?(?:[eE][0-9]{1,2})?)([kKmMgG]?)", str(value))
-        pixels = 0.0 if match is None else float(match[1]) * _MANY[match[2].upper()]
-        if not pixels >= 1:
-            self.fail(f"'{value}' is not a number of pixels such as 5000000, 5e6 or 5M", param, ctx)
-        return int(pixels)
-
-
 _MANY = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def pixels(text: str | int) -> int:
+    """Argument type: a number of pixels, at least 1, such as 5000000, 5e6 or 5M (millions)."""
+    match = re.fullmatch(
+        r"([0-9]{1,12}(?:\.[0-9]{1,12})?(?:[eE][0-9]{1,2})?)([KMG]?)", str(text).strip(), re.I
+    )
+    number = 0.0 if match is None else float(match[1]) * _MANY[match[2].upper()]
+    if not number >= 1:
+        msg = f"'{text}' is not a number of pixels such as 5000000, 5e6 or 5M"
+        raise click.BadParameter(msg)
+    return int(number)
 
 
 def gathered(record: type[DataclassInstance], into: str, *options: Decorator) -> Decorator:
@@ -124,7 +122,8 @@ common_options = gathered(
     click.option("--json", is_flag=True, help="Report as one JSON object a line."),
     click.option(
         "--max-pixels",
-        type=Pixels(),
+        type=pixels,
+        metavar="N",
         default=MAX_PIXELS,
         show_default="64 megapixels",
         help="Refuse images of more pixels, such as 12M, which is 12 million.",
