@@ -72,10 +72,10 @@ def read_file(file: IO[bytes], max_pixels: int) -> bytes:
 def _read(file: IO[bytes], most: int) -> bytes:
     """Read until so many bytes are there or no more come; a pipe gives them in parts."""
     parts: list[bytes] = []
-    part: object  # whatever the caller's file gives
     while most > 0 and (part := file.read(min(most, _PART))):
-        if not isinstance(part, bytes):
-            msg = f"expected a file opened in binary mode, not one that gives {type(part).__name__}"
+        given: object = part  # whatever the caller's file gives
+        if not isinstance(given, bytes):
+            msg = f"expected a file opened in binary mode, not one that gives {type(given).__name__}"
             raise TypeError(msg)
         parts.append(part)
         most -= len(part)

@@ -56,10 +56,8 @@ _MANY = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 def pixels(text: str | int) -> int:
     """Argument type: a number of pixels, at least 1, such as 5000000, 5e6 or 5M (millions)."""
-    match = re.fullmatch(
-        r"([0-9]{1,12}(?:\.[0-9]{1,12})?(?:[eE][0-9]{1,2})?)([KMG]?)", str(text).strip(), re.I
-    )
-    number = 0.0 if match is None else float(match[1]) * _MANY[match[2].upper()]
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?(?:E[0-9]{1,2})?)([KMG]?)", str(text).upper())
+    number = 0.0 if match is None else float(match[1]) * _MANY[match[2]]
     if not number >= 1:
         msg = f"'{text}' is not a number of pixels such as 5000000, 5e6 or 5M"
         raise click.BadParameter(msg)
