@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from dlf.bitstream import metadata, varint
 from dlf.bitstream.bounds import check_length
 from dlf.bitstream.header import Header
-from dlf.bitstream.spec import CHECKSUM_BYTES
+from dlf.bitstream.spec import CHECKSUM_BYTES, MAX_VARINT_BYTES
 from dlf.errors import FormatError
 from dlf.limits import MAX_PIXELS, check_size
 from dlf.records import Metadata
@@ -100,7 +100,7 @@ def load(data: bytes, max_pixels: int = MAX_PIXELS) -> Stream:
         raise FormatError(msg)
     blob = b""
     if header.has_metadata:
-        size, start = varint.unpack(data[:end], start)
+        size, start = varint.unpack(data[: min(end, start + MAX_VARINT_BYTES)], start)
         if size > end - start:
             msg = "the metadata reaches beyond the end of the file"
             raise FormatError(msg)
