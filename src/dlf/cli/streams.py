@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import sys
@@ -30,6 +31,18 @@ def hold_standard_streams() -> None:
     for number in (0, 1, 2):
         if not _is_open(number):
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+
+
+def buffer_standard_output() -> None:
+    """Give standard output a buffer, which ``python -u`` takes away.
+
+    Without one a pipe or a disk that is nearly full takes a part of what is written, and nothing says so.
+    """
+    stream = sys.stdout
+    if isinstance(stream, io.TextIOWrapper) and isinstance(stream.buffer, io.RawIOBase):
+        sys.stdout = open(  # noqa: SIM115 (it stays open, as the one before)
+            stream.fileno(), "w", buffering=1, encoding=stream.encoding, errors=stream.errors, closefd=False
+        )
 
 
 def _is_open(number: int) -> bool:
@@ -133,7 +146,8 @@ def write(job: Job, data: bytes) -> None:
     target = str(job.target)
     try:
         if target == STDIO:
-            _write_all(sys.stdout.buffer, data)
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
             return
         if job.make_folder:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -142,17 +156,6 @@ def write(job: Job, data: bytes) -> None:
         if target == STDIO and isinstance(error, BrokenPipeError):
             raise
         raise _unwritable(target, error) from error
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    """Write all of the data; an unbuffered file (``python -u``) may take a part at a time; raises OSError."""
-    rest = memoryview(data)
-    while rest:
-        written: int | None = file.write(rest)
-        if written is None:  # a pipe that is full and does not wait
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        rest = rest[written:]
-    file.flush()
 
 
 def _unwritable(target: str, error: OSError) -> JobError:
