@@ -14,7 +14,7 @@ import click
 
 import dlf
 from dlf.cli.jobs import LogLines, complain, explain, tell
-from dlf.cli.streams import buffer_standard_output, hold_standard_streams
+from dlf.cli.streams import buffer_standard_output, drop_standard_output, hold_standard_streams
 from dlf.errors import DlfError
 
 COMMANDS = (
@@ -107,8 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except OSError as error:
         if sys.stdout is not None:
-            # Python flushes standard output once more at exit, which must not fail again
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_standard_output()
         if isinstance(error, BrokenPipeError):
             return READER_GONE
         complain(f"cannot write to standard output: {error.strerror}")

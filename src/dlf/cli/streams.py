@@ -45,6 +45,11 @@ def buffer_standard_output() -> None:
         )
 
 
+def drop_standard_output() -> None:
+    """Send what is still in the buffer of standard output nowhere: Python flushes it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _is_open(number: int) -> bool:
     try:
         os.fstat(number)
@@ -153,8 +158,10 @@ def write(job: Job, data: bytes) -> None:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(target, data)
     except OSError as error:
-        if target == STDIO and isinstance(error, BrokenPipeError):
-            raise
+        if target == STDIO:
+            if isinstance(error, BrokenPipeError):
+                raise
+            drop_standard_output()  # what is left in the buffer would fail once more, and be told twice
         raise _unwritable(target, error) from error
 
 
