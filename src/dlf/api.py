@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from dlf.bitstream import container
+from dlf.bitstream.bounds import read_file
 from dlf.bitstream.container import Stream
 from dlf.bitstream.metadata import pack as pack_metadata
 from dlf.bitstream.spec import MAX_QUALITY, VERSION
@@ -40,7 +42,7 @@ __all__ = [
     "models",
 ]
 
-Data = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
+Data = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 """A ``.dlf`` file: its bytes, its path, or the file opened in binary mode, read from its start."""
 
 
@@ -150,32 +152,35 @@ class Codec:
             OSError: there is no such file, or it cannot be opened.
             TypeError: `data` is nothing of the above.
         """
-        stream = container.load(_file_bytes(data), self._max_pixels)
+        stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
         rgb = self._load(self._writer(stream)).codec.decode_stream(stream)
         return to_image(rgb, stream.metadata)
 
-    def info(self, data: Data) -> StreamInfo:
-        """Describe a ``.dlf`` file; reads its symbols if the model is installed, but paints nothing.
+    def info(self, data: Data, *, symbols: bool = False) -> StreamInfo:
+        """Describe a ``.dlf`` file; its checksum is compared if the model is installed.
 
         Args:
             data: as for `decode`.
+            symbols: read the symbols too, and tell the bits of tokens and details apart.  It runs two of the
+                networks, for seconds where the image is large, and paints nothing.
 
         Raises:
             FormatError, LimitExceeded, OSError, TypeError: as `decode`.
         """
-        content = _file_bytes(data)
+        content = _file_bytes(data, self._max_pixels)
         stream = container.load(content, self._max_pixels)
         header = stream.header
         sizes = {name: len(part) for name, part in container.parts(stream)}
         name, token_bits, detail_bits = None, None, None
         try:
-            loaded = self._load(self._writer(stream))
+            model = self._writer(stream)
         except UnknownModel:
             pass  # the sizes are worth telling all the same
         else:
-            received = loaded.codec.receive(stream)
-            name = loaded.bundle.manifest.name
-            token_bits, detail_bits = received.token_bits, received.detail_bits
+            name = model.manifest.name
+            if symbols:
+                received = self._load(model).codec.receive(stream)
+                token_bits, detail_bits = received.token_bits, received.detail_bits
         return StreamInfo(
             version=VERSION,
             model=header.model,
@@ -234,8 +239,11 @@ class Codec:
         return self._loaded[model.folder]
 
 
-def _content(data: object) -> bytes:
-    """Return the bytes of a bytes-like object, or of an open binary file from its start; raises TypeError."""
+def _content(data: object, read_all: Callable[[Any], object] = lambda file: file.read()) -> bytes:
+    """Return the bytes of a bytes-like object, or of an open binary file from its start; raises TypeError.
+
+    read_all: gives the rest of an open file.
+    """
     if isinstance(data, bytes):
         return data
     try:
@@ -247,7 +255,7 @@ def _content(data: object) -> bytes:
     with suppress(AttributeError, OSError):  # a pipe has no start; io.UnsupportedOperation is an OSError
         if callable(read):
             data.seek(0)  # type: ignore[attr-defined]
-    content = read() if callable(read) else None
+    content = read_all(data) if callable(read) else None
     if not isinstance(content, bytes):
         is_text = is_text or isinstance(content, str)
         kind = "a file in text mode" if is_text else f"an object of {type(data).__name__}"
@@ -256,14 +264,27 @@ def _content(data: object) -> bytes:
     return content
 
 
-def _file_bytes(data: Data) -> bytes:
-    """Return the bytes of a ``.dlf`` file, however it is given; raises OSError, TypeError."""
-    return Path(data).read_bytes() if isinstance(data, str | os.PathLike) else _content(data)
+def _file_bytes(data: Data, max_pixels: int) -> bytes:
+    """Return the bytes of a ``.dlf`` file, however it is given; raises as `read_file`."""
+    if isinstance(data, str | os.PathLike):
+        with Path(data).open("rb") as file:
+            return read_file(file, max_pixels)
+    return _content(data, lambda file: read_file(file, max_pixels))
 
 
 @lru_cache(maxsize=1)
 def _default_codec() -> Codec:
     return Codec()
+
+
+def _limited_codec(max_pixels: int) -> Codec:
+    """Return the default codec, or one of another limit that has its networks."""
+    default = _default_codec()
+    if max_pixels == MAX_PIXELS:
+        return default
+    codec = Codec(max_pixels=max_pixels)
+    codec._loaded = default._loaded
+    return codec
 
 
 def encode(
@@ -275,21 +296,22 @@ def encode(
     best: bool = False,
     metadata: bool = False,
     strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> bytes:
-    """Compress an image with the model of the package; see `Codec.encode`."""
-    return _default_codec().encode(
+    """Compress an image of at most `max_pixels` with the model of the package; see `Codec.encode`."""
+    return _limited_codec(max_pixels).encode(
         image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
     )
 
 
-def decode(data: Data) -> Image.Image:
-    """Paint the image of a ``.dlf`` file; see `Codec.decode`."""
-    return _default_codec().decode(data)
+def decode(data: Data, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Paint the image of a ``.dlf`` file, of at most `max_pixels`; see `Codec.decode`."""
+    return _limited_codec(max_pixels).decode(data)
 
 
-def info(data: Data) -> StreamInfo:
-    """Describe a ``.dlf`` file; see `Codec.info`."""
-    return _default_codec().info(data)
+def info(data: Data, *, symbols: bool = False, max_pixels: int = MAX_PIXELS) -> StreamInfo:
+    """Describe a ``.dlf`` file of at most `max_pixels`; see `Codec.info`."""
+    return _limited_codec(max_pixels).info(data, symbols=symbols)
 
 
 def models() -> tuple[InstalledModel, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,20 @@ def descriptor_of(path: str | os.PathLike[str]) -> int | None:
     name = os.fspath(path)
     match = _DESCRIPTORS.fullmatch(name)
     return int(match[1]) if match else _STREAMS.get(name)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file to read; a pipe or device of that name is refused and never waited for.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, or it is none.
+    """
+    # where there is no such flag, there are no pipes among the files
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return os.fdopen(file, "rb")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -13,6 +13,16 @@ MAX_SIDE = 2**16
 """Limit of either side.  A picture of few pixels but one very long side would be padded to many more."""
 
 
+MAX_FILE_BYTES = 2**30
+"""Limit of what is read into memory of a ``.dlf`` file."""
+
+MAX_TOKENS, MAX_CHANNELS = 255, 4096
+"""Limits of a model: tokens of a window, channels of the detail latent."""
+
+MAX_PADDING = 512
+"""Limit of the pixels to whose multiples a model pads pictures, so that few pixels never become many."""
+
+
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     """Refuse a picture that is larger than the limits.
 

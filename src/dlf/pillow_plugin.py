@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, ImageOps
 
 import dlf
 from dlf.bitstream import metadata, varint
-from dlf.bitstream.header import Header
+from dlf.bitstream.header import MAX_HEADER_BYTES, Header
 from dlf.bitstream.spec import MAGIC, MAX_VARINT_BYTES
 from dlf.errors import (
     DlfError,
@@ -35,9 +35,6 @@ MIME = "image/x-dlf"
 
 OPTIONS = {"quality": "quality", "bytes": "max_bytes", "bpp": "bpp", "best": "best"}
 """Keywords of `Image.save` that `dlf.encode` takes, and what it calls them."""
-
-# magic, version and quality, three numbers
-_MAX_HEADER_BYTES = len(MAGIC) + 2 + 3 * MAX_VARINT_BYTES
 
 
 class DlfImageFile(ImageFile.ImageFile):
@@ -61,7 +58,7 @@ class DlfImageFile(ImageFile.ImageFile):
             Image.DecompressionBombError: the image is above the limits of the codec.
         """
         assert self.fp is not None
-        data = self.fp.read(_MAX_HEADER_BYTES)
+        data = self.fp.read(MAX_HEADER_BYTES)
         try:
             header, start = Header.unpack(data)
             check_size(header.width, header.height)
@@ -90,12 +87,11 @@ class DlfImageFile(ImageFile.ImageFile):
     def verify(self) -> None:
         """Check the file without painting it, and close it; raises OSError if it is damaged.
 
-        Checksum and symbols are read where the model is installed.
+        The checksum is compared where the model is installed; symbols are not read.
         """
         assert self.fp is not None
         try:
-            self.fp.seek(0)
-            dlf.info(self.fp.read())
+            dlf.info(self.fp)
         except DlfError as error:
             raise OSError(str(error)) from error
         finally:
@@ -116,7 +112,7 @@ class DlfDecoder(ImageFile.PyDecoder):
         """Read the file and set the pixels; raises OSError."""
         assert self.fd is not None
         try:
-            image = dlf.decode(self.fd.read())
+            image = dlf.decode(self.fd)
         except DlfError as error:
             raise OSError(str(error)) from error
         self.set_as_raw(image.tobytes())

@@ -107,7 +107,8 @@ class StreamInfo:
         payload_bytes: all symbols.
         checksum_bytes: 4.
         file_bytes: of the whole file.
-        token_bits: information content of the tokens, in bits; None if the model is not installed.
+        token_bits: information content of the tokens, in bits; None unless the symbols were read, which
+            takes the model.
         detail_bits: the same of the details.  The payload has about a byte more than their sum,
             and four more where the model's symbols carry a checksum.
         checked: whether the file's checksum was compared, which takes the model; False if it is not

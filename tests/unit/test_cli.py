@@ -73,7 +73,7 @@ def test_encode_info_decode(dlf: Callable[..., Done], photo: Path, tmp_path: Pat
     assert "photo.png -> photo.dlf: 70x41, quality 50" in done.text
     assert f"{size:,} bytes" in done.text
 
-    done = dlf("info", "photo.dlf")
+    done = dlf("info", "photo.dlf", "--symbols")
     assert (done.code, done.err) == (0, "")
     rows = {line.split()[0]: line.split() for line in done.text.splitlines()[1:]}
     assert list(rows) == [
@@ -134,7 +134,7 @@ def test_json(dlf: Callable[..., Done], photo: Path) -> None:
     assert good["bpp"] == 8 * good["bytes"] / (70 * 41)
     assert bad == {"input": "none.png", "error": "cannot be read: No such file or directory"}
 
-    found = json.loads(dlf("info", "photo.dlf", "--json").text)
+    found = json.loads(dlf("info", "photo.dlf", "--symbols", "--json").text)
     assert found["file_bytes"] == good["bytes"]
     assert found["model_name"] == "mock"
     parts = found["parts"]
@@ -322,9 +322,9 @@ def test_whatever_happens(
 import sys
 from dlf.cli import streams
 from dlf.cli.main import main
-def read(source):
+def read(*_):
     raise {error}
-streams.read = read
+streams.read_dlf = read
 sys.exit(main(["info", "-", "--model", {str(model)!r}]))
 """
     assert call(script(text), tmp_path) == Done(code, b"", sentence)

@@ -23,7 +23,7 @@ from dlf.entropy.coder import SymbolReader, SymbolWriter
 from dlf.entropy.gaussian import MAX_SYMBOL, exchange_symbols, table_index
 from dlf.entropy.tables import TOTAL, Tables
 from dlf.errors import BundleError, FormatError, LimitExceeded
-from dlf.limits import MAX_PIXELS, MAX_SIDE
+from dlf.limits import MAX_PADDING, MAX_PIXELS, MAX_SIDE
 from dlf.records import Metadata
 
 # the same examples on every machine, and none kept on disk
@@ -79,7 +79,7 @@ def tables(draw: st.DrawFn) -> Tables:
         prior=np.zeros((101, draw(st.integers(1, 3))), np.int16),
         mean_unit=draw(st.integers(1, 2**14)),
         step_unit=draw(st.integers(1, 2**20)),
-        padding=32 * draw(st.integers(1, 128)),
+        padding=32 * draw(st.integers(1, MAX_PADDING // 32)),
         symbol_sum=draw(st.integers(0, 1)),
         token_prior=draw(st.integers(0, 1)),
     )

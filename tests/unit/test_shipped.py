@@ -107,7 +107,7 @@ def check_symbols(rgb: np.ndarray, quality: int, role: str | None = None) -> Non
     for tokens, wanted, count in zip(found.tokens, latents.tokens, counts, strict=True):
         np.testing.assert_array_equal(tokens[:count], wanted[:count])
         assert (tokens[count:] == -1).all()
-    info = dlf.info(data)
+    info = dlf.info(data, symbols=True)
     assert info.file_bytes == len(data)
     assert info.token_bits == pytest.approx(found.token_bits)
     assert info.detail_bits == pytest.approx(found.detail_bits)

@@ -10,8 +10,9 @@ import zlib
 from dataclasses import dataclass, replace
 
 from dlf.bitstream import metadata, varint
+from dlf.bitstream.bounds import check_length
 from dlf.bitstream.header import Header
-from dlf.bitstream.spec import CHECKSUM_BYTES
+from dlf.bitstream.spec import CHECKSUM_BYTES, MAX_VARINT_BYTES
 from dlf.errors import FormatError
 from dlf.limits import MAX_PIXELS, check_size
 from dlf.records import Metadata
@@ -55,8 +56,11 @@ def fits(stream: Stream, numerics: str) -> bool:
 
 
 def _checksum(stream: Stream, numerics: str) -> int:
-    body = b"".join(data for name, data in parts(stream) if name != "checksum")
-    return zlib.crc32(body, zlib.crc32(bytes.fromhex(numerics)))
+    crc = zlib.crc32(bytes.fromhex(numerics))
+    for name, data in parts(stream):
+        if name != "checksum":
+            crc = zlib.crc32(data, crc)
+    return crc
 
 
 def parts(stream: Stream) -> tuple[tuple[str, bytes], ...]:
@@ -85,17 +89,18 @@ def load(data: bytes, max_pixels: int = MAX_PIXELS) -> Stream:
 
     Raises:
         FormatError: not a ``.dlf`` file, cut off, or malformed; UnsupportedVersion if it is too new.
-        LimitExceeded: width, height or metadata are above the limits.
+        LimitExceeded: width, height or metadata are above the limits, or no file of the size is so long.
     """
     header, start = Header.unpack(data)
     check_size(header.width, header.height, max_pixels)
+    check_length(len(data), header)
     end = len(data) - CHECKSUM_BYTES
     if end < start:
         msg = "the data ends before the checksum"
         raise FormatError(msg)
     blob = b""
     if header.has_metadata:
-        size, start = varint.unpack(data[:end], start)
+        size, start = varint.unpack(data[: min(end, start + MAX_VARINT_BYTES)], start)
         if size > end - start:
             msg = "the metadata reaches beyond the end of the file"
             raise FormatError(msg)

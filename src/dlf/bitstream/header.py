@@ -5,8 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dlf.bitstream import varint
-from dlf.bitstream.spec import FLAG_METADATA, KNOWN_FLAGS, MAGIC, MAX_QUALITY, VERSION
+from dlf.bitstream.spec import (
+    FLAG_METADATA,
+    KNOWN_FLAGS,
+    MAGIC,
+    MAX_QUALITY,
+    MAX_VARINT_BYTES,
+    VERSION,
+)
 from dlf.errors import FormatError, UnsupportedVersion
+
+MAX_HEADER_BYTES = len(MAGIC) + 2 + 3 * MAX_VARINT_BYTES
+"""Magic, version and quality, and three numbers: more than any header has."""
 
 
 @dataclass(frozen=True)

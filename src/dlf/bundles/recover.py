@@ -52,10 +52,10 @@ def recover(bundle: ModelBundle, preset: str) -> Recovered:
     state = probe.state_dict()
     recovered = Recovered()
     for name in (ANALYSIS, SYNTHESIS):
-        for ours, theirs in _pairs(trace(probe, name), onnx.load(str(bundle.check(name)))):
+        for ours, theirs in _pairs(trace(probe, name), onnx.load_from_string(bundle.read(name))):
             _place(recovered.tensors, state, ours, torch.from_numpy(theirs))
     for name in (PRIOR, CONTEXT):
-        _, constants = _operations(onnx.load(str(bundle.check(name))))
+        _, constants = _operations(onnx.load_from_string(bundle.read(name)))
         for key in [key for key in constants if key.startswith("context.")]:
             unit = WEIGHT_UNIT if key.endswith(".weight") else WEIGHT_UNIT * ACTIVATION_UNIT
             recovered.tensors[f"details.{key}"] = torch.from_numpy(constants[key]) / unit

@@ -19,8 +19,6 @@ from dlf.errors import DlfError, EngineError
 
 log = logging.getLogger(__name__)
 
-HEADER_BYTES = 64  # more than any header has
-
 
 def codec_to_encode(common: Common, outputs: Outputs, engine: Engine, display: Display) -> dlf.Codec:
     """Return a codec of the model that is asked for; raises click.UsageError, DlfError."""
@@ -43,7 +41,7 @@ def _codec(
         for bundle in bundles:
             _check(bundle, outputs, engine.given(), options)
     log.debug("threads %s, device %s", options.threads or "all", options.device)
-    return dlf.Codec(common.model, engine=options)
+    return dlf.Codec(common.model, max_pixels=common.max_pixels, engine=options)
 
 
 def _check(bundle: ModelBundle, outputs: Outputs, given: list[str], options: EngineOptions) -> None:
@@ -63,7 +61,7 @@ def _check(bundle: ModelBundle, outputs: Outputs, given: list[str], options: Eng
 
 def _models_of(jobs: Iterable[Job]) -> Iterator[ModelBundle]:
     """Yield the models of .dlf files, each once; those that cannot be known yet are left out."""
-    from dlf.bitstream.header import Header
+    from dlf.bitstream.header import MAX_HEADER_BYTES, Header
 
     seen = set()
     for job in jobs:
@@ -71,7 +69,7 @@ def _models_of(jobs: Iterable[Job]) -> Iterator[ModelBundle]:
             continue  # what is read only once is not read here
         try:
             with open(job.source, "rb") as file:
-                header, _ = Header.unpack(file.read(HEADER_BYTES))
+                header, _ = Header.unpack(file.read(MAX_HEADER_BYTES))
             if header.model not in seen:
                 seen.add(header.model)
                 yield find(header.model)

@@ -97,7 +97,7 @@ def command(
         from dlf.imageio import to_bytes
 
         start = time.perf_counter()
-        image = codec.decode(streams.read(job.source))
+        image = codec.decode(streams.read_dlf(job.source, common.max_pixels))
         data = to_bytes(image, kinds[job], output_quality)
         seconds = time.perf_counter() - start
         text = f"{job.source} -> {job.target}: {image.width}x{image.height}, {seconds:.2f} s"

@@ -27,8 +27,9 @@ class Row:
 
 @click.command("info", short_help="Show what .dlf files hold.")
 @common_options
+@click.option("--symbols", is_flag=True, help="Tell tokens and details apart, which runs networks.")
 @loudness_options
-def command(common: Common, quiet: bool) -> int:
+def command(common: Common, symbols: bool, quiet: bool) -> int:
     """Show what .dlf files hold: every field, with bytes and bits per pixel of each part.
 
     IN is a .dlf file, a folder of them, or - for standard input.
@@ -39,11 +40,11 @@ def command(common: Common, quiet: bool) -> int:
     if sys.stdout is None:
         msg = "standard output is closed, so nothing can be shown"
         raise click.UsageError(msg)
-    codec = dlf.Codec(common.model)
+    codec = dlf.Codec(common.model, max_pixels=common.max_pixels)
 
     def work(job: Job) -> Report:
-        data = streams.read(job.source)
-        info = codec.info(data)
+        data = streams.read_dlf(job.source, common.max_pixels)
+        info = codec.info(data, symbols=symbols)
         rows = _rows(data, info)
         text = "" if common.json else _table(jobs.one_line(job.source), rows, info)
         parts = {row.name: {"bytes": row.bits / 8, "bpp": info.bits_per_pixel(row.bits)} for row in rows}
@@ -67,7 +68,7 @@ def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:
         "checksum": f"{data[-4:][::-1].hex()} ({'good' if info.checked else 'not checked'})",
     }
     rows = []
-    for name, part in container.parts(container.load(data)):
+    for name, part in container.parts(container.load(data, info.width * info.height)):
         rows.append(Row(name, values.get(name, ""), 8 * len(part)))
         if name == "payload" and info.token_bits is not None and info.detail_bits is not None:
             rows += [Row("tokens", "in the payload", info.token_bits)]

@@ -14,7 +14,7 @@ import click
 
 import dlf
 from dlf.cli.jobs import LogLines, complain, explain, tell
-from dlf.cli.streams import hold_standard_streams
+from dlf.cli.streams import buffer_standard_output, hold_standard_streams
 from dlf.errors import DlfError
 
 COMMANDS = (
@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     hold_standard_streams()
     if argv is None:
         _clean_up_on_signals()
+        buffer_standard_output()
     logging.basicConfig(format="%(message)s", handlers=[LogLines()])
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)

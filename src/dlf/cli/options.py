@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+from dlf.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -46,6 +49,19 @@ ENGINES = ("auto", "onnxruntime", "openvino")
 
 COUNT = click.IntRange(1, 1024)
 """Argument type: how many of something that costs memory or processors."""
+
+
+_MANY = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def pixels(text: str | int) -> int:
+    """Argument type: a number of pixels, at least 1, such as 5000000, 5e6 or 5M (millions)."""
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?(?:E[0-9]{1,2})?)([KMG]?)", str(text).upper())
+    number = 0.0 if match is None else float(match[1]) * _MANY[match[2]]
+    if not number >= 1:
+        msg = f"'{text}' is not a number of pixels such as 5000000, 5e6 or 5M"
+        raise click.BadParameter(msg)
+    return int(number)
 
 
 def gathered(record: type[DataclassInstance], into: str, *options: Decorator) -> Decorator:
@@ -85,12 +101,14 @@ class Common:
 
     inputs: paths, or "-".  model: folder, name or role; None is the package's default.
     recursive: look into the folders of an input folder.  json: report as JSON lines.
+    max_pixels: limit of width * height.
     """
 
     inputs: tuple[str, ...]
     model: str | None
     recursive: bool
     json: bool
+    max_pixels: int
 
 
 common_options = gathered(
@@ -100,6 +118,14 @@ common_options = gathered(
     click.option("--model", metavar="MODEL", help="Folder, name or role of another model; see dlf --help."),
     click.option("-r", "--recursive", is_flag=True, help="Take what is in the folders of a folder as well."),
     click.option("--json", is_flag=True, help="Report as one JSON object a line."),
+    click.option(
+        "--max-pixels",
+        type=pixels,
+        metavar="N",
+        default=MAX_PIXELS,
+        show_default="64 megapixels",
+        help="Refuse images of more pixels, such as 12M, which is 12 million.",
+    ),
 )
 
 

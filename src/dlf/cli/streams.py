@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -16,7 +19,7 @@ from dlf.errors import LimitExceeded
 from dlf.files import descriptor_of, write_bytes
 
 MAX_INPUT_BYTES = 2**30
-"""Limit of what is read into memory from a pipe or a .dlf file."""
+"""Limit of what is read into memory of an image from a pipe."""
 
 
 def hold_standard_streams() -> None:
@@ -28,6 +31,18 @@ def hold_standard_streams() -> None:
     for number in (0, 1, 2):
         if not _is_open(number):
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+
+
+def buffer_standard_output() -> None:
+    """Give standard output a buffer, which ``python -u`` takes away.
+
+    Without one a pipe or a disk that is nearly full takes a part of what is written, and nothing says so.
+    """
+    stream = sys.stdout
+    if isinstance(stream, io.TextIOWrapper) and isinstance(stream.buffer, io.RawIOBase):
+        sys.stdout = open(  # noqa: SIM115 (it stays open, as the one before)
+            stream.fileno(), "w", buffering=1, encoding=stream.encoding, errors=stream.errors, closefd=False
+        )
 
 
 def _is_open(number: int) -> bool:
@@ -53,15 +68,30 @@ def check_stdout(jobs: Sequence[Job], *, json: bool) -> None:
         raise click.UsageError(msg)
 
 
-def read(source: str) -> bytes:
-    """Return the bytes of a file or of standard input, up to a limit; raises OSError, LimitExceeded."""
+@contextmanager
+def opened(source: str) -> Iterator[BinaryIO]:
+    """Open a file or standard input, which stays open afterwards; raises OSError."""
     if source == STDIO:
         if sys.stdin is None:
             raise OSError(errno.EBADF, "standard input is closed")
-        data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+        yield sys.stdin.buffer
     else:
         with Path(source).open("rb") as file:
-            data = file.read(MAX_INPUT_BYTES + 1)
+            yield file
+
+
+def read_dlf(source: str, max_pixels: int) -> bytes:
+    """Return the bytes of a .dlf file or of standard input; raises OSError and as `read_file`."""
+    from dlf.bitstream.bounds import read_file  # brings numpy, which the parser does not need
+
+    with opened(source) as file:
+        return read_file(file, max_pixels)
+
+
+def read(source: str) -> bytes:
+    """Return the bytes of an image or of standard input, up to a limit; raises OSError, LimitExceeded."""
+    with opened(source) as file:
+        data = file.read(MAX_INPUT_BYTES + 1)
     if len(data) > MAX_INPUT_BYTES:
         msg = f"the input has more than {MAX_INPUT_BYTES:,} bytes"
         raise LimitExceeded(msg)

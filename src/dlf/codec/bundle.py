@@ -8,6 +8,7 @@ decoding does not pay for files that only encoding needs.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -20,6 +21,8 @@ from typing import Any
 from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError, UnknownModel
+from dlf.files import open_regular
+from dlf.limits import MAX_CHANNELS, MAX_TOKENS
 from dlf.records import InstalledModel
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,15 @@ ENGINES = {"onnx": Engine(FILES, NUMERICS), "torch": Engine((*WEIGHTS, TABLES), 
 
 FORMAT = 1
 _BLOCK = 1 << 22
+
+MAX_BYTES = {MANIFEST: 2**22, TABLES: 2**27}
+"""Limits of what is read into memory of a bundle's files; for the others it is `MAX_GRAPH_BYTES`."""
+
+MAX_GRAPH_BYTES = 2**31
+"""Limit of a graph; protobuf has none above it."""
+
+# the key without which a graph cannot name data in a file of its own, which no hash would cover
+_ELSEWHERE = b"location"
 ASSETS = Path(__file__).parent.parent / "assets"
 DEFAULT = "default"  # the role that is taken when no model is named
 # what a shipped model is for, and the folder below ASSETS that holds the one of this version
@@ -63,12 +75,21 @@ def numerics_id(hashes: Mapping[str, str], names: tuple[str, ...] = NUMERICS) ->
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file, read block by block."""
+    """Hex SHA-256 of a regular file, read block by block; raises OSError."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_bounded(path: Path) -> bytes:
+    """Return the bytes of one of a bundle's files; raises OSError, also where it is none or too large."""
+    most = MAX_BYTES.get(path.name, MAX_GRAPH_BYTES)
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
+        return file.read(most)
 
 
 @dataclass(frozen=True)
@@ -107,9 +128,9 @@ class Manifest:
         ranges = {
             "format": (FORMAT, FORMAT),
             "id": (0, 2**35 - 1),
-            "tokens": (1, 255),
+            "tokens": (1, MAX_TOKENS),
             "codes": (2, 2**FREQUENCY_BITS),
-            "channels": (4, 4096),
+            "channels": (4, MAX_CHANNELS),
             "swin_window": (1, 256),
             "default_quality": (0, 100),
         }
@@ -167,21 +188,26 @@ class ModelBundle:
     def open(cls, folder: Path) -> ModelBundle:
         """Read the manifest of a folder; raises BundleError."""
         try:
-            text = (folder / MANIFEST).read_bytes()
+            text = read_bounded(folder / MANIFEST)
         except OSError as error:
-            msg = f"the model folder '{folder}' has no readable {MANIFEST}"
+            msg = f"the model folder '{folder}' has no readable {MANIFEST} ({error.strerror})"
             raise BundleError(msg) from error
         return cls(folder, Manifest.parse(text))
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one of the files after checking their hash; raises BundleError."""
+        """Return the bytes of one of the files after checking their hash; raises BundleError.
+
+        A graph whose weights are in other files is refused: nothing says what is in those.
+        """
         try:
-            data = (self.folder / name).read_bytes()
+            data = read_bounded(self.folder / name)
         except OSError as error:
-            msg = f"the model '{self.manifest.name}' lacks its file {name}"
-            raise BundleError(msg) from error
+            raise self._unreadable(name, error) from error
         if hashlib.sha256(data).hexdigest() != self.manifest.files[name]:
             msg = f"the file {name} of the model '{self.manifest.name}' is damaged: its hash is wrong"
+            raise BundleError(msg)
+        if name in GRAPHS and _ELSEWHERE in data:
+            msg = f"the file {name} of the model '{self.manifest.name}' takes weights from other files"
             raise BundleError(msg)
         return data
 
@@ -191,12 +217,14 @@ class ModelBundle:
         try:
             digest = sha256_of(path)
         except OSError as error:
-            msg = f"the model '{self.manifest.name}' lacks its file {name}"
-            raise BundleError(msg) from error
+            raise self._unreadable(name, error) from error
         if digest != self.manifest.files[name]:
             msg = f"the file {name} of the model '{self.manifest.name}' is damaged: its hash is wrong"
             raise BundleError(msg)
         return path
+
+    def _unreadable(self, name: str, error: OSError) -> BundleError:
+        return BundleError(f"the model '{self.manifest.name}' lacks its file {name} ({error.strerror})")
 
     @property
     def roles(self) -> tuple[str, ...]:

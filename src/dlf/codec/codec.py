@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.bitstream import container
+from dlf.bitstream.bounds import payload_bound
 from dlf.bitstream.container import Stream
 from dlf.bitstream.header import Header
 from dlf.codec import tiling
@@ -18,11 +19,12 @@ from dlf.codec.semantic import exchange_tokens
 from dlf.codec.symbol_sum import Summed, exchange_sum
 from dlf.entropy.coder import SymbolCoder, SymbolReader, SymbolWriter
 from dlf.entropy.tables import Tables
-from dlf.errors import ChecksumError
+from dlf.errors import ChecksumError, FormatError
 from dlf.geometry import Plan
 from dlf.records import Float32, Float64, Int32, Latents, UInt8
 
 MISFIT = "the checksum does not match: the file is damaged, or written with another model of the same number"
+TOO_LONG = "the coded data are damaged: there are more than the model has for a picture of this size"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class StreamCodec:
     """
 
     def __init__(self, manifest: Manifest, tables: Tables, backend: Backend) -> None:
-        self._model, self._numerics = manifest.id, manifest.numerics
+        self._model, self._numerics, self._channels = manifest.id, manifest.numerics, manifest.channels
         self._tables, self._backend = tables, backend
 
     def encode_rgb(self, rgb: UInt8, quality: int, blob: bytes = b"") -> Stream:
@@ -106,6 +108,8 @@ class StreamCodec:
         if stream.header.model != self._model or not container.fits(stream, self._numerics):
             raise ChecksumError(MISFIT)
         plan, quality = self._plan(stream.header), stream.header.quality
+        if len(stream.payload) > payload_bound(plan, self._tables.tokens, self._channels):
+            raise FormatError(TOO_LONG)
         counts = self._token_counts(plan, quality)
         reader = SymbolReader(stream.payload)
         unknown = np.zeros((len(counts), self._tables.tokens), np.int32)

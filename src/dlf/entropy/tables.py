@@ -14,10 +14,14 @@ from numpy.typing import DTypeLike, NDArray
 from dlf.entropy.coder import FREQUENCY_BITS, UInt32
 from dlf.errors import BundleError
 from dlf.geometry import CELL
+from dlf.limits import MAX_PADDING
 from dlf.records import Int32, UInt8
 
 QUALITIES = 101  # 0..100
 TOTAL = 1 << FREQUENCY_BITS
+
+MAX_UNFOLDED_BYTES = 2**27
+"""Limit of all arrays together: 255 tokens of 2**16 codes take half of it."""
 
 # symbols of the first table are always 0 and not sent
 UNSENT = 1
@@ -77,7 +81,8 @@ class Tables:
         # symbols of 2**15 in units of 2**-14 still fit an int32
         _check(1 <= self.mean_unit <= 2**14, "mean_unit is out of range")
         _check(1 <= self.step_unit <= 2**20, "step_unit is out of range")
-        _check(self.padding in range(CELL, 4097, CELL), "padding is not a multiple of 32 up to 4096")
+        units = range(CELL, MAX_PADDING + 1, CELL)
+        _check(self.padding in units, f"padding is not a multiple of {CELL} up to {MAX_PADDING}")
         _check(self.symbol_sum in (0, 1), "symbol_sum is neither 0 nor 1")
         _check(self.token_prior in (0, 1), "token_prior is neither 0 nor 1")
 
@@ -102,10 +107,14 @@ class Tables:
         names = ("gaussian_frequency", "scale_bounds", "token_frequency", "token_count", "prior")
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = dict(file)
+                unfolded = sum(part.file_size for part in file.zip.infolist())
+                arrays = dict(file) if unfolded <= MAX_UNFOLDED_BYTES else None
         except Exception as error:  # a damaged zip file raises nearly anything
             msg = "the model's probability tables cannot be read"
             raise BundleError(msg) from error
+        if arrays is None:
+            msg = f"the model's probability tables unfold to {unfolded:,} bytes, above {MAX_UNFOLDED_BYTES:,}"
+            raise BundleError(msg)
         complete = set(names) <= set(arrays) <= {*names, *OPTIONS}
         _check(complete, f"the arrays must be {', '.join(names)}")
         for array in arrays.values():
