@@ -552,7 +552,7 @@ def test_completion(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["plain,--keep-metadata", "plain,--keep-suffix"]
     env |= {"COMP_WORDS": "dlf ", "COMP_CWORD": "1"}
     done = subprocess.run(MOCK, env=env, capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert "plain,encode" in done.text.splitlines()
+    assert "plain,encode" in done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
