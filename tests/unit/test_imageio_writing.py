@@ -280,3 +280,53 @@ def test_picture_keeps_its_own_info_to_itself() -> None:
     assert to_bytes(image, "png") == to_bytes(to_image(np.asarray(IMAGE), Metadata(exif=exif_block())), "png")
     assert image.info["comment"] == b"x" * 50
     assert chunk(b"gAMA", b"")[4:8] not in to_bytes(image, "png")
+
+
+def jpeg_2000(*boxes: tuple[bytes, bytes]) -> bytes:
+    """A JPEG 2000 file with boxes (first 16 bytes, the rest) that programs add to it, before its picture."""
+    plain = file_of(IMAGE, "JPEG2000")
+    at = plain.index(b"jp2c") - 4
+    added = b"".join((24 + len(data)).to_bytes(4, "big") + b"uuid" + name + data for name, data in boxes)
+    return plain[:at] + added + plain[at:]
+
+
+def test_metadata_of_jpeg_2000() -> None:
+    exif = exif_block().removeprefix(b"Exif\0\0")
+    xmp = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+    other = (bytes(16), b"of another program")
+    data = jpeg_2000(other, (b"JpgTiffExif->JP2", exif), (xmp, XMP), (xmp, b"a second one"))
+    rgb, metadata = load_rgb(data, strict=True)
+    assert metadata is not None
+    assert (rgb.shape, metadata.exif, metadata.xmp) == ((24, 40, 3), exif, XMP)
+    assert load_rgb(jpeg_2000(other), strict=True)[1] is None
+
+
+def gif(xmp: bytes, **options: object) -> bytes:
+    """A GIF file with an XMP packet at its end."""
+    trailer = bytes([1, *range(255, -1, -1), 0])
+    return file_of(IMAGE, "GIF", **options)[:-1] + b"\x21\xff\x0bXMP DataXMP" + xmp + trailer + b"\x3b"
+
+
+def test_metadata_of_gif() -> None:
+    # a comment, an application's block and two frames, each of which has to be walked over
+    frames = [IMAGE.rotate(90), IMAGE.rotate(180)]
+    data = gif(XMP, comment=b"c" * 600, save_all=True, append_images=frames, loop=0, duration=100)
+    metadata = load_rgb(data, strict=True)[1]
+    assert metadata is not None
+    assert metadata.xmp == XMP
+    assert load_rgb(file_of(IMAGE, "GIF"), strict=True)[1] is None
+    for cut in range(1, 400, 7):  # behind the picture there is nothing that one has to have
+        load_rgb(data[:-cut])
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("JPEG2000", ".jp2"), ("GIF", ".gif")])
+def test_xmp_that_exiftool_wrote(kind: str, ending: str, tmp_path: Path) -> None:
+    if shutil.which("exiftool") is None:
+        pytest.skip("exiftool is not installed")
+    path = tmp_path / f"picture{ending}"
+    path.write_bytes(file_of(IMAGE, kind))
+    subprocess.run(["exiftool", "-q", "-XMP-dc:Title=Lake", path], check=True)
+    metadata = load_rgb(path, strict=True)[1]
+    assert metadata is not None
+    assert metadata.xmp is not None
+    assert b"Lake" in metadata.xmp

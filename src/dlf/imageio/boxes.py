@@ -1,4 +1,4 @@
-"""Boxes of ISO base media files (AVIF, JPEG XL), as far as Pillow and its plugins leave them unread."""
+"""Boxes of AVIF, JPEG XL and JPEG 2000 files, as far as Pillow and its plugins leave them unread."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ MAX_BOXES = 2**12
 
 JXL_CODESTREAM = b"\xff\x0a"
 JXL_CONTAINER = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
+JP2_CONTAINER = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+
+# what a "uuid" box of a JPEG 2000 file starts with that holds the one or the other
+_JP2_EXIF = b"JpgTiffExif->JP2"
+_JP2_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,17 @@ def jxl_sidecar(file: BinaryIO) -> Sidecar:
             file.seek(box.start)
             return Sidecar(xmp=file.read(box.length))
     return Sidecar()
+
+
+def jp2_sidecar(file: BinaryIO) -> Sidecar:
+    """Return EXIF and XMP of a JPEG 2000 file, which Pillow passes over."""
+    held: dict[bytes, bytes] = {}
+    for box in _boxes(file, 0, file.seek(0, io.SEEK_END)):
+        if box.name == b"uuid" and box.length <= MAX_BOX:
+            file.seek(box.start)
+            content = file.read(box.length)
+            held.setdefault(content[:16], content[16:])
+    return Sidecar(exif=held.get(_JP2_EXIF), xmp=held.get(_JP2_XMP))
 
 
 def jxl_size(file: BinaryIO) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dlf.errors import DlfError, ImageError, LimitExceeded
-from dlf.imageio import boxes, mend, plugins, png, tiff
+from dlf.imageio import boxes, gif, mend, plugins, png, tiff
 from dlf.imageio.problems import Problems
 from dlf.imageio.raw import refuse_camera_raw
 from dlf.imageio.sidecar import Sidecar
@@ -227,6 +227,10 @@ def _examine(file: BinaryIO, head: bytes, max_pixels: int) -> tuple[BinaryIO, Si
         if (size := boxes.jxl_size(file)) is not None:
             check_size(*size, max_pixels)
         return file, boxes.jxl_sidecar(file)
+    if head.startswith(boxes.JP2_CONTAINER):
+        return file, boxes.jp2_sidecar(file)
+    if head.startswith(gif.MAGIC):
+        return file, gif.sidecar(file)
     if head[4:8] == b"ftyp":
         length = int.from_bytes(head[:4], "big")
         brands = {head[at : at + 4] for at in (8, *range(16, min(length, len(head)), 4))}
