@@ -19,7 +19,7 @@ from PIL import Image
 from dlf.api import Codec
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import ImageError
-from dlf.evaluation import bits, complexity, cost, dataset
+from dlf.evaluation import complexity, cost, dataset
 from dlf.evaluation.codecs.specs import parse_codec
 from dlf.evaluation.comparison import Comparison
 from dlf.evaluation.dataset import NAMED, ImageFile, check_set
@@ -102,19 +102,6 @@ def model(
     monkeypatch.setitem(sys.modules, "dlf.codec.onnx_backend", stand_in)
     write_bundle(tmp_path / "model")
     return tmp_path / "model"
-
-
-def test_where_the_bits_went(model: Path, picture: Callable[[int, int], UInt8]) -> None:
-    codec = Codec(model)
-    data = codec.encode(picture(300, 520), 60)
-    info = codec.info(data)
-    found = bits.spent(model, data)
-    assert found.cells.shape == (10, 17)
-    assert found.windows.shape == found.tokens.shape == (2, 3)
-    assert info.detail_bits is not None
-    assert found.cells.sum() == pytest.approx(info.detail_bits)
-    assert found.windows.sum() == pytest.approx(info.token_bits)
-    assert found.tokens[0, 0] >= found.tokens[1, 2] >= 1
 
 
 def test_what_each_network_costs(model: Path, picture: Callable[[int, int], UInt8]) -> None:
