@@ -22,7 +22,18 @@ from dlf.train.recompute import BLOCKS, recompute_blocks
 from dlf.train.run_logger import LOG
 from dlf.train.stage import Inputs, LossReport
 from dlf.train.tokenizer_stage import TokenizerStage
-from tiny_runs import CONFIG, STEPS, Sampler, assert_same, make_run, make_stage, pictures, stop_after, tensors
+from tiny_runs import (
+    CONFIG,
+    STEPS,
+    Sampler,
+    assert_same,
+    make_run,
+    make_stage,
+    pictures,
+    stop_after,
+    tell,
+    tensors,
+)
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
@@ -70,9 +81,7 @@ def test_checkpoint_without_a_stage_entry_resumes_and_keeps_its_codes(tmp_path: 
 
 
 def test_signal_stops_after_the_step_and_saves(tmp_path: Path) -> None:
-    run = make_run(
-        "tokenizer", tmp_path, lambda step: signal.raise_signal(signal.SIGTERM) if step == 1 else None
-    )
+    run = make_run("tokenizer", tmp_path, lambda step: tell(signal.SIGTERM) if step == 1 else None)
     assert not run.train()
     assert checkpoint.load(tmp_path / CHECKPOINT).step == run.step == 2
 

@@ -25,7 +25,7 @@ from dlf.nn.model_config import to_dict
 from dlf.train import compiling, plan_run, weights
 from dlf.train.codec_stage import new_model
 from dlf.train.plan import Planned, as_json, from_stage, load_plan
-from tiny_runs import BARE, CONFIG, lite_weights
+from tiny_runs import BARE, CONFIG, lite_weights, tell
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
@@ -335,7 +335,7 @@ def test_a_plan_that_a_signal_cut_short_goes_on_from_its_weights(
         inner = sampler._cut
 
         def cut(*where: Any) -> Any:
-            signal.raise_signal(signal.SIGTERM)
+            tell(signal.SIGTERM)
             return inner(*where)
 
         sampler._cut = cut
