@@ -227,3 +227,18 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def mock_models(tmp_path: Path, backend: MockBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package has one model, in tmp_path/assets, and the user none; networks are the stand-in's."""
+    from dlf import api
+    from dlf.codec import bundle, onnx_backend
+
+    write_bundle(tmp_path / "assets" / "default")
+    monkeypatch.setattr(bundle, "ASSETS", tmp_path / "assets")
+    monkeypatch.setenv("DLF_MODELS", str(tmp_path / "models"))
+    monkeypatch.setattr(onnx_backend, "OnnxBackend", lambda *_: backend)
+    api._default_codec.cache_clear()
+    yield
+    api._default_codec.cache_clear()  # the next test's default is not this stand-in

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 TAG_KINDS = {"H": 3, "I": 4, "B": 1}
 
@@ -90,3 +90,13 @@ def png(
         + chunk(b"IDAT", packed)
         + chunk(b"IEND", b"")
     )
+
+
+def swapped_profile() -> bytes:
+    """An sRGB profile whose red and blue primaries changed places."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(data[128:132], "big")
+    places = {data[at : at + 4].decode(): at for at in range(132, 132 + 12 * count, 12)}
+    red, blue = places["rXYZ"], places["bXYZ"]
+    data[red : red + 4], data[blue : blue + 4] = data[blue : blue + 4], data[red : red + 4]
+    return bytes(data)

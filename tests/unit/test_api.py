@@ -25,15 +25,8 @@ Picture = Callable[[int, int], UInt8]
 
 
 @pytest.fixture(autouse=True)
-def _mock_models(
-    tmp_path: Path, write_bundle: Callable[..., Path], backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_bundle(tmp_path / "assets" / "default")
+def _mock_models(mock_models: None, tmp_path: Path, write_bundle: Callable[..., Path]) -> None:
     write_bundle(tmp_path / "models" / "other", name="other", id=300)
-    monkeypatch.setattr(bundle, "ASSETS", tmp_path / "assets")
-    monkeypatch.setenv("DLF_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(onnx_backend, "OnnxBackend", lambda *_: backend)
-    api._default_codec.cache_clear()
 
 
 def test_pictures_of_every_kind_go_in_and_an_image_comes_out(tmp_path: Path, picture: Picture) -> None:

@@ -18,6 +18,7 @@ from dlf.files import write_bytes
 from dlf.imageio import format_of, load_rgb, save, to_bytes, to_image
 from dlf.imageio.opening import pillow_errors
 from dlf.records import Metadata, UInt8
+from image_files import swapped_profile
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -143,16 +144,6 @@ def test_srgb_profile_changes_nothing(pixels: UInt8) -> None:
     found, metadata = load_rgb(file_of(Image.fromarray(pixels), icc_profile=SRGB))
     np.testing.assert_array_equal(found, pixels)
     assert metadata == Metadata(icc=SRGB)
-
-
-def swapped_profile() -> bytes:
-    """An sRGB profile whose red and blue primaries changed places."""
-    data = bytearray(SRGB)
-    count = int.from_bytes(data[128:132], "big")
-    places = {data[at : at + 4].decode(): at for at in range(132, 132 + 12 * count, 12)}
-    red, blue = places["rXYZ"], places["bXYZ"]
-    data[red : red + 4], data[blue : blue + 4] = data[blue : blue + 4], data[red : red + 4]
-    return bytes(data)
 
 
 def test_profile_is_applied() -> None:

@@ -12,23 +12,13 @@ from PIL import Image
 
 import dlf
 from dlf import api
-from dlf.codec import bundle, onnx_backend
-from dlf.codec.backend import Backend
+from dlf.codec import bundle
 from dlf.records import UInt8
 
 iio = pytest.importorskip("imageio.v3")
 from dlf import imageio_plugin  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _mock_models(
-    tmp_path: Path, write_bundle: Callable[..., Path], backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_bundle(tmp_path / "assets" / "default")
-    monkeypatch.setattr(bundle, "ASSETS", tmp_path / "assets")
-    monkeypatch.setenv("DLF_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(onnx_backend, "OnnxBackend", lambda *_: backend)
-    api._default_codec.cache_clear()
+pytestmark = pytest.mark.usefixtures("mock_models")
 
 
 @pytest.fixture

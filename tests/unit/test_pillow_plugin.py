@@ -19,9 +19,9 @@ import dlf
 from dlf import api, pillow_plugin
 from dlf.bitstream import varint
 from dlf.bitstream.header import Header
-from dlf.codec import bundle, onnx_backend
-from dlf.codec.backend import Backend
+from dlf.codec import bundle
 from dlf.records import UInt8
+from image_files import swapped_profile
 
 ORIENTATION, MAKER = 0x0112, 0x010F
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
@@ -29,15 +29,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 HEADER_BYTES = len(Header(1, 50, 50, 40).pack())
 
 
-@pytest.fixture(autouse=True)
-def _mock_models(
-    tmp_path: Path, write_bundle: Callable[..., Path], backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_bundle(tmp_path / "assets" / "default")
-    monkeypatch.setattr(bundle, "ASSETS", tmp_path / "assets")
-    monkeypatch.setenv("DLF_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(onnx_backend, "OnnxBackend", lambda *_: backend)
-    api._default_codec.cache_clear()
+pytestmark = pytest.mark.usefixtures("mock_models")
 
 
 @pytest.fixture
@@ -276,16 +268,6 @@ def test_colour_profile_is_applied(image: Image.Image) -> None:
     with_exif = saved(own, exif=exif)
     assert len(with_exif) < len(converted) + len(exif.tobytes()) + 20  # no profile comes along
     np.testing.assert_array_equal(pixels(with_exif), pixels(converted))
-
-
-def swapped_profile() -> bytes:
-    """An sRGB profile whose red and blue primaries changed places."""
-    data = bytearray(SRGB)
-    count = int.from_bytes(data[128:132], "big")
-    places = {data[at : at + 4].decode(): at for at in range(132, 132 + 12 * count, 12)}
-    red, blue = places["rXYZ"], places["bXYZ"]
-    data[red : red + 4], data[blue : blue + 4] = data[blue : blue + 4], data[red : red + 4]
-    return bytes(data)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
