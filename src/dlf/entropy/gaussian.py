@@ -86,6 +86,6 @@ def _exchange_large(coder: SymbolCoder, symbols: Int32, limit: int) -> list[int]
 
 
 def _large_code(symbol: int, limit: int) -> str:
-    """Return the code of a symbol beyond the limit, in "0" and "1"; what a reader gives is coded as if it were."""
+    """Return a symbol's sign and gamma code in "0" and "1"; within the limit as if it were just beyond."""
     digits = f"{max(abs(symbol) - limit, 1):b}"
     return f"{int(symbol < 0)}{'0' * (len(digits) - 1)}{digits}"
