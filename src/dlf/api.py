@@ -29,6 +29,7 @@ from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, check_seconds, whole_number
 from dlf.records import InstalledModel, StreamInfo
+from dlf.roi.mask import Region, importance
 
 __all__ = [
     "Codec",
@@ -110,6 +111,7 @@ class Codec:
         best: bool = False,
         metadata: bool = False,
         strict: bool = False,
+        roi: Region | None = None,
     ) -> bytes:
         """Compress an image, at a quality or to a size.
 
@@ -124,6 +126,9 @@ class Codec:
             metadata: store ICC profile, EXIF and XMP of the image as well.
             strict: refuse a file with a flaw that can be passed over, such as a JPEG without its end marker;
                 otherwise it is read, with a line in the log.
+            roi: region of interest, which has more of the bytes: a mask of the image's size (upright) in any
+                form that an image may have, or an array of truth values; white is important, black is not.
+                "faces" and "text" find the region themselves; where there is none, all counts the same.
 
         Returns:
             The bytes of the ``.dlf`` file.
@@ -132,17 +137,20 @@ class Codec:
             ImageError, LimitExceeded: the image cannot be read, is too large or takes too long.
             UnreachableSize: the image has no file of that size, and `best` is not set.
             OSError: there is no such file, or it cannot be opened.
-            TypeError, ValueError: an argument is of a wrong type or out of range, or two say the size.
+            MissingExtra: finding the region needs a library that is not installed.
+            TypeError, ValueError: an argument is of a wrong type or out of range, two say the size, or the
+                mask has another size than the image, or is black.
         """
         target = make_target(quality, max_bytes, bpp)
         quality = self._quality(quality)
         source = image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
         rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         blob = pack_metadata(attached) if metadata and attached is not None else b""
+        important = None if roi is None else importance(roi, rgb, max_pixels=self._max_pixels)
         codec = self._ready(self._bundle)
         if target is None:
-            return container.dump(codec.encode_rgb(rgb, quality, blob))
-        return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
+            return container.dump(codec.encode_rgb(rgb, quality, blob, important))
+        return container.dump(encode_to_size(codec, rgb, target, blob, best=best, importance=important))
 
     def decode(self, data: Data) -> Image.Image:
         """Paint the image of a ``.dlf`` file, in RGB.
@@ -305,12 +313,13 @@ def encode(
     best: bool = False,
     metadata: bool = False,
     strict: bool = False,
+    roi: Region | None = None,
     max_pixels: int = MAX_PIXELS,
     max_seconds: float | None = None,
 ) -> bytes:
     """Compress an image with the model of the package; limits as of `Codec`, the rest of `Codec.encode`."""
     return _limited_codec(max_pixels, max_seconds).encode(
-        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
+        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict, roi=roi
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dlf.cli import jobs, streams
 from dlf.cli.display import Display
 from dlf.cli.jobs import Report
-from dlf.cli.names import DLF, Job, Naming, expand, in_and_out, plan, readable_suffixes
+from dlf.cli.names import DLF, STDIO, Job, Naming, expand, in_and_out, plan, readable_suffixes
 from dlf.cli.options import (
+    FILE,
     Common,
     Engine,
     Outputs,
@@ -21,7 +23,10 @@ from dlf.cli.options import (
     output_options,
 )
 from dlf.cli.sizes import FileSize, file_size_options
-from dlf.errors import UnreachableSize
+from dlf.errors import DlfError, UnreachableSize
+
+if TYPE_CHECKING:
+    from dlf.records import UInt8
 
 
 @click.command("encode")
@@ -38,6 +43,13 @@ from dlf.errors import UnreachableSize
     is_flag=True,
     help="Refuse files with a flaw that can be passed over, such as a JPEG without its end.",
 )
+@click.option(
+    "--roi",
+    type=FILE,
+    metavar="MASK",
+    help="Region that is to have more of the bytes: an image of the same size, white where it counts; or "
+    "faces or text, to find them in each image.",
+)
 @click.option("--keep-suffix", is_flag=True, help="Call the output of a.png a.png.dlf instead of a.dlf.")
 @engine_options
 @loudness_options
@@ -48,6 +60,7 @@ def command(
     size: FileSize,
     keep_metadata: bool,
     strict: bool,
+    roi: str | None,
     keep_suffix: bool,
     quiet: bool,
 ) -> int:
@@ -71,19 +84,45 @@ def command(
     planned = plan(inputs, output, naming)
     streams.check_stdout(planned, json=common.json)
     display = Display(quiet=quiet)
+    region = None if roi is None else _region(roi, common.max_pixels)
     codec = codec_to_encode(common, outputs, engine, display)
 
     def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
         source = streams.image_source(job.source)
         try:
-            data = codec.encode(source, **size.arguments(), metadata=keep_metadata, strict=strict)
+            data = codec.encode(source, **size.arguments(), metadata=keep_metadata, strict=strict, roi=region)
         except UnreachableSize as error:
             msg = f"{error} (--best takes it)"
             raise UnreachableSize(msg) from error
         return data, _report(job, data, time.perf_counter() - start)
 
     return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)
+
+
+def _region(roi: str, max_pixels: int) -> str | UInt8:
+    """Return the name of a detector that works here, or a mask, which is read once for all images.
+
+    Raises:
+        click.UsageError: the file cannot be read as a mask.
+        MissingExtra: the detector's library is not installed.
+    """
+    import numpy as np
+
+    from dlf.roi.detect import DETECTORS
+    from dlf.roi.mask import load_mask
+
+    if roi in DETECTORS:
+        DETECTORS[roi](np.zeros((64, 64, 3), np.uint8))
+        return roi
+    if roi == STDIO:
+        msg = "--roi takes the name of a file, not -"
+        raise click.UsageError(msg)
+    try:
+        return load_mask(streams.image_source(roi), max_pixels=max_pixels)
+    except (DlfError, OSError) as error:
+        msg = f"--roi {roi}: {jobs.explain(error)}"
+        raise click.UsageError(msg) from error
 
 
 def _report(job: Job, data: bytes, seconds: float) -> Report:

@@ -17,6 +17,7 @@ from dlf.codec.backend import Backend
 from dlf.codec.bundle import Manifest
 from dlf.codec.deadline import TimedBackend
 from dlf.codec.detail import Details, Receiver, Sender, Side, walk
+from dlf.codec.region import background_weights
 from dlf.codec.semantic import exchange_tokens
 from dlf.codec.symbol_sum import Summed, exchange_sum
 from dlf.entropy.coder import SymbolCoder, SymbolReader, SymbolWriter
@@ -70,12 +71,23 @@ class StreamCodec:
         limited._backend = TimedBackend(self._backend, seconds)
         return limited
 
-    def encode_rgb(self, rgb: UInt8, quality: int, blob: bytes = b"") -> Stream:
+    def encode_rgb(
+        self, rgb: UInt8, quality: int, blob: bytes = b"", importance: UInt8 | None = None
+    ) -> Stream:
         """Compress uint8 (height, width, 3).
 
         quality: 0 (smallest) to 100 (best).  blob: packed metadata to go with the picture.
+        importance: see `background`.
         """
-        return self.write(self.analyse(rgb, quality), self.header(rgb, quality, blob), blob)
+        header = self.header(rgb, quality, blob)
+        return self.write(self.analyse(rgb, quality), header, blob, self.background(importance, header))
+
+    def background(self, importance: UInt8 | None, header: Header) -> float | Float32:
+        """Return the rate weights, for `write`, that spare the bytes outside of a region of interest.
+
+        importance: uint8 (height, width) of the header, 255 where nothing is spared; None is everywhere.
+        """
+        return 0.0 if importance is None else background_weights(importance, self._plan(header))
 
     def header(self, rgb: UInt8, quality: int, blob: bytes = b"") -> Header:
         """Return the header of an image's file; arguments as for `encode_rgb`."""
@@ -86,10 +98,12 @@ class StreamCodec:
         plan = self._plan(self.header(rgb, quality))
         return tiling.analyse(self._backend, plan, plan.pad(rgb), quality)
 
-    def write(self, latents: Latents, header: Header, blob: bytes = b"", rate_weight: float = 0.0) -> Stream:
+    def write(
+        self, latents: Latents, header: Header, blob: bytes = b"", rate_weight: float | Float32 = 0.0
+    ) -> Stream:
         """Code latents at the header's quality, which may differ a little from that of their analysis.
 
-        blob: as the header was made with.  rate_weight: see `dlf.codec.rounding.round_symbols`.
+        blob: as the header was made with.  rate_weight: see `dlf.codec.detail.Sender`.
         """
         plan, quality = self._plan(header), header.quality
         writer = SymbolWriter()

@@ -53,13 +53,19 @@ class Side(Protocol):
 
 
 class Sender:
-    """Rounds y, float32 (channels, rows, cols), and writes it; rate_weight: see `round_symbols`."""
+    """Rounds y, float32 (channels, rows, cols), and writes it.
 
-    def __init__(self, y: Float32, writer: SymbolWriter, tables: Tables, rate_weight: float = 0.0) -> None:
+    rate_weight: see `round_symbols`; of all symbols, or float32 (rows, cols).
+    """
+
+    def __init__(
+        self, y: Float32, writer: SymbolWriter, tables: Tables, rate_weight: float | Float32 = 0.0
+    ) -> None:
         if not np.isfinite(y).all():
             msg = "the model's analysis network gave a value that is not finite"
             raise BundleError(msg)
-        self._y, self._writer, self._tables, self._rate_weight = y, writer, tables, rate_weight
+        self._y, self._writer, self._tables = y, writer, tables
+        self._rate_weight = np.asarray(rate_weight, np.float32)
 
     def exchange(
         self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
@@ -67,7 +73,10 @@ class Sender:
         """Write the symbols of one step."""
         tables = self._tables
         exact = self._y[mask] * (tables.step_unit / step) - mean / tables.mean_unit
-        symbols = round_symbols(exact, index, tables, self._rate_weight)
+        weight = self._rate_weight
+        if weight.ndim:
+            weight = np.broadcast_to(weight, mask.shape)[mask]
+        symbols = round_symbols(exact, index, tables, weight)
         return exchange_symbols(self._writer, symbols, index, tables)
 
 
