@@ -1,9 +1,9 @@
 """What a region of interest gains and the rest loses: ``python tools/region_table.py IMAGE... --roi faces``.
 
-A line for each grey level of the rest in the mask, 255 being a file without a region: bytes, quality, and PSNR
-and distances inside and outside, means over the images.  A distance of one part is that of the image whose
-other part is the original's, divided by the part's share of the pixels.  ``--roi middle`` takes the middle
-4x4 cells, a ``MASK`` its own white; ``--crops FOLDER`` keeps the decoded images.
+A line for each grey level of the rest in the mask, 255 being a file without a region: bytes, quality, and
+PSNR and distances inside and outside, means over the images.  A distance of one part is that of the image
+whose other part is the original's, divided by the part's share of the pixels.  ``--roi middle`` takes the
+middle 4x4 cells, a ``MASK`` its own white; ``--crops FOLDER`` keeps the decoded images.
 """
 
 from __future__ import annotations
