@@ -2,10 +2,9 @@
 
 The details' latent goes down the gradient of a loss of the painted image, through the synthesis network of
 the model in torch; tokens, context and decoder stay as they are, and so does the format.  The loss looks
-through the first layers of the model's own encoder and at the pixels.  The weight of the bits is steered so
-that a file has no more of them than without; of all steps that keep to that the best is coded by the
-package's own coder.  Prints the scores of both files at several qualities, then the change of bytes at equal
-score (BD-rate, per cent; negative is better) of each image and the mean.
+through the first layers of the model's own encoder and at the pixels.  The step with the least sum of loss
+and weighted bits is coded by the package's own coder.  Prints the scores of both files at several qualities,
+then the change of bytes at equal score (BD-rate, per cent; negative is better) of each image and the mean.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from dlf.records import Latents, UInt8
 
 PIXELS = Weights(l1=0.5, low=1.0, ssim=0.4, phase=6.0)
 DISTANCE, TEXTURE = 5.0, 8.0  # weights of the encoder's features and of their deviations
-BIT_WEIGHT = 10.0  # of a bit a pixel, to begin with
+BIT_WEIGHT = 0.6  # of bits, as a share of those of the plain file
 RATE = 0.006  # quantisation steps that the mean symbol moves at first
 STEEPEST = 6  # times the mean gradient
 
@@ -99,7 +98,7 @@ def make_painter(name: str, preset: str) -> Painter:
 
 
 def refine(painter: Painter, rgb: UInt8, latents: Latents, quality: int, steps: int) -> Latents:
-    """Return the latents whose painting is nearest, among those that cost no more than the given ones."""
+    """Return the latents with the least sum of bits and distance of their painting, both weighted."""
     header = painter.codec.header(rgb, quality)
     plan = painter.codec._plan(header)
     x = torch.from_numpy(plan.pad(rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
@@ -112,7 +111,7 @@ def refine(painter: Painter, rgb: UInt8, latents: Latents, quality: int, steps: 
         originals = painter.maps(x)
         step = painter.quantise(y, quality)[2]
     scaled = (y / step).clone().requires_grad_(True)
-    speed, mean, weight, most, best = torch.zeros_like(scaled), None, BIT_WEIGHT, 0.0, (math.inf, y)
+    speed, mean, plain, best = torch.zeros_like(scaled), None, 0.0, (math.inf, y)
     for turn in range(steps + 1):
         y_hat, bits, _ = painter.quantise(scaled * step, quality)
         image = painter.model.synthesise(codes, sent, y_hat, level, grid).image
@@ -120,15 +119,15 @@ def refine(painter: Painter, rgb: UInt8, latents: Latents, quality: int, steps: 
         loss = weighted_sum(pixel_terms(image, x, PIXELS, None), PIXELS)
         loss = loss + DISTANCE * feature_distance(maps, originals).mean()
         loss = loss + TEXTURE * contrast_distance(maps, originals).mean()
-        rate = bits.sum() / (x.shape[2] * x.shape[3])
-        most = most or rate.item()
-        if rate.item() <= most and loss.item() < best[0]:
+        spent = bits.sum()
+        plain = plain or spent.item()
+        loss = loss + BIT_WEIGHT * spent / plain
+        if loss.item() < best[0]:
             best = loss.item(), (scaled * step).detach().clone()
         if turn == steps:
             break
-        weight *= math.exp(3 * (rate.item() / most - 0.99))
         scaled.grad = None
-        (loss + weight * rate).backward()
+        loss.backward()
         gradient = scaled.grad
         assert isinstance(gradient, Tensor)
         with torch.no_grad():
