@@ -24,6 +24,7 @@ COMMANDS = (
     "formats",
     "models",
     "engines",
+    "web",
     "eval",
     "train",
     "plan",
