@@ -1,4 +1,4 @@
-"""The decoder in JavaScript, run by Node: the same symbols as in Python, the same picture, the same refusals."""
+"""The decoder in JavaScript, run by Node: symbols, pictures and refusals are those of Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from web_decoder import Driver, make_site
 
 import dlf
 from dlf.bitstream import container
@@ -29,6 +28,7 @@ from dlf.entropy.coder import Exchanged, SymbolReader, SymbolWriter
 from dlf.errors import ChecksumError, DlfError, FormatError, LimitExceeded, UnsupportedVersion
 from dlf.geometry import Plan, window_plan
 from dlf.records import Float32, Int32, Metadata, UInt8
+from web_decoder import Driver, make_site
 
 ROOT = Path(__file__).parents[2]
 ASTRONAUT = ROOT / "tests" / "data" / "astronaut.jpg"
@@ -222,7 +222,7 @@ def test_range_decoder(seed: int, driver: Driver) -> None:
         (8, 8, 8, 4),
         (7, 9, 8, 4),
     ],
-)
+)  # fmt: skip
 def test_index_maps(rows: int, cols: int, window: int, shift: int, driver: Driver) -> None:
     wanted = window_plan(rows, cols, window, shift)
     answer = driver.ask("plan", rows=rows, cols=cols, window=window, shift=shift)
