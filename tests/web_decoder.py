@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,19 @@ def make_site(folder: Path, models: list[ModelBundle] | None = None) -> Site:
     return site
 
 
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """A picture, uint8 (height, width, 4); top, left, height, width and bytes of the tiles that were told."""
+
+    rgba: UInt8
+    tiles: list[tuple[int, ...]]
+
+    @property
+    def rgb(self) -> UInt8:
+        """The picture without its fourth channel."""
+        return self.rgba[..., :3]
+
+
 class Driver:
     """A Node process with the decoder of a site."""
 
@@ -71,12 +85,13 @@ class Driver:
         assert not str(answer.get("error", "")).startswith("unexpected"), answer
         return answer
 
-    def decode(self, data: bytes, folder: Path) -> UInt8:
-        """Return the picture of a file: uint8 (height, width, 4)."""
+    def decode(self, data: bytes, folder: Path) -> Painted:
+        """Decode a file; `folder` is a place for its pixels on the way."""
         out = folder / "picture.rgba"
         answer = self.ask("decode", bytes=data, out=str(out))
         assert "error" not in answer, answer
-        return np.fromfile(out, np.uint8).reshape(answer["height"], answer["width"], 4)
+        rgba = np.fromfile(out, np.uint8).reshape(answer["height"], answer["width"], 4)
+        return Painted(rgba, [tuple(tile) for tile in answer["tiles"]])
 
     def close(self) -> None:
         """End the process."""

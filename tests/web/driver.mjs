@@ -73,9 +73,13 @@ const commands = {
     return { tokens: sha(tokens), details: sha(...symbols), yHat: sha(yHat), info };
   },
   async decode({ bytes, maxPixels, out }) {
-    const { width, height, rgba, info } = await (await getDecoder()).decode(fromBase64(bytes), { maxPixels });
+    const tiles = [];
+    const report = ({ tile }) => tile && tiles.push(tile);
+    const options = { maxPixels, report, tiles: true };
+    const { width, height, rgba, info } = await (await getDecoder()).decode(fromBase64(bytes), options);
     await writeFile(out, rgba);
-    return { width, height, info };
+    const outlines = tiles.map(({ top, left, ...tile }) => [top, left, tile.height, tile.width, tile.rgba.length]);
+    return { width, height, info, tiles: outlines };
   },
   async sha256({ bytes }) {
     const { digest, sha256 } = await part("checksums");
@@ -97,8 +101,10 @@ const commands = {
     const tokens = Int32Array.from({ length: 2 * plan.windowRows * plan.windowCols }, (_, i) => (i * i) % 11);
     const yHat = Float32Array.from({ length: channels * plan.rows * plan.cols }, (_, i) => (i * 37) % 251);
     const networks = { synthesise: async (...given) => paint(...given) };
-    const picture = await synthesise(networks, { token: { length: 2 } }, plan, tokens, yHat, 50);
-    return { dims: [picture.height, picture.width], sha: sha(picture.data) };
+    const places = [];
+    const report = (done, total, { top, left, ...size }) => places.push([top, left, size.height, size.width]);
+    const picture = await synthesise(networks, { token: { length: 2 } }, plan, tokens, yHat, 50, report);
+    return { dims: [picture.height, picture.width], sha: sha(picture.data), places };
   },
 };
 

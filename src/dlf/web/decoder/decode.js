@@ -61,15 +61,23 @@ export class Decoder {
     return { file, plan, networks, tables, tokens, ...details, info };
   }
 
-  /** Decode to {width, height, rgba: Uint8ClampedArray, info}; arguments and errors as of `receive`. */
-  async decode(bytes, { maxPixels = MAX_PIXELS, report = () => {} } = {}) {
+  /**
+   * Decode to {width, height, rgba: Uint8ClampedArray, info}; arguments and errors as of `receive`.
+   *
+   * tiles: whether reports of the painting shall hold what each tile shows, {top, left, width, height, rgba}, where
+   * there are several.
+   */
+  async decode(bytes, { maxPixels = MAX_PIXELS, report = () => {}, tiles = false } = {}) {
     try {
       const { plan, networks, tables, tokens, yHat, info } = await this.receive(bytes, { maxPixels, report });
       const clock = stopwatch();
-      const told = (done, total) => report({ stage: "painting", done, total });
-      told(0, 1);
-      const padded = await synthesise(networks, tables, plan, tokens, yHat, info.quality, told);
       const { width, height } = info;
+      const told = (done, total, tile) => {
+        const shown = tiles && total > 1 ? { tile: cropTile(tile, width, height) } : {};
+        report({ stage: "painting", done, total, ...shown });
+      };
+      report({ stage: "painting", done: 0, total: 1 });
+      const padded = await synthesise(networks, tables, plan, tokens, yHat, info.quality, told);
       const rgba = crop(padded, width, height);
       info.milliseconds.painting = clock();
       return { width, height, rgba, info };
@@ -93,6 +101,13 @@ export class Decoder {
     }
     return networks;
   }
+}
+
+/** A tile without what lies beyond the picture. */
+function cropTile(tile, width, height) {
+  const { top, left } = tile;
+  const size = { width: Math.min(tile.width, width - left), height: Math.min(tile.height, height - top) };
+  return { top, left, ...size, rgba: crop(tile, size.width, size.height) };
 }
 
 /** Cut the padding off, and add the fourth channel. */

@@ -24,17 +24,27 @@ export function readHeader(bytes) {
  * bytes: Uint8Array or ArrayBuffer.
  * onProgress: called with {stage, done, total}; stage: 'model' (networks read), 'symbols' (steps of four),
  *     'painting' (tiles).
+ * onTile: called with {top, left, width, height, rgba} for each part of a large picture as soon as it is painted, to
+ *     be shown until the whole is there; the parts overlap.
  * baseUrl: the folder that holds models/ and onnxruntime/; the one above this by default.
  * maxPixels: limit of width * height.
  * signal: an AbortSignal; the promise is then rejected with its reason.
  * Returns a promise of {width, height, rgba: Uint8ClampedArray, info}, which is rejected with a DlfError.
  */
-export async function decodeDlf(bytes, { onProgress, baseUrl = HERE, maxPixels = MAX_PIXELS, signal } = {}) {
+export async function decodeDlf(bytes, options = {}) {
+  const { onProgress, onTile, baseUrl = HERE, maxPixels = MAX_PIXELS, signal } = options;
   signal?.throwIfAborted();
   const content = asBytes(bytes).slice();
   await readFile(content, maxPixels); // what is no .dlf file starts no worker
   signal?.throwIfAborted();
-  return laneOf(new URL(baseUrl, document.baseURI).href).ask({ bytes: content, maxPixels }, onProgress, signal);
+  const hear = ({ tile, ...progress }) => {
+    onProgress?.(progress);
+    if (tile) {
+      onTile?.(tile);
+    }
+  };
+  const request = { bytes: content, maxPixels, tiles: Boolean(onTile) };
+  return laneOf(new URL(baseUrl, document.baseURI).href).ask(request, hear, signal);
 }
 
 function asBytes(bytes) {
@@ -67,7 +77,7 @@ class Lane {
     this.#baseUrl = baseUrl;
   }
 
-  ask(request, onProgress, signal) {
+  ask(request, hear, signal) {
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       const abort = () => {
@@ -81,7 +91,7 @@ class Lane {
       };
       signal?.addEventListener("abort", abort, { once: true });
       const forget = () => signal?.removeEventListener("abort", abort);
-      this.#waiting.set(id, { request, onProgress, resolve, reject, forget });
+      this.#waiting.set(id, { request, hear, resolve, reject, forget });
       this.#send(id, request);
     });
   }
@@ -100,7 +110,7 @@ class Lane {
       return; // given up meanwhile
     }
     if (progress) {
-      this.#waiting.get(id).onProgress?.(progress);
+      this.#waiting.get(id).hear(progress);
     } else if (picture) {
       this.#settle(id).resolve(picture);
     } else {

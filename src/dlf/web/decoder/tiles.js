@@ -36,7 +36,8 @@ export async function priorOf(networks, tables, plan, tokens, quality) {
 /**
  * Paint the padded picture: {height, width, data: Uint8Array (height, width, 3)}.
  *
- * yHat: Float32Array (channels, plan.rows, plan.cols).  report: called with tiles done and their number.
+ * yHat: Float32Array (channels, plan.rows, plan.cols).  report: called with tiles done, their number, and
+ * the tile: {top, left, height, width, data}.
  */
 export async function synthesise(networks, tables, plan, tokens, yHat, quality, report = () => {}) {
   const [rows, cols] = [tileSpans(plan.height), tileSpans(plan.width)];
@@ -47,8 +48,9 @@ export async function synthesise(networks, tables, plan, tokens, yHat, quality, 
     const [height, width] = sizeOf(cells);
     const seen = tokensOf(plan, tables, tokens, row, col);
     const data = await networks.synthesise(seen, cutPlanes(yHat, dims, cells), height, width, quality);
-    report(++done, rows.length * cols.length);
-    return { height: height * CELL, width: width * CELL, data };
+    const tile = { height: height * CELL, width: width * CELL, data };
+    report(++done, rows.length * cols.length, { top: row.seen[0], left: col.seen[0], ...tile });
+    return tile;
   };
   return join(rows, 0, (row) => join(cols, 1, (col) => paint(row, col)));
 }

@@ -18,11 +18,11 @@ self.onmessage = ({ data }) => {
   }
 };
 
-async function answer({ id, bytes, baseUrl, maxPixels }) {
+async function answer({ id, bytes, baseUrl, maxPixels, tiles }) {
   const report = (progress) => self.postMessage({ id, progress });
   try {
     decoder ??= makeDecoder(baseUrl);
-    const picture = await decoder.decode(bytes, { maxPixels, report });
+    const picture = await decoder.decode(bytes, { maxPixels, report, tiles });
     picture.info.threads = threads();
     self.postMessage({ id, picture }, [picture.rgba.buffer]);
   } catch (error) {
