@@ -17,9 +17,7 @@ from dlf.errors import MissingExtra, SiteError
 from dlf.web import runtime, site
 
 ROOT = Path(__file__).parents[2]
-MODELS = [
-    f"models/default/{name}" for name in ("context.onnx", "manifest.json", "prior.onnx", "synthesis.onnx")
-]
+MODEL = ("context.onnx", "manifest.json", "prior.onnx", "synthesis.onnx", "tables.npz")
 
 
 @dataclass(frozen=True)
