@@ -31,6 +31,7 @@ ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CH
 COLUMNS = 80  # of the help texts: what fits the page
 SEE_ALSO = {
     "dlf eval": "evaluation",
+    "dlf web": "browser",
     "dlf train": "training",
     "dlf plan": "one_gpu",
     "dlf export": "training",

@@ -27,6 +27,7 @@ from dlf.codec.onnx_backend import OnnxBackend
 from dlf.entropy.coder import Exchanged, SymbolReader, SymbolWriter
 from dlf.errors import ChecksumError, DlfError, FormatError, LimitExceeded, UnsupportedVersion
 from dlf.geometry import Plan, tile_spans, window_plan
+from dlf.limits import MAX_PIXELS, MAX_SIDE
 from dlf.records import Float32, Int32, Metadata, UInt8
 from web_decoder import Driver, make_site
 
@@ -298,6 +299,14 @@ def test_container(driver: Driver) -> None:
         "icc": base64.b64encode(b"profile").decode(), "exif": base64.b64encode(b"exif" * 40).decode(),
         "xmp": None, "dpi": [72.0, 300.5],
     }  # fmt: skip
+
+
+def test_limit(driver: Driver) -> None:
+    """It is that of Python."""
+    for width, height in [(2**13, 2**12), (2**13 + 1, 2**12), (2**16, 1), (2**16 + 1, 1)]:
+        data = container.dump(container.seal(Header(4, 50, width, height), b"", "8b" * 32))
+        within = width * height <= MAX_PIXELS and width <= MAX_SIDE
+        assert driver.ask("parse", bytes=data).get("error") == (None if within else "limit")
 
 
 def test_damaged_containers(driver: Driver) -> None:

@@ -4,7 +4,7 @@ import { crc32 } from "./checksums.js";
 import { DlfError } from "./errors.js";
 import { inflate } from "./inflate.js";
 
-export const MAX_PIXELS = 2 ** 26;
+export const MAX_PIXELS = 2 ** 25; // as in Python
 const MAX_SIDE = 2 ** 16;
 const MAGIC = [0x44, 0x4c, 0x46];
 const VERSION = 1;
