@@ -175,6 +175,36 @@ def test_kodak(model: str, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> N
             check_symbols(driver, container.dump(stream), monkeypatch)
 
 
+@pytest.mark.parametrize("model", SHIPPED)
+def test_packets(model: str, driver: Driver) -> None:
+    """Files for lossy links: the parts put together, and what is refused of them."""
+    resilient = pytest.importorskip("dlf.codec.resilient")
+    packets = pytest.importorskip("dlf.bitstream.packets")
+    codec = receiver_of(bundle.ASSETS / model)
+    data = resilient.encode(codec, np.asarray(astronaut(600, 800)), 40, 200)
+    found = packets.load(data)
+    assert len(found) > 4
+    wanted = resilient.receive(codec, resilient.check(codec, found)).received
+    answer = driver.ask("receive", bytes=data)
+    assert (answer["tokens"], answer["yHat"]) == (sha(wanted.tokens), sha(wanted.y_hat))
+    assert answer["info"]["detailBits"] == pytest.approx(wanted.detail_bits)
+    assert answer["info"]["tokenBits"] == pytest.approx(wanted.token_bits)
+    each = [packet.data for packet in found]
+    damaged = bytearray(data)
+    damaged[-6] ^= 1
+    for refused, name in [
+        (bytes(damaged), "checksum"),
+        (data[:-1], "format"),
+        (data + b"D", "format"),
+        (b"".join(each[1:]), "format"),
+        (b"".join(each[:-1]), "format"),
+        (b"".join([each[1], each[0], *each[2:]]), "format"),
+        (b"".join([*each[:2], *each[1:]]), "format"),
+        (b"".join([each[0].replace(b"DLF\x12", b"DLF\x13")]), "version"),
+    ]:
+        assert driver.ask("receive", bytes=refused).get("error") == name
+
+
 # ---- parts
 
 
