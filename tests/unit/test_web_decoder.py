@@ -395,6 +395,20 @@ def test_other_refusals(driver: Driver, tmp_path: Path) -> None:
     assert not Path(out).exists()
 
 
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        # what onnxruntime-web says of a picture of 16384x16384 pixels in one tile, and browsers of arrays
+        ("failed to call OrtRun(). ERROR_CODE: 6, ERROR_MESSAGE: std::bad_alloc", "memory"),
+        ("Array buffer allocation failed", "memory"),
+        ("Invalid typed array length: 9000000000", "memory"),
+        ("failed to call OrtRun(). ERROR_CODE: 2, ERROR_MESSAGE: Invalid rank for input", "bundle"),
+    ],
+)
+def test_errors_of_the_runtime(message: str, wanted: str, driver: Driver) -> None:
+    assert driver.ask("explain", message=message)["error"] == wanted
+
+
 def test_damaged_models(tmp_path: Path) -> None:
     make_site(tmp_path, [bundle.find("fast")])
     graph = tmp_path / "models" / "default" / "prior.onnx"
