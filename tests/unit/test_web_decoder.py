@@ -412,10 +412,20 @@ def test_errors_of_the_runtime(message: str, wanted: str, driver: Driver) -> Non
 def test_damaged_models(tmp_path: Path) -> None:
     make_site(tmp_path, [bundle.find("fast")])
     graph = tmp_path / "models" / "default" / "prior.onnx"
-    graph.write_bytes(graph.read_bytes()[:-1] + b"x")
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:-1] + b"x")
     driver = Driver(tmp_path)
     data = (GOLDEN / "compact-v1.dlf").read_bytes()
-    answer = driver.ask("decode", bytes=data, out=str(tmp_path / "picture"))
-    driver.close()
+    out = str(tmp_path / "picture")
+    answer = driver.ask("decode", bytes=data, out=out)
     assert answer["error"] == "bundle"
     assert "prior.onnx" in answer["message"]
+    graph.unlink()
+    answer = driver.ask("decode", bytes=data, out=out)
+    assert answer["error"] == "bundle"
+    assert "no such file" in answer["message"]
+    # whoever tries again once the file is there gets the picture
+    graph.write_bytes(whole)
+    answer = driver.ask("decode", bytes=data, out=out)
+    driver.close()
+    assert answer["width"] == 320

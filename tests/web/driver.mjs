@@ -22,14 +22,11 @@ async function getDecoder() {
   return (decoder ??= new Decoder(loadRuntime, fetchFile));
 }
 
-let runtime = null;
 async function loadRuntime() {
-  if (runtime === null) {
-    runtime = await import(new URL("onnxruntime/ort.js", site));
-    runtime.env.wasm.numThreads = 1;
-    runtime.env.wasm.wasmPaths = { mjs: new URL("onnxruntime/ort-wasm.js", site).href };
-    runtime.env.wasm.wasmBinary = (await fetchFile("onnxruntime/ort-wasm.wasm")).buffer;
-  }
+  const runtime = await import(new URL("onnxruntime/ort.js", site));
+  runtime.env.wasm.numThreads = 1;
+  runtime.env.wasm.wasmPaths = { mjs: new URL("onnxruntime/ort-wasm.js", site).href };
+  runtime.env.wasm.wasmBinary ??= (await fetchFile("onnxruntime/ort-wasm.wasm")).buffer;
   return runtime;
 }
 

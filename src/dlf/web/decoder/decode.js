@@ -13,7 +13,7 @@ import { readDetails, readTokens, STEPS } from "./walk.js";
 /**
  * A decoder whose models are loaded once, when first needed.
  *
- * ort: the module of onnxruntime-web, or a function that fetches it.
+ * getOrt: gives the module of onnxruntime-web, a promise.
  * fetchFile: gives the bytes of a file of the site by its path ("models/index.json"), a promise of Uint8Array.
  */
 export class Decoder {
@@ -21,8 +21,8 @@ export class Decoder {
   #models;
   #networks = new Map();
 
-  constructor(ort, fetchFile) {
-    this.#getOrt = typeof ort === "function" ? ort : async () => ort;
+  constructor(getOrt, fetchFile) {
+    this.#getOrt = getOrt;
     this.#models = new Models(fetchFile);
   }
 
@@ -100,19 +100,20 @@ export class Decoder {
     }
   }
 
-  /** Return the networks of a model, read and built. */
+  /** Return the networks of a model, fetched together and built. */
   async #ready(model, tables, report) {
-    const ort = await this.#getOrt();
     if (!this.#networks.has(model.folder)) {
-      this.#networks.set(model.folder, new Networks(ort, model, tables));
+      this.#networks.set(model.folder, new Networks(this.#getOrt, model, tables));
     }
     const networks = this.#networks.get(model.folder);
     const graphs = ["prior", "context", "synthesis"];
-    report({ stage: "model", done: 0, total: graphs.length });
-    for (const [i, graph] of graphs.entries()) {
+    let done = 0;
+    report({ stage: "model", done, total: graphs.length });
+    const load = async (graph) => {
       await networks.load(graph);
-      report({ stage: "model", done: i + 1, total: graphs.length });
-    }
+      report({ stage: "model", done: ++done, total: graphs.length });
+    };
+    await Promise.all(graphs.map(load));
     return networks;
   }
 }

@@ -57,6 +57,9 @@ function asBytes(bytes) {
   return bytes;
 }
 
+// after these a worker may not work again: its runtime remembers that it failed
+const OWN_FAULTS = new Set(["memory", "network", "bundle"]);
+
 const lanes = new Map();
 
 function laneOf(baseUrl) {
@@ -115,8 +118,8 @@ class Lane {
       this.#settle(id).resolve(picture);
     } else {
       this.#settle(id).reject(new DlfError(error.kind, error.message));
-      if (error.kind === "memory") {
-        this.#restart(); // what ran out of memory cannot be trusted to work again
+      if (OWN_FAULTS.has(error.kind)) {
+        this.#restart();
       }
     }
   }

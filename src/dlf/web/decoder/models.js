@@ -3,6 +3,7 @@
 import { sha256 } from "./checksums.js";
 import { DlfError } from "./errors.js";
 import { fits } from "./format.js";
+import { Kept } from "./kept.js";
 import { readTables } from "./tables.js";
 
 const FILES = ["analysis.onnx", "prior.onnx", "context.onnx", "synthesis.onnx", "tables.npz"];
@@ -10,6 +11,8 @@ const NUMERICS = ["context.onnx", "prior.onnx", "tables.npz"]; // what decides t
 
 /** One model: its folder on the site and the contents of its manifest. */
 class Model {
+  #kept = new Kept();
+
   constructor(folder, manifest, fetchFile) {
     this.folder = folder;
     this.manifest = manifest;
@@ -27,8 +30,7 @@ class Model {
   }
 
   tables() {
-    this.loadedTables ??= this.read("tables.npz").then(readTables);
-    return this.loadedTables;
+    return this.#kept.get("tables", async () => readTables(await this.read("tables.npz")));
   }
 }
 
@@ -38,6 +40,8 @@ class Model {
  * fetchFile: gives the bytes of a file of the site by its path, a promise of Uint8Array.
  */
 export class Models {
+  #kept = new Kept();
+
   constructor(fetchFile) {
     this.fetchFile = fetchFile;
   }
@@ -62,9 +66,8 @@ export class Models {
     return writer;
   }
 
-  async all() {
-    this.found ??= this.#open();
-    return this.found;
+  all() {
+    return this.#kept.get("all", () => this.#open());
   }
 
   async #open() {

@@ -2,33 +2,34 @@
 
 import { DlfError, explain } from "./errors.js";
 import { ceilDiv, CELL, PATCH, WINDOW, WINDOW_PIXELS, windowPlan } from "./geometry.js";
+import { Kept } from "./kept.js";
 
 const EXACT = 2 ** 24; // below this every integer has its own float32
 const PRIOR_REACH = 2; // cells that a prior network without tokens looks to each side
 
 /** Runs the three graphs that decoding needs; each is read and built when first needed. */
 export class Networks {
-  #ort;
+  #getOrt;
   #model;
   #tables;
-  #sessions = {};
+  #sessions = new Kept();
 
-  constructor(ort, model, tables) {
-    this.#ort = ort;
+  /** getOrt: gives the module of onnxruntime-web, a promise. */
+  constructor(getOrt, model, tables) {
+    this.#getOrt = getOrt;
     this.#model = model;
     this.#tables = tables;
   }
 
   /** Read and build a graph ahead of its first run. */
   load(graph) {
-    this.#sessions[graph] ??= this.#build(graph);
-    return this.#sessions[graph];
+    return this.#sessions.get(graph, () => this.#build(graph));
   }
 
   async #build(graph) {
-    const bytes = await this.#model.read(`${graph}.onnx`);
+    const [ort, bytes] = await Promise.all([this.#getOrt(), this.#model.read(`${graph}.onnx`)]);
     try {
-      return await this.#ort.InferenceSession.create(bytes, { executionProviders: ["wasm"], logSeverityLevel: 4 });
+      return await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"], logSeverityLevel: 4 });
     } catch (error) {
       throw explain(error, `the model's ${graph} network cannot be loaded`);
     }
@@ -36,9 +37,9 @@ export class Networks {
 
   /** Run a graph on those of the inputs that it has: {name: [type, data, dims]}. */
   async #run(graph, inputs) {
-    const session = await this.load(graph);
+    const [ort, session] = await Promise.all([this.#getOrt(), this.load(graph)]);
     const given = session.inputNames.filter((name) => name in inputs);
-    const feeds = Object.fromEntries(given.map((name) => [name, new this.#ort.Tensor(...inputs[name])]));
+    const feeds = Object.fromEntries(given.map((name) => [name, new ort.Tensor(...inputs[name])]));
     try {
       return await session.run(feeds);
     } catch (error) {

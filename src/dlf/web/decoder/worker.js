@@ -2,6 +2,7 @@
 
 import { Decoder } from "./decode.js";
 import { DlfError, explain } from "./errors.js";
+import { Kept } from "./kept.js";
 
 const MOST_THREADS = 4; // more gain little, and the machine belongs to others too
 
@@ -45,15 +46,8 @@ function makeDecoder(baseUrl) {
     const reason = response && !response.ok ? `the server says ${response.status}` : "no connection";
     throw new DlfError("network", `the file ${path} of this site cannot be fetched (${reason})`);
   };
-  let runtime = null;
-  const getOrt = () => {
-    runtime ??= loadRuntime(baseUrl, fetchFile).catch((error) => {
-      runtime = null; // the next picture tries again
-      throw error;
-    });
-    return runtime;
-  };
-  return new Decoder(getOrt, fetchFile);
+  const kept = new Kept();
+  return new Decoder(() => kept.get("runtime", () => loadRuntime(baseUrl, fetchFile)), fetchFile);
 }
 
 async function loadRuntime(baseUrl, fetchFile) {
