@@ -87,7 +87,7 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, url: str, *, quiet: bool = True) -> Iterator[Any]:
+def opened(browser: Any, url: str, *, name: str = "demo.html", quiet: bool = True) -> Iterator[Any]:
     """A page that asks no other host, and unless it is told otherwise says nothing on its console."""
     page = browser.new_page(viewport={"width": 900, "height": 700})
     page.set_default_timeout(SECONDS)
@@ -96,12 +96,12 @@ def opened(browser: Any, url: str, *, quiet: bool = True) -> Iterator[Any]:
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.context.on("request", lambda request: asked.append(request.url))
-    page.goto(url + "demo.html")
+    page.goto(url + name)
     yield page
     page.close()
     assert said == [] or not quiet
     assert any(address.endswith(".wasm") for address in asked)
-    assert all(address.startswith((url, "data:")) for address in asked), asked
+    assert all(address.startswith((url, "data:", f"blob:{url[:-7]}")) for address in asked), asked
 
 
 def check_picture(page: Any, path: Path) -> None:
@@ -128,6 +128,21 @@ def test_decodes_under_a_strict_policy(browser: Any, site: Path) -> None:
         # a file that is none
         page.locator("#file").set_input_files(GOLDEN / "coder.bin")
         page.get_by_text("format: this is not a .dlf file").wait_for()
+
+
+@pytest.mark.slow
+def test_the_page_of_the_site(browser: Any, site: Path) -> None:
+    """It shows files without a service behind it."""
+    if not (site / "below" / "index.html").exists():
+        pytest.skip("this checkout has no page")
+    policy = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:"
+    headers = {"Content-Security-Policy": policy}
+    with served(site, headers) as url, opened(browser, url, name="index.html") as page:
+        page.locator("#file").set_input_files(GOLDEN / "compact-v1.dlf")
+        page.get_by_text("Done.").wait_for()
+        assert page.locator("#error").text_content() == ""
+        size = page.evaluate("[...document.images].map((i) => [i.naturalWidth, i.naturalHeight])")
+        assert [320, 200] in size
 
 
 @pytest.mark.slow
