@@ -68,6 +68,7 @@ class Service:
             "queue": settings.queue,
             "formats": self.formats,
             "avif": "avif" in self.formats,
+            "decoder": (WEB / "decoder" / "decoder.js").is_file(),
         }
 
     def work(self, read: Read) -> Callable[[Request], Awaitable[Response]]:
