@@ -51,13 +51,27 @@ class Running:
         return self.process.wait(60)
 
 
+DIRECT = """
+import ast, logging, sys
+from dlf.service.server import run, set_up_log
+from dlf.service.settings import Settings
+set_up_log(logging.INFO)
+run(Settings(**ast.literal_eval(sys.argv[1])), lambda address: print("listening on", address, flush=True))
+"""
+
+
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Running]:
-    """Run `dlf serve` with these options besides a free port; its log goes to `folder`."""
+def serving(folder: Path, *options: str, **settings: object) -> Iterator[Running]:
+    """Run `dlf serve` with these options besides a free port; its log goes to `folder`.
+
+    settings: instead, of `dlf.service.settings.Settings`, some of which no option sets.
+    """
     for module in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
         pytest.importorskip(module)
     log = folder / "service.log"
     line = [sys.executable, "-m", "dlf", "serve", "--port", "0", *options]
+    if settings:
+        line = [sys.executable, "-c", DIRECT, repr({"port": 0} | settings)]
     with log.open("wb") as file:
         process = subprocess.Popen(
             line, stdout=subprocess.PIPE, stderr=file, env=os.environ | {"DLF_MODELS": str(folder / "no-models")}

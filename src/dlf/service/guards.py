@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Collection
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,6 +40,9 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 SAME_ORIGIN = "Cross-Origin-Resource-Policy"
+DISCARD_SECONDS, DISCARD_PAUSE = 5.0, 0.5
+"""How long the rest of a refused body is taken in, and how long of that nothing may come."""
+
 ANONYMOUS_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -60,12 +64,14 @@ class Guard:
             await self._app(scope, receive, send)
             return
         start, status, sent = time.monotonic(), 500, 0
-        name = secrets.token_hex(6)
+        name, incoming = secrets.token_hex(6), _Incoming(scope, receive)
 
         async def send_guarded(message: Message) -> None:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if status >= 400 and status != 408:
+                    await incoming.discard()
                 headers = MutableHeaders(scope=message)
                 for key, value in HEADERS.items():
                     headers.setdefault(key, value)
@@ -78,9 +84,9 @@ class Guard:
             if self._is_foreign(scope):
                 sentence = "pages of other origins may not use this service (see dlf serve --cors)"
                 answer = refusal(403, sentence)
-                await Response(answer.body, 403, media_type=JSON)(scope, receive, send_guarded)
+                await Response(answer.body, 403, media_type=JSON)(scope, incoming.receive, send_guarded)
             else:
-                await self._app(scope, receive, send_guarded)
+                await self._app(scope, incoming.receive, send_guarded)
         finally:
             seconds = time.monotonic() - start
             route = scope["path"] if scope["path"] in self._routes else "other"
@@ -96,6 +102,34 @@ class Guard:
         headers = Headers(scope=scope)
         site = headers.get("sec-fetch-site", "none")
         return site not in ("same-origin", "none") and headers.get("origin") not in self._origins
+
+
+class _Incoming:
+    """The body of a request as it comes in."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        headers = Headers(scope=scope)
+        self._receive = receive
+        self._is_coming = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self._is_held = "expect" in headers  # the client waits for leave, which a refusal does not give
+
+    async def receive(self) -> Message:
+        """Return the next part."""
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._is_coming = False
+        return message
+
+    async def discard(self) -> None:
+        """Take in what is under way, for a while: many clients read no answer before they have sent all."""
+        if self._is_held:
+            return
+        with anyio.move_on_after(DISCARD_SECONDS):
+            while self._is_coming:
+                with anyio.move_on_after(DISCARD_PAUSE) as pause:
+                    await self.receive()
+                if pause.cancelled_caught:
+                    return
 
 
 def _client(scope: Scope) -> str:
