@@ -74,7 +74,10 @@ def serving(folder: Path, *options: str, **settings: object) -> Iterator[Running
         line = [sys.executable, "-c", DIRECT, repr({"port": 0} | settings)]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=file, env=os.environ | {"DLF_MODELS": str(folder / "no-models")}
+            line,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            env=os.environ | {"DLF_MODELS": str(folder / "no-models")},
         )
     try:
         assert process.stdout is not None
@@ -101,7 +104,7 @@ class Reply:
 
 
 def ask(url: str, body: bytes | None = None, seconds: float = 60, **headers: str) -> Reply:
-    """Ask for something; whatever the status, it is returned.  Names of headers come back in small letters."""
+    """Ask for something; whatever the status, it is returned.  Names of headers come back small."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(url, body, named)
     try:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import dlf
+from dlf.cli.main import main
 from service_run import Reply, Running, ask, serving
 
 pytest.importorskip("starlette")
@@ -72,7 +73,11 @@ class TestWork:
     def test_the_head_tells_the_numbers(self, service: Running) -> None:
         reply = ask(f"{service.url}/encode?quality=7&model=base", SMALL)
         assert reply.headers["content-type"] == "image/x-dlf"
-        assert [reply.headers[f"dlf-{name}"] for name in ("quality", "width", "height")] == ["7", "160", "160"]
+        assert [reply.headers[f"dlf-{name}"] for name in ("quality", "width", "height")] == [
+            "7",
+            "160",
+            "160",
+        ]
         assert float(reply.headers["dlf-bpp"]) == pytest.approx(8 * len(reply.body) / 160**2, abs=1e-5)
         assert dlf.info(reply.body).model_name == dlf.Codec("base").info(reply.body).model_name
 
@@ -256,11 +261,11 @@ class TestPagesOfOthers:
     def test_unless_named(self, tmp_path: Path) -> None:
         with serving(tmp_path, "--workers", "1", "--cors", "https://example.org") as running:
             foreign = {"origin": "https://example.org", "sec_fetch_site": "cross-site"}
-            reply = ask(f"{running.url}/info", b"x", **foreign)
-            assert reply.status == 415
+            reply = ask(f"{running.url}/encode?quality=x", b"x", **foreign)
+            assert reply.status == 422
             assert reply.headers["access-control-allow-origin"] == "https://example.org"
             others = foreign | {"origin": "https://example.com"}
-            assert ask(f"{running.url}/info", b"x", **others).status == 403
+            assert ask(f"{running.url}/encode?quality=x", b"x", **others).status == 403
 
 
 class TestFilesOfTheServer:
@@ -295,7 +300,27 @@ class TestFilesOfTheServer:
         assert "\x1b" not in service.said()
 
 
+@pytest.mark.parametrize(("options", "code", "says"), [
+    (("--cors", "example.org"), 2, "'example.org' is not an origin"),
+    (("--max-bytes", "many"), 2, "'many' is not a number of bytes"),
+    (("--timeout", "0"), 2, "0"),
+    (("--host", "no such host"), 1, "cannot listen on no such host"),
+    (("--model", "no-such"), 1, "model 'no-such' is not installed"),
+])  # fmt: skip
+def test_options_that_make_no_sense(
+    options: tuple[str, ...], code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--port", "0", *options]) == code
+    assert says in capsys.readouterr().err
+
+
 def test_settings_that_cannot_be() -> None:
-    for wrong in ({"workers": 0}, {"queue": -1}, {"timeout": float("nan")}, {"port": 70000}, {"max_bytes": 0}):
+    for wrong in (
+        {"workers": 0},
+        {"queue": -1},
+        {"timeout": float("nan")},
+        {"port": 70000},
+        {"max_bytes": 0},
+    ):
         with pytest.raises(dlf.InvalidArgument):
             Settings(**wrong)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +60,8 @@ def hang(service: Running) -> Iterator[int]:
     [pid] = service.workers()
     os.kill(pid, signal.SIGSTOP)
     yield pid
-    try:
+    with suppress(ProcessLookupError):  # it may be replaced
         os.kill(pid, signal.SIGCONT)
-    except ProcessLookupError:
-        pass  # it was replaced
 
 
 @pytest.fixture
@@ -136,9 +136,9 @@ def test_an_upload_that_dawdles(service: Running) -> None:
         link.settimeout(0.2)
         reply = b""
         while not reply and time.monotonic() - start < 15:
-            try:
+            with suppress(TimeoutError):
                 reply = link.recv(1000)
-            except TimeoutError:
+            if not reply:
                 link.sendall(b"x")
         assert reply.startswith(b"HTTP/1.1 408 ")
     assert taken(service) == 0
@@ -197,6 +197,7 @@ class TestEnd:
             assert running.process.wait(30) == 0
             wait_for(lambda: is_gone(pid))
 
+    @pytest.mark.slow
     def test_workers_end_with_a_service_that_is_killed(self, tmp_path: Path) -> None:
         with serving(tmp_path, "--workers", "1") as running:
             running.wait_for_workers(1)
@@ -276,7 +277,7 @@ def test_a_minute_of_many_clients(tmp_path: Path) -> None:
         assert all(process.is_running() for process in family)
     third = len(memory) // 3
     before, after = np.median(memory[third : 2 * third]), np.median(memory[2 * third :])
-    print(f"{dict(counts)}, {before / 1e6:.0f} MB then {after / 1e6:.0f} MB")
+    logging.info("%s, %d MB then %d MB", dict(counts), before / 1e6, after / 1e6)
     assert not wrong
     assert set(counts) <= {200, 429, 503}
     assert counts[200] > 100

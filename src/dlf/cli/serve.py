@@ -36,26 +36,65 @@ SECONDS = click.FloatRange(0.1, 86400)
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
-              help="Port to listen on; 0 takes one that is free.")
-@click.option("--workers", type=COUNT, metavar="N",
-              help="Processes that encode and decode.  [default: one a processor, 2 to 4]")
-@click.option("--queue", type=click.IntRange(0, 10000), default=16, show_default=True, metavar="N",
-              help="Requests that may wait; more are answered 429.")
-@click.option("--max-bytes", type=size, default="32M", show_default=True, metavar="N",
-              help="Refuse longer bodies.")
-@click.option("--max-pixels", type=pixels, default="25M", show_default=True, metavar="N",
-              help="Refuse larger pictures.")
-@click.option("--timeout", type=SECONDS, default=60, show_default=True, metavar="S",
-              help="Seconds that a picture may take, and that one may wait for a worker.")
-@click.option("--upload-timeout", type=SECONDS, default=30, show_default=True, metavar="S",
-              help="Seconds that a body may take to arrive.")
-@click.option("--cors", type=origin, multiple=True, metavar="ORIGIN",
-              help="Let pages of another origin in, such as https://example.org, or *; may be given again.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 takes one that is free.",
+)
+@click.option(
+    "--workers",
+    type=COUNT,
+    metavar="N",
+    help="Processes that encode and decode.  [default: one a processor, 2 to 4]",
+)
+@click.option(
+    "--queue",
+    type=click.IntRange(0, 10000),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="Requests that may wait; more are answered 429.",
+)
+@click.option(
+    "--max-bytes", type=size, default="32M", show_default=True, metavar="N", help="Refuse longer bodies."
+)
+@click.option(
+    "--max-pixels", type=pixels, default="25M", show_default=True, metavar="N", help="Refuse larger pictures."
+)
+@click.option(
+    "--timeout",
+    type=SECONDS,
+    default=60,
+    show_default=True,
+    metavar="S",
+    help="Seconds that a picture may take, and that one may wait for a worker.",
+)
+@click.option(
+    "--upload-timeout",
+    type=SECONDS,
+    default=30,
+    show_default=True,
+    metavar="S",
+    help="Seconds that a body may take to arrive.",
+)
+@click.option(
+    "--cors",
+    type=origin,
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of another origin in, such as https://example.org, or *; may be given again.",
+)
 @click.option("--model", metavar="MODEL", help="What encodes where a request names no model; see dlf --help.")
 @click.option("--threads", type=COUNT, metavar="N", help="Threads of each worker.  [default: an equal share]")
-@click.option("--engine", type=click.Choice(ENGINES), default="onnxruntime", show_default=True,
-              help="What runs the networks; see dlf engines.")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs the networks; see dlf engines.",
+)
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 def command(
     host: str,

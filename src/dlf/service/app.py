@@ -32,7 +32,15 @@ from dlf.service.tasks import Answer, Refused, Spending, Task, refusal, to_json
 WEB = Path(dlf.__file__).parent / "web"
 """The page, and all that it fetches."""
 
-DLF_HEADERS = ("Dlf-Quality", "Dlf-Width", "Dlf-Height", "Dlf-Bpp", "Dlf-Scale", "Retry-After", "X-Request-Id")
+DLF_HEADERS = (
+    "Dlf-Quality",
+    "Dlf-Width",
+    "Dlf-Height",
+    "Dlf-Bpp",
+    "Dlf-Scale",
+    "Retry-After",
+    "X-Request-Id",
+)
 """Headers that pages of other origins may read, where they are let in."""
 
 Read = Callable[[Request], Task]
@@ -184,8 +192,13 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    sentences = {404: "there is nothing of this name here", 405: "this path is asked in another way; see /api"}
-    answer = refusal(error.status_code, sentences.get(error.status_code, error.detail), **(error.headers or {}))
+    sentences = {
+        404: "there is nothing of this name here",
+        405: "this path is asked in another way; see /api",
+    }
+    answer = refusal(
+        error.status_code, sentences.get(error.status_code, error.detail), **(error.headers or {})
+    )
     return respond(answer)
 
 

@@ -16,7 +16,8 @@ async def read(request: Request, max_bytes: int, seconds: float) -> bytes:
     """Return the body of a request, or the first file of its form.
 
     Raises:
-        Refused: it is too long (413), comes too slowly (408), is of a kind that is not read (415) or empty (422).
+        Refused: it is too long (413), comes too slowly (408), is of a kind that is not read (415) or
+            empty (422).
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refused(415, "the body must not be compressed")

@@ -96,7 +96,7 @@ class Guard:
                      status, sent, seconds)  # fmt: skip
 
     def _is_foreign(self, scope: Scope) -> bool:
-        """Whether a browser says that a page from elsewhere sends this; such a page needs no leave to send."""
+        """Whether a browser says that a page from elsewhere sends this, which needs no leave to send it."""
         if scope["method"] in ANONYMOUS_METHODS or "*" in self._origins:
             return False
         headers = Headers(scope=scope)

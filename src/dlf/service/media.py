@@ -15,9 +15,7 @@ def accepted(accept: str) -> str | None:
     found, weight = None, 0.0
     for name, media_type in MEDIA_TYPES.items():
         fitting = [
-            (len(pattern), q)
-            for pattern, q in ranges
-            if pattern in (media_type, "image/*", "*/*", "*")
+            (len(pattern), q) for pattern, q in ranges if pattern in (media_type, "image/*", "*/*", "*")
         ]
         if fitting and (q := max(fitting)[1]) > weight:  # the most exact range counts
             found, weight = name, q

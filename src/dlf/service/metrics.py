@@ -15,9 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "dlf_requests", "Requests answered.", ("route", "status"), registry=registry
-        )
+        self.requests = Counter("dlf_requests", "Requests answered.", ("route", "status"), registry=registry)
         self.seconds = Histogram(
             "dlf_request_seconds", "From the head of a request to the end of its answer.", ("route",),
             buckets=SECONDS, registry=registry,

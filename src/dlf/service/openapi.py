@@ -37,7 +37,7 @@ def document(version: str) -> Fields:
             "version": version,
             "summary": "Photographs to about a kilobyte, and back.",
             "description": "Bodies are the bytes of a file, or a form (multipart/form-data) whose first file "
-            "counts. Every refusal is JSON with one sentence, {\"error\": \"...\"}.",
+            'counts. Every refusal is JSON with one sentence, {"error": "..."}.',
         },
         "paths": _paths(),
         "components": {
@@ -55,7 +55,9 @@ def document(version: str) -> Fields:
 def _paths() -> Fields:
     picture, ours = "A picture, in any format that is read here.", "A .dlf file."
     sizes = [
-        _parameter("quality", "0 (smallest) to 100 (best).", {"type": "integer", "minimum": 0, "maximum": 100}),
+        _parameter(
+            "quality", "0 (smallest) to 100 (best).", {"type": "integer", "minimum": 0, "maximum": 100}
+        ),
         _parameter("bytes", "Instead: the file has at most so many bytes.", {"type": "integer"}),
         _parameter("bpp", "Instead: the same in bits a pixel.", {"type": "number"}),
         _parameter("best", "Take the nearest file where none has that size.", {"type": "boolean"}),
@@ -68,7 +70,8 @@ def _paths() -> Fields:
     ]
     symbols = _parameter("symbols", "Read the symbols as well, which runs two networks.", {"type": "boolean"})
     size = _parameter("bytes", "Bytes at most.", {"type": "integer"}, required=True)
-    pictures = {media_type: {} for media_type in MEDIA_TYPES.values()}
+    smallest = _parameter("best", "Take the smallest file where none is so small.", {"type": "boolean"})
+    pictures: Fields = {media_type: {} for media_type in MEDIA_TYPES.values()}
     return {
         "/encode": _post("Picture to .dlf file", picture, sizes, {DLF: {}}, refuses_accept=False),
         "/decode": _post(".dlf file to picture", ours, made, pictures),
@@ -76,7 +79,8 @@ def _paths() -> Fields:
         "/bits": _post("Where the bits of a .dlf file went, in bits of each cell of 32x32 pixels and of the "
                        "tokens of each window of 256x256", ours, [], {JSON: {}}, refuses_accept=False),
         "/avif": _post("Picture to an AVIF file of at most so many bytes, at the scale that MS-SSIM finds "
-                       "best, to compare with", picture, [size], {"image/avif": {}}, refuses_accept=False),
+                       "best, to compare with", picture, [size, smallest], {"image/avif": {}},
+                       refuses_accept=False),
         "/models": _get("Models that are installed", JSON),
         "/limits": _get("Limits of this service, and what it can write", JSON),
         "/health": _get("The process is alive", JSON),
@@ -96,9 +100,7 @@ def _post(
 ) -> Fields:
     form = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
     refusals = {
-        str(status): _refusal(text)
-        for status, text in REFUSALS.items()
-        if status != 406 or refuses_accept
+        str(status): _refusal(text) for status, text in REFUSALS.items() if status != 406 or refuses_accept
     }
     return {
         "post": {
@@ -139,10 +141,12 @@ def page(described: Fields) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(about["title"])}: HTTP interface</title>'
-        '<link rel="icon" href="icon.svg" type="image/svg+xml"><link rel="stylesheet" href="style.css"></head>'
+        f"<title>{escape(about['title'])}: HTTP interface</title>"
+        '<link rel="icon" href="icon.svg" type="image/svg+xml">'
+        '<link rel="stylesheet" href="style.css"></head>'
         f'<body class="api"><main><h1>HTTP interface</h1><p>{escape(about["description"])}</p>'
-        '<p><a href="openapi.json">openapi.json</a> has the same for programs. <a href=".">Back to the page</a></p>'
+        '<p><a href="openapi.json">openapi.json</a> has the same for programs. '
+        '<a href=".">Back to the page</a></p>'
         f"{sections}</main></body></html>\n"
     )
 

@@ -91,7 +91,9 @@ def decode(query: QueryParams, accept: str, formats: Collection[str]) -> Decode:
     if name is None:
         name = accepted(accept)
         if name is None:
-            raise Refused(406, f"none of {', '.join(MEDIA_TYPES.values())} is accepted, and nothing else is made")
+            raise Refused(
+                406, f"none of {', '.join(MEDIA_TYPES.values())} is accepted, and nothing else is made"
+            )
         name = name if name in formats else "png"
     name = {"jpg": "jpeg"}.get(name.lower(), name.lower())
     if name not in formats:
@@ -106,10 +108,11 @@ def describe(query: QueryParams) -> Describe:
 
 def rival(query: QueryParams) -> Rival:
     """Read what is asked of the rival; raises Refused (422)."""
-    most = Query(query, ("bytes",)).whole("bytes")
+    values = Query(query, ("bytes", "best"))
+    most = values.whole("bytes")
     if not most:
         raise Refused(422, "say how many bytes the AVIF file may have: ?bytes=1200")
-    return Rival(most)
+    return Rival(most, values.truth("best"))
 
 
 def nothing(query: QueryParams, task: Spending) -> Spending:

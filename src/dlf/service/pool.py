@@ -111,9 +111,7 @@ class Pool:
 
     def open(self) -> None:
         """Start the workers; returns before they are ready."""
-        self._keepers = [
-            asyncio.create_task(self._keep(number)) for number in range(self._settings.workers)
-        ]
+        self._keepers = [asyncio.create_task(self._keep(number)) for number in range(self._settings.workers)]
 
     async def close(self) -> None:
         """End all workers."""

@@ -24,7 +24,10 @@ class Encode:
 
 @dataclass(frozen=True)
 class Decode:
-    """A ``.dlf`` file to a picture.  format: of `dlf.imageio`; quality: of that format, None is its default."""
+    """A ``.dlf`` file to a picture.
+
+    format: of `dlf.imageio`.  quality: of that format, None is its default.
+    """
 
     format: str
     quality: int | None = None
@@ -44,9 +47,13 @@ class Spending:
 
 @dataclass(frozen=True)
 class Rival:
-    """A picture to an AVIF file of at most so many bytes, scaled down first where that pays."""
+    """A picture to an AVIF file of at most so many bytes, scaled down first where that pays.
+
+    best: where no file is so small, take the smallest.
+    """
 
     max_bytes: int
+    best: bool = False
 
 
 Task: TypeAlias = Encode | Decode | Describe | Spending | Rival

@@ -160,7 +160,7 @@ class Work:
         scales = [scale for scale in SCALES if pixels * scale**2 <= RIVAL_PIXELS] or [SCALES[-1]]
         search = ScaleSearch("avif", codec, rgb, scales)
         point = search.fit(task.max_bytes, MS_SSIM, MS_SSIM.against(rgb))
-        if point.data is None or point.size > task.max_bytes:
+        if point.data is None or (point.size > task.max_bytes and not task.best):
             msg = f"no AVIF file of this picture has {task.max_bytes:,} bytes or less; {point.size:,} is one"
             raise UnreachableSize(msg)
         headers = {"Dlf-Scale": str(point.scale), "Dlf-Quality": str(point.quality)}

@@ -168,15 +168,12 @@ async function compareAndExplain(data, original, views, present, size, signal) {
   say("Making an AVIF file of the same size…");
   const avif = await service.avif(original, data.length, signal);
   signal.throwIfAborted();
-  const term = avif
-    ? [`${count(avif.blob.size)} bytes`, avif.scale === "1" ? "" : `, at ${avif.scale} of the width and height`].join("")
-    : "has no file of this photo that is so small";
-  facts([...[...page.facts.querySelectorAll("dt")].map((dt) => [dt.textContent, dt.nextSibling.textContent]),
-    ["AVIF", term]]);
-  if (avif) {
-    views.push({ key: "avif", label: `AVIF, ${count(avif.blob.size)} bytes`, url: link(avif.blob) });
-    await present();
-  }
+  const scale = avif.scale === "1" ? "" : `, at ${avif.scale} of the width and height`;
+  const limit = avif.blob.size > data.length ? ", no file of this photo is smaller" : "";
+  const known = [...page.facts.querySelectorAll("dt")].map((dt) => [dt.textContent, dt.nextSibling.textContent]);
+  facts([...known, ["AVIF", `${count(avif.blob.size)} bytes${scale}${limit}`]]);
+  views.push({ key: "avif", label: `AVIF, ${count(avif.blob.size)} bytes`, url: link(avif.blob) });
+  await present();
 }
 
 async function decode(data, signal) {

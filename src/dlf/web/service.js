@@ -47,11 +47,9 @@ export class Service {
     return (await this.#post("bits", {}, bytes, signal)).json();
   }
 
-  // Returns an AVIF file of at most that many bytes: {blob, scale}; null where none is that small.
+  // Returns an AVIF file of at most that many bytes, or the smallest: {blob, scale}.
   async avif(picture, bytes, signal) {
-    const answer = await this.#send("avif", { bytes }, picture, signal);
-    if (answer.status === 422) return null;
-    await check(answer);
+    const answer = await this.#post("avif", { bytes, best: "true" }, picture, signal);
     return { blob: await answer.blob(), scale: answer.headers.get("dlf-scale") };
   }
 
