@@ -43,6 +43,9 @@ SAME_ORIGIN = "Cross-Origin-Resource-Policy"
 DISCARD_SECONDS, DISCARD_PAUSE = 5.0, 0.5
 """How long the rest of a refused body is taken in, and how long of that nothing may come."""
 
+PROBES = ("/health", "/ready", "/metrics")
+"""What machines ask for every few seconds, so that the log has no line for it."""
+
 ANONYMOUS_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -92,7 +95,8 @@ class Guard:
             route = scope["path"] if scope["path"] in self._routes else "other"
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(seconds)
-            log.info("%s %s %s %s %d %d bytes %.3f s", name, _client(scope), scope["method"], _path(scope),
+            level = logging.DEBUG if route in PROBES and status == 200 else logging.INFO
+            log.log(level, "%s %s %s %s %d %d bytes %.3f s", name, _client(scope), scope["method"], _path(scope),
                      status, sent, seconds)  # fmt: skip
 
     def _is_foreign(self, scope: Scope) -> bool:
