@@ -1,4 +1,4 @@
-"""Photos over a link of small packets: each is a file that one packet holds, so a lost packet loses one photo.
+"""Photos over a link of small packets: each is a file in one packet, so that a lost packet loses one photo.
 
 A sender and a receiver on one machine, with UDP in the place of a satellite, which loses one packet in ten:
 

@@ -114,6 +114,18 @@ def test_a_worker_that_hangs(service: Running, hang: int, later: Later) -> None:
     assert 'dlf_workers_replaced_total{reason="timeout"}' in ask(f"{service.url}/metrics").body.decode()
 
 
+def test_a_picture_that_takes_long(service: Running) -> None:
+    """The worker sees by itself that its time is over, and lives on."""
+    service.wait_for_workers(1)
+    [pid] = service.workers()
+    with Image.open(PHOTO) as image:
+        file = io.BytesIO()
+        image.resize((4096, 4096)).save(file, "JPEG")
+    reply = ask(f"{service.url}/encode?quality=100", file.getvalue())
+    assert (reply.status, "longer than the limit of 4 seconds" in reply.body.decode()) == (504, True)
+    assert service.workers() == [pid]
+
+
 def test_a_worker_that_is_killed(service: Running, hang: int, later: Later) -> None:
     lost = later(f"{service.url}/encode", SMALL)
     wait_for(lambda: taken(service) == 1)

@@ -93,6 +93,7 @@ class Pool:
             "model": settings.model,
             "threads": settings.worker_threads(),
             "max_pixels": settings.max_pixels,
+            "max_seconds": settings.timeout,
             "engine": settings.engine,
         }
         self._idle: asyncio.Queue[Worker] = asyncio.Queue()
@@ -144,7 +145,7 @@ class Pool:
             raise Refused(499, "the client went away")
         start = time.monotonic()
         try:
-            answer = await asyncio.wait_for(worker.perform(task, body), self._settings.timeout)
+            answer = await asyncio.wait_for(worker.perform(task, body), self._settings.patience)
         except asyncio.TimeoutError as error:
             self._overdue.add(worker)
             worker.kill()

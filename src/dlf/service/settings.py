@@ -11,6 +11,10 @@ MAX_WORKERS = 4
 """Worker processes at most where nobody says how many: each holds the networks, half a gigabyte."""
 
 
+GRACE = 5.0
+"""Seconds that a worker may be late: one network of one tile takes less."""
+
+
 def usual_workers() -> int:
     """Return a worker for every processor, two at least, so that a large picture holds nobody up."""
     return max(2, min(MAX_WORKERS, os.cpu_count() or 1))
@@ -68,6 +72,11 @@ class Settings:
         if self.port > 65535:
             msg = f"there is no port {self.port}: the largest is 65535"
             raise InvalidArgument(msg)
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a worker is ended; before, it looks at the clock itself, between two networks."""
+        return self.timeout + min(GRACE, self.timeout / 2)
 
     @property
     def places(self) -> int:

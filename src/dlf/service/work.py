@@ -20,6 +20,7 @@ from dlf.errors import (
     InvalidArgument,
     LimitExceeded,
     MissingExtra,
+    TimeExceeded,
     UnknownModel,
     UnreachableSize,
 )
@@ -53,6 +54,7 @@ class WorkerOptions:
     model: str | None
     threads: int
     max_pixels: int
+    max_seconds: float
     engine: str
 
 
@@ -91,7 +93,9 @@ class Work:
             engine = dlf.EngineOptions(threads=options.threads, engine=options.engine)
             number = find(named).manifest.id
             if number not in self._codecs:  # the service's own model has a number too
-                self._codecs[number] = dlf.Codec(named, max_pixels=options.max_pixels, engine=engine)
+                self._codecs[number] = dlf.Codec(
+                    named, max_pixels=options.max_pixels, max_seconds=options.max_seconds, engine=engine
+                )
             self._codecs[model] = self._codecs[number]
         return self._codecs[model]
 
@@ -180,6 +184,7 @@ _DO: dict[type[Task], Callable[[Work, Any, bytes], Answer]] = {
 }
 
 _STATUS: tuple[tuple[type[DlfError], int], ...] = (
+    (TimeExceeded, 504),
     (LimitExceeded, 413),
     (NotOurs, 415),
     (ImageError, 415),
