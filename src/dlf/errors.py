@@ -53,6 +53,10 @@ class MissingExtra(DlfError):
     """An optional dependency is not installed; the message holds the pip line to type."""
 
 
+class SiteError(DlfError):
+    """A static site cannot be made: its folder is taken, or files of the runtime are missing."""
+
+
 class TrainingError(DlfError):
     """A training run cannot start or go on: unfit configuration, pictures, weights or machine."""
 

@@ -9,19 +9,24 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import dlf
 from service_run import Running, serving
+from web_decoder import WEB as TESTS
+from web_decoder import make_site, runtime
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
 PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
+CODED = Path(__file__).parents[1] / "golden" / "compact-v1.dlf"
 WEB = Path(dlf.__file__).parent / "web"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
@@ -246,8 +251,9 @@ def axe() -> Path | None:
     if shutil.which("npm") is None:
         return None
     done = subprocess.run(["npm", "root", "-g"], capture_output=True, text=True, timeout=60)
-    found = Path(done.stdout.strip()) / "axe-core" / "axe.min.js"
-    return found if found.is_file() else None
+    roots = Path(done.stdout.strip()), TESTS / "node_modules"
+    places = [root / "axe-core" / "axe.min.js" for root in roots]
+    return next((place for place in places if place.is_file()), None)
 
 
 @pytest.mark.slow
@@ -273,32 +279,84 @@ def test_no_serious_fault_of_accessibility(service: Running, watch: Any, small: 
             assert faults == []
 
 
-@pytest.fixture
-def static_host() -> Iterator[str]:
-    """The same files on a host that has nothing else."""
+def runtime_folder() -> Path:
+    """Where onnxruntime-web lies, or the test is skipped."""
+    return runtime()["ort.js"].parents[1]
+
+
+@contextmanager
+def hosting(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder, and nothing else; yields where."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
 
-    handler = functools.partial(Quiet, directory=str(WEB))
+    handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-def test_on_a_host_that_has_files_only(static_host: str, watch: Any, small: Path) -> None:
-    page = (watched := watch(f"{static_host}/")).page
-    has_decoder = (WEB / "decoder" / "decoder.js").is_file()
-    says = "shows .dlf files" if has_decoder else "neither a service nor a decoder"
-    page.locator("#place", has_text=says).wait_for(timeout=PATIENCE)
-    assert page.is_hidden("#settings")
-    page.set_input_files("#file", small)
-    page.locator("#error", has_text="this is none").wait_for(timeout=PATIENCE)
-    assert only_from(static_host, watched)
+def test_on_a_host_that_has_files_only(watch: Any, small: Path) -> None:
+    with hosting(WEB) as url:
+        page = (watched := watch(f"{url}/")).page
+        page.locator("#place", has_text="neither a service nor a decoder").wait_for(timeout=PATIENCE)
+        assert page.is_hidden("#settings")
+        page.set_input_files("#file", small)
+        page.locator("#error", has_text="this is none").wait_for(timeout=PATIENCE)
+        assert only_from(url, watched)
+
+
+@pytest.fixture(scope="module")
+def painted_locally() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.asarray(dlf.decode(CODED))
+
+
+def drawn(page: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """What the page offers to download as the picture."""
+    with page.expect_download() as download:
+        page.click("#save-picture")
+    with Image.open(download.value.path()) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.slow
+def test_decoding_in_the_browser(watch: Any, tmp_path: Path, painted_locally: Any) -> None:
+    """The same picture whether the service paints it or this browser, and nothing asked of others."""
+    folder = runtime_folder()
+    with serving(tmp_path, "--workers", "1", "--onnxruntime-web", str(folder)) as running:
+        page = (watched := watch(f"{running.url}/")).page
+        page.locator("#local-choice").wait_for()
+        for local in (False, True):
+            page.set_checked("#local", local)
+            before = len(watched.asked)
+            page.set_input_files("#file", CODED)
+            page.locator("#progress").wait_for(state="hidden", timeout=PATIENCE)
+            watched.done()
+            paths = [asked.rpartition("/")[2].partition("?")[0] for asked in watched.asked[before:]]
+            assert ("decode" in paths) != local
+            assert abs(drawn(page).astype(int) - painted_locally).max() <= 3
+        assert watched.said == []
+        assert only_from(running.url, watched)
+
+
+@pytest.mark.slow
+def test_a_static_site_shows_files(watch: Any, tmp_path: Path, painted_locally: Any) -> None:
+    make_site(tmp_path / "site")
+    with hosting(tmp_path / "site") as url:
+        page = (watched := watch(f"{url}/")).page
+        page.locator("#place", has_text="shows .dlf files").wait_for(timeout=PATIENCE)
+        page.set_input_files("#file", CODED)
+        watched.done()
+        assert abs(drawn(page).astype(int) - painted_locally).max() <= 3
+        assert watched.said == []
+        assert only_from(url, watched)
 
 
 def test_the_page_names_no_other_host() -> None:

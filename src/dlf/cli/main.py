@@ -25,6 +25,7 @@ COMMANDS = (
     "models",
     "engines",
     "serve",
+    "web",
     "eval",
     "train",
     "plan",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 
 import click
 
 from dlf.cli.jobs import tell
-from dlf.cli.options import COUNT, ENGINES, pixels
+from dlf.cli.options import COUNT, ENGINES, PATH, pixels
 from dlf.extras import need
 
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
@@ -95,6 +96,13 @@ SECONDS = click.FloatRange(0.1, 86400)
     show_default=True,
     help="What runs the networks; see dlf engines.",
 )
+@click.option(
+    "--onnxruntime-web",
+    "runtime",
+    type=PATH,
+    metavar="FOLDER",
+    help="The npm package onnxruntime-web: with it the page can decode in the browser; see dlf web.",
+)
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 def command(
     host: str,
@@ -109,6 +117,7 @@ def command(
     model: str | None,
     threads: int | None,
     engine: str,
+    runtime: Path | None,
     quiet: bool,
 ) -> int:
     """Serve the codec over HTTP, with a page to try it on.
@@ -125,7 +134,7 @@ def command(
     settings = Settings(
         host=host, port=port, workers=workers or usual_workers(), queue=queue, max_bytes=max_bytes,
         max_pixels=max_pixels, timeout=timeout, upload_timeout=upload_timeout, model=model, engine=engine,
-        threads=threads, origins=cors,
+        threads=threads, runtime=runtime, origins=cors,
     )  # fmt: skip
     set_up_log(logging.WARNING if quiet else logging.INFO)
     run(settings, lambda address: tell(f"listening on {address}"))

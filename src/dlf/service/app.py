@@ -15,7 +15,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 
 import dlf
 from dlf.codec.bundle import find
@@ -27,10 +26,8 @@ from dlf.service.metrics import Metrics
 from dlf.service.openapi import document, page
 from dlf.service.pool import Pool
 from dlf.service.settings import Settings
+from dlf.service.site import Listed, files_of
 from dlf.service.tasks import Answer, Refused, Spending, Task, refusal, to_json
-
-WEB = Path(dlf.__file__).parent / "web"
-"""The page, and all that it fetches."""
 
 DLF_HEADERS = (
     "Dlf-Quality",
@@ -76,7 +73,6 @@ class Service:
             "queue": settings.queue,
             "formats": self.formats,
             "avif": "avif" in self.formats,
-            "decoder": (WEB / "decoder" / "decoder.js").is_file(),
         }
 
     def work(self, read: Read) -> Callable[[Request], Awaitable[Response]]:
@@ -101,6 +97,7 @@ def make_app(settings: Settings) -> Starlette:
 
     Raises:
         UnknownModel, BundleError: the model that the settings name cannot be used.
+        SiteError: the runtime that the settings name is not there.
     """
     service = Service(settings)
 
@@ -123,9 +120,12 @@ def make_app(settings: Settings) -> Starlette:
         )
     routes = _routes(service)
     paths = [route.path for route in routes]
+    files = files_of(settings.runtime)
+    made = [_fixed(f"/{name}", data) for name, data in files.items() if isinstance(data, bytes)]
+    lying = {name: path for name, path in files.items() if isinstance(path, Path)}
     guard = Middleware(Guard, service.metrics, settings.origins, paths)
     return Starlette(
-        routes=[*routes, Mount("/", StaticFiles(directory=WEB, html=True))],
+        routes=[*routes, *made, Mount("/", Listed(lying))],
         middleware=[guard, *middleware],
         exception_handlers={Refused: _refused, HTTPException: _http, ClientDisconnect: _gone, 500: _failed},
         lifespan=lifespan,
@@ -160,6 +160,15 @@ def _routes(service: Service) -> list[Route]:
         get("/openapi.json", lambda: respond(Answer(json.dumps(described, indent=1).encode()))),
         get("/api", lambda: HTMLResponse(page(described))),
     ]  # fmt: skip
+
+
+def _fixed(path: str, data: bytes) -> Route:
+    """Return the route of a JSON text that never changes."""
+
+    async def endpoint(_: Request) -> Response:
+        return respond(Answer(data))
+
+    return Route(path, endpoint, methods=["GET"])
 
 
 def _models(service: Service) -> bytes:

@@ -96,8 +96,17 @@ class Guard:
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(seconds)
             level = logging.DEBUG if route in PROBES and status == 200 else logging.INFO
-            log.log(level, "%s %s %s %s %d %d bytes %.3f s", name, _client(scope), scope["method"], _path(scope),
-                     status, sent, seconds)  # fmt: skip
+            log.log(
+                level,
+                "%s %s %s %s %d %d bytes %.3f s",
+                name,
+                _client(scope),
+                scope["method"],
+                _path(scope),
+                status,
+                sent,
+                seconds,
+            )
 
     def _is_foreign(self, scope: Scope) -> bool:
         """Whether a browser says that a page from elsewhere sends this, which needs no leave to send it."""

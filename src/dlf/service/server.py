@@ -32,6 +32,7 @@ def run(settings: Settings, started: Callable[[str], None]) -> None:
     Raises:
         CannotListen: the address cannot be listened on.
         UnknownModel, BundleError: the model that the settings name cannot be used.
+        SiteError: the runtime that they name is not there.
     """
     app = make_app(settings)
     listening = _listen(settings)

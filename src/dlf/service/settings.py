@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dlf.errors import InvalidArgument
 
@@ -38,6 +39,7 @@ class Settings:
         model: name, role or id of the model that encodes where a request names none; None is the package's.
         engine: as `dlf.EngineOptions` has it.  ONNX Runtime paints a file always the same.
         threads: of each worker; None shares the processors out.
+        runtime: folder of the npm package onnxruntime-web; with it the page can decode in the browser.
         origins: web origins whose pages may use the service, or "*".
     """
 
@@ -54,6 +56,7 @@ class Settings:
     model: str | None = None
     engine: str = "onnxruntime"
     threads: int | None = None
+    runtime: Path | None = None
     origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,7 +78,7 @@ class Settings:
 
     @property
     def patience(self) -> float:
-        """Seconds after which a worker is ended; before, it looks at the clock itself, between two networks."""
+        """Seconds after which a worker is ended; before, it looks at the clock itself."""
         return self.timeout + min(GRACE, self.timeout / 2)
 
     @property

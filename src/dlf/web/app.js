@@ -6,6 +6,9 @@ import { count, Service } from "./service.js";
 
 const MAGIC = "DLF";
 const DECODER = "./decoder/decoder.js";
+const STAGES = {
+  model: "Fetching the model, once…", symbols: "Reading the symbols…", painting: "Painting in this browser…",
+};
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [
   element.id.replace(/-(.)/g, (_, letter) => letter.toUpperCase()), element,
@@ -19,9 +22,10 @@ let run = new AbortController();
 let urls = []; // of what is shown
 
 async function start() {
-  service = await Service.find();
-  // a service says whether it has the decoder, so that nothing is asked for in vain
-  if (!service || service.limits.decoder) decoder = await import(DECODER).catch(() => null);
+  // says what there is, so that nothing is asked for in vain
+  const site = await fetch("site.json").then((answer) => answer.json()).catch(() => ({}));
+  if (site.service) service = await Service.find();
+  if (site.decoder) decoder = await import(DECODER).catch(() => null);
   page.localChoice.hidden = !(service && decoder);
   page.apiLink.hidden = !service;
   page.settings.hidden = !service;
@@ -183,11 +187,11 @@ async function decode(data, signal) {
     return { blob: await service.decode(data, signal) };
   }
   const painted = await decoder.decodeDlf(data, {
-    baseUrl: new URL("./decoder/", import.meta.url).href,
-    onProgress: (done, text) => {
+    signal,
+    onProgress: ({ stage, done, total }) => {
       if (signal.aborted) return;
-      page.progress.value = done;
-      if (text) say(text);
+      say(STAGES[stage] ?? "Decoding…");
+      page.progress.value = total ? done / total : 0;
     },
   });
   const canvas = document.createElement("canvas");
