@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import dlf
 from dlf.bitstream.header import MAX_HEADER_BYTES, Header
@@ -26,6 +28,7 @@ from dlf.errors import (
 )
 from dlf.geometry import CELL, WINDOW_PIXELS
 from dlf.imageio import load_rgb, to_bytes
+from dlf.records import UInt8
 from dlf.service.media import MEDIA_TYPES
 from dlf.service.tasks import (
     DLF,
@@ -45,6 +48,9 @@ log = logging.getLogger(__name__)
 
 RIVAL_PIXELS = 2**21
 """Pixels at most at which the rival is tried: at the sizes in question it is best far below."""
+
+COMPARED_PIXELS = 2**20
+"""Pixels at most at which the rival's scales are compared."""
 
 
 @dataclass(frozen=True)
@@ -163,12 +169,19 @@ class Work:
         pixels = rgb.shape[0] * rgb.shape[1]
         scales = [scale for scale in SCALES if pixels * scale**2 <= RIVAL_PIXELS] or [SCALES[-1]]
         search = ScaleSearch("avif", codec, rgb, scales)
-        point = search.fit(task.max_bytes, MS_SSIM, MS_SSIM.against(rgb))
+        score = MS_SSIM.against(_reduced(rgb))
+        point = search.fit(task.max_bytes, MS_SSIM, lambda image: score(_reduced(image)))
         if point.data is None or (point.size > task.max_bytes and not task.best):
             msg = f"no AVIF file of this picture has {task.max_bytes:,} bytes or less; {point.size:,} is one"
             raise UnreachableSize(msg)
         headers = {"Dlf-Scale": str(point.scale), "Dlf-Quality": str(point.quality)}
         return Answer(point.data, MEDIA_TYPES["avif"], headers=headers)
+
+
+def _reduced(rgb: UInt8) -> UInt8:
+    """Return an image as it is compared: of large ones the mean of squares of pixels, for MS-SSIM is slow."""
+    factor = math.ceil(math.sqrt(rgb.shape[0] * rgb.shape[1] / COMPARED_PIXELS))
+    return np.asarray(Image.fromarray(rgb).reduce(factor)) if factor > 1 else rgb
 
 
 class NotOurs(FormatError):
