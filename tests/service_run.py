@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -44,11 +43,6 @@ class Running:
             assert time.monotonic() < deadline, self.said()
             assert self.process.poll() is None, self.said()
             time.sleep(0.05)
-
-    def end(self) -> int:
-        """Tell it to end; returns the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
 
 
 DIRECT = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -77,7 +78,8 @@ class Work:
         grey = np.full((64, 64, 3), 128, np.uint8)
         for model in (None, *sorted(shipped)):
             codec = self._codec(model)
-            codec.decode(codec.encode(grey))
+            with suppress(TimeExceeded):  # what counts is that they are loaded
+                codec.decode(codec.encode(grey))
 
     def answer(self, task: Task, body: bytes) -> Answer:
         """Do a task; whatever is wrong with it is an answer as well."""
