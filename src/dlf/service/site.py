@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from dlf.web.runtime import installed_files
@@ -35,6 +37,12 @@ class Listed(StaticFiles):
     def __init__(self, files: dict[str, Path]) -> None:
         super().__init__(directory=FOLDER)
         self._files = files
+
+    def file_response(self, *given: Any, **named: Any) -> Response:
+        """Return the answer with a file, which browsers ask for anew: all of a page must be of one age."""
+        response = super().file_response(*given, **named)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
         """Return where the file of a name lies, and its state; None where there is none."""

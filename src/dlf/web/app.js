@@ -50,6 +50,7 @@ function option(model) {
 async function take(file) {
   if (!file) return;
   await started;
+  page.result.hidden = true; // it is of another file
   const head = await file.slice(0, MAGIC.length).text();
   if (head === MAGIC) {
     picture = null;
@@ -132,11 +133,7 @@ async function show(data, name, original, signal) {
   const size = await dimensions(decoded.blob);
   const views = [{ key: "dlf", label: `this file, ${count(data.length)} bytes`, url: link(decoded.blob) }];
   if (original) views.unshift({ key: "original", label: "original", url: link(original) });
-  const present = async () => {
-    const left = page.left.value || "original", right = page.right.value || "dlf";
-    return compare.show(views, page.result.hidden ? "original" : left, page.result.hidden ? "dlf" : right,
-      size.width, size.height);
-  };
+  const present = () => compare.show(views, size.width, size.height);
   const known = await present();
   facts([["Bytes", count(data.length)], ["Size", `${size.width} × ${size.height}`],
     ["Bits a pixel", ((8 * data.length) / (size.width * size.height)).toFixed(4)]]);

@@ -3,12 +3,16 @@
 export class Compare {
   #views = new Map();
   #ratio = 1;
+  #wanted = { left: "original", right: "dlf" }; // kept where a picture has no such view
 
   constructor(page) {
     this.page = page;
     page.slider.addEventListener("input", () => this.#place(page.slider.value));
     for (const side of ["left", "right"]) {
-      page[side].addEventListener("change", () => this.#show(side));
+      page[side].addEventListener("change", () => {
+        this.#wanted[side] = page[side].value;
+        this.#show(side);
+      });
     }
     page.compare.addEventListener("pointerdown", (event) => {
       event.preventDefault();
@@ -21,12 +25,12 @@ export class Compare {
     window.addEventListener("resize", () => this.#fit());
   }
 
-  // views: [{key, label, url}], left and right: keys to begin with; width, height: of the picture.
-  async show(views, left, right, width, height) {
+  // views: [{key, label, url}]; width, height: of the picture.  Returns the keys of those that can be shown.
+  async show(views, width, height) {
     const shown = await Promise.all(views.map(async (view) => ((await loads(view.url)) ? view : null)));
     this.#views = new Map(shown.filter(Boolean).map((view) => [view.key, view]));
     const keys = [...this.#views.keys()];
-    for (const [side, wanted] of [["left", left], ["right", right]]) {
+    for (const [side, wanted] of Object.entries(this.#wanted)) {
       this.page[side].replaceChildren(...keys.map((key) => new Option(this.#views.get(key).label, key)));
       this.page[side].value = keys.includes(wanted) ? wanted : keys[0];
       this.#show(side);
