@@ -32,6 +32,7 @@ COLUMNS = 80  # of the help texts: what fits the page
 SEE_ALSO = {
     "dlf serve": "service",
     "dlf eval": "evaluation",
+    "dlf web": "browser",
     "dlf train": "training",
     "dlf plan": "one_gpu",
     "dlf export": "training",

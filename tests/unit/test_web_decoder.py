@@ -27,6 +27,7 @@ from dlf.codec.onnx_backend import OnnxBackend
 from dlf.entropy.coder import Exchanged, SymbolReader, SymbolWriter
 from dlf.errors import ChecksumError, DlfError, FormatError, LimitExceeded, UnsupportedVersion
 from dlf.geometry import Plan, tile_spans, window_plan
+from dlf.limits import MAX_PIXELS, MAX_SIDE
 from dlf.records import Float32, Int32, Metadata, UInt8
 from web_decoder import Driver, make_site
 
@@ -174,6 +175,36 @@ def test_kodak(model: str, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> N
             check_symbols(driver, container.dump(stream), monkeypatch)
 
 
+@pytest.mark.parametrize("model", SHIPPED)
+def test_packets(model: str, driver: Driver) -> None:
+    """Files for lossy links: the parts put together, and what is refused of them."""
+    resilient = pytest.importorskip("dlf.codec.resilient")
+    packets = pytest.importorskip("dlf.bitstream.packets")
+    codec = receiver_of(bundle.ASSETS / model)
+    data = resilient.encode(codec, np.asarray(astronaut(600, 800)), 40, 200)
+    found = packets.load(data)
+    assert len(found) > 4
+    wanted = resilient.receive(codec, resilient.check(codec, found)).received
+    answer = driver.ask("receive", bytes=data)
+    assert (answer["tokens"], answer["yHat"]) == (sha(wanted.tokens), sha(wanted.y_hat))
+    assert answer["info"]["detailBits"] == pytest.approx(wanted.detail_bits)
+    assert answer["info"]["tokenBits"] == pytest.approx(wanted.token_bits)
+    each = [packet.data for packet in found]
+    damaged = bytearray(data)
+    damaged[-6] ^= 1
+    for refused, name in [
+        (bytes(damaged), "checksum"),
+        (data[:-1], "format"),
+        (data + b"D", "format"),
+        (b"".join(each[1:]), "format"),
+        (b"".join(each[:-1]), "format"),
+        (b"".join([each[1], each[0], *each[2:]]), "format"),
+        (b"".join([*each[:2], *each[1:]]), "format"),
+        (b"".join([each[0].replace(b"DLF\x12", b"DLF\x13")]), "version"),
+    ]:
+        assert driver.ask("receive", bytes=refused).get("error") == name
+
+
 # ---- parts
 
 
@@ -300,6 +331,14 @@ def test_container(driver: Driver) -> None:
     }  # fmt: skip
 
 
+def test_limit(driver: Driver) -> None:
+    """It is that of Python."""
+    for width, height in [(2**13, 2**12), (2**13 + 1, 2**12), (2**16, 1), (2**16 + 1, 1)]:
+        data = container.dump(container.seal(Header(4, 50, width, height), b"", "8b" * 32))
+        within = width * height <= MAX_PIXELS and width <= MAX_SIDE
+        assert driver.ask("parse", bytes=data).get("error") == (None if within else "limit")
+
+
 def test_damaged_containers(driver: Driver) -> None:
     """Whatever Python says of the header and the metadata, JavaScript says too."""
     random, whole = Random(5), [with_metadata(), (GOLDEN / "compact-v1.dlf").read_bytes()[:40]]
@@ -354,6 +393,20 @@ def test_other_refusals(driver: Driver, tmp_path: Path) -> None:
     assert answer["error"] == "limit"
     assert "320x200, above the limit of 63,999 pixels" in answer["message"]
     assert not Path(out).exists()
+
+
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        # what onnxruntime-web says of a picture of 16384x16384 pixels in one tile, and browsers of arrays
+        ("failed to call OrtRun(). ERROR_CODE: 6, ERROR_MESSAGE: std::bad_alloc", "memory"),
+        ("Array buffer allocation failed", "memory"),
+        ("Invalid typed array length: 9000000000", "memory"),
+        ("failed to call OrtRun(). ERROR_CODE: 2, ERROR_MESSAGE: Invalid rank for input", "bundle"),
+    ],
+)
+def test_errors_of_the_runtime(message: str, wanted: str, driver: Driver) -> None:
+    assert driver.ask("explain", message=message)["error"] == wanted
 
 
 def test_damaged_models(tmp_path: Path) -> None:

@@ -109,6 +109,14 @@ def test_models_of_users(mock_models: None, tmp_path: Path, write_bundle: Callab
         site.site_files({}, [])
 
 
+def test_a_wheel_holds_page_and_decoder_but_no_runtime() -> None:
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed")
+    packed = {Path(file.distribution_path) for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
+    wanted = {name for name, content in site.site_files({}).items() if isinstance(content, Path)}
+    assert {Path("dlf", "web", name) for name in wanted if not name.startswith("models/")} <= packed
+    assert not [path for path in packed if path.suffix == ".wasm"]
+
+
 def test_a_folder_without_the_package(tmp_path: Path) -> None:
     with pytest.raises(SiteError, match=r"no package onnxruntime-web in .*ort\.wasm\.min\.mjs"):
         runtime.installed_files(tmp_path)

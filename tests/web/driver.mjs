@@ -85,6 +85,10 @@ const commands = {
     const { digest, sha256 } = await part("checksums");
     return { own: Buffer.from(digest(fromBase64(bytes))).toString("hex"), browser: await sha256(fromBase64(bytes)) };
   },
+  async explain({ message }) {
+    const { explain } = await part("errors");
+    throw explain(new Error(message), "the network cannot be run");
+  },
   async plan({ rows, cols, window, shift }) {
     const { windowPlan } = await part("geometry");
     const maps = Object.entries(windowPlan(rows, cols, window, shift));

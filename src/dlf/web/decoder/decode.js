@@ -2,9 +2,10 @@
 
 import { explain } from "./errors.js";
 import { MAX_PIXELS, readFile } from "./format.js";
-import { Plan } from "./geometry.js";
+import { CELL, Plan, putPlanes, putTokens, WINDOW_CELLS } from "./geometry.js";
 import { Models } from "./models.js";
 import { Networks } from "./networks.js";
+import { partsOf } from "./packets.js";
 import { RangeDecoder } from "./range.js";
 import { priorOf, synthesise } from "./tiles.js";
 import { readDetails, readTokens, STEPS } from "./walk.js";
@@ -29,7 +30,7 @@ export class Decoder {
    * Read the symbols, without painting; raises DlfError.
    *
    * bytes: Uint8Array.  report: called with {stage, done, total}.
-   * Returns {file, plan, networks, tables, tokens: Int32Array, yHat: Float32Array, symbols: Int32Array[], info}.
+   * Returns {plan, networks, tables, tokens: Int32Array, yHat: Float32Array, symbols: Int32Array[], info}.
    */
   async receive(bytes, { maxPixels = MAX_PIXELS, report = () => {} } = {}) {
     const clock = stopwatch();
@@ -41,24 +42,37 @@ export class Decoder {
 
     const { header } = file;
     const plan = new Plan(header.height, header.width, tables.padding);
-    const decoder = new RangeDecoder(file.payload);
-    const tokens = readTokens(decoder, plan.tokenCounts(tables.tokenCount[header.quality]), tables);
-    const tokenBits = decoder.bits;
-    const prior = await priorOf(networks, tables, plan, tokens, header.quality);
-    const context = (index, yHat, common) => networks.context(index, yHat, common, prior.dims);
-    const told = (done) => report({ stage: "symbols", done, total: STEPS });
-    const details = await readDetails(decoder, tokens, prior, context, tables, told);
-    decoder.finish();
+    const parts = partsOf(file, plan, model.manifest.numerics);
+    const { channels, tokens: places } = model.manifest;
+    const dims = [channels, plan.rows, plan.cols];
+    const whole = {
+      tokens: new Int32Array(plan.windowRows * plan.windowCols * places),
+      yHat: new Float32Array(channels * plan.rows * plan.cols),
+      symbols: [],
+    };
+    const bits = { tokenBits: 0, detailBits: 0 };
+    for (const [i, { windows, payload }] of parts.entries()) {
+      const cells = windows.map((range, axis) =>
+        range.map((window) => Math.min(WINDOW_CELLS * window, dims[1 + axis])),
+      );
+      const own = new Plan(...cells.map(([from, to]) => CELL * (to - from)));
+      const told = (done) => report({ stage: "symbols", done: STEPS * i + done, total: STEPS * parts.length });
+      const read = await readPart(payload, own, header.quality, networks, tables, told);
+      putTokens(whole.tokens, plan.windowCols, places, windows, read.tokens);
+      putPlanes(whole.yHat, dims, cells, read.yHat);
+      whole.symbols.push(...read.symbols);
+      bits.tokenBits += read.tokenBits;
+      bits.detailBits += read.detailBits;
+    }
     const info = {
       ...header,
       ...file.sizes,
       modelName: model.manifest.name,
-      tokenBits,
-      detailBits: decoder.bits - tokenBits,
+      ...bits,
       metadata: file.metadata,
       milliseconds: { model: loaded, symbols: clock() },
     };
-    return { file, plan, networks, tables, tokens, ...details, info };
+    return { plan, networks, tables, ...whole, info };
   }
 
   /**
@@ -101,6 +115,18 @@ export class Decoder {
     }
     return networks;
   }
+}
+
+/** Read the symbols of one payload; plan: of its windows alone. */
+async function readPart(payload, plan, quality, networks, tables, report) {
+  const decoder = new RangeDecoder(payload);
+  const tokens = readTokens(decoder, plan.tokenCounts(tables.tokenCount[quality]), tables);
+  const tokenBits = decoder.bits;
+  const prior = await priorOf(networks, tables, plan, tokens, quality);
+  const context = (index, yHat, common) => networks.context(index, yHat, common, prior.dims);
+  const details = await readDetails(decoder, tokens, prior, context, tables, report);
+  decoder.finish();
+  return { tokens, ...details, tokenBits, detailBits: decoder.bits - tokenBits };
 }
 
 /** A tile without what lies beyond the picture. */

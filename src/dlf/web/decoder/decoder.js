@@ -13,7 +13,7 @@ export { DlfError, MAX_PIXELS };
 
 const HERE = new URL("../", import.meta.url);
 
-/** Read the header of a file: {version, model, quality, width, height, hasMetadata, headerBytes}; raises DlfError. */
+/** Read the header of a file: {version, model, quality, width, height, hasMetadata, hasPackets, headerBytes}; raises DlfError. */
 export function readHeader(bytes) {
   return readHeaderOf(asBytes(bytes));
 }

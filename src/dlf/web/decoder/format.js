@@ -3,24 +3,28 @@
 import { crc32 } from "./checksums.js";
 import { DlfError } from "./errors.js";
 import { inflate } from "./inflate.js";
+import { readPackets } from "./packets.js";
 
-export const MAX_PIXELS = 2 ** 26;
+export const MAX_PIXELS = 2 ** 25; // as in Python
 const MAX_SIDE = 2 ** 16;
 const MAGIC = [0x44, 0x4c, 0x46];
 const VERSION = 1;
 const FLAG_METADATA = 1;
+const FLAG_PACKETS = 2;
+const KNOWN_FLAGS = FLAG_METADATA | FLAG_PACKETS; // but not both
 const MAX_QUALITY = 100;
 const MAX_VARINT_BYTES = 5;
 const MAX_METADATA_BYTES = 2 ** 24;
-const CHECKSUM_BYTES = 4;
+export const CHECKSUM_BYTES = 4;
 const TAGS = { 1: "icc", 2: "exif", 3: "xmp", 4: "dpi" };
 const DPI_UNITS = 1000;
 
 const ENDS_EARLY = "the data ends inside the header";
+const NO_METADATA = { icc: null, exif: null, xmp: null, dpi: null };
 const MALFORMED = "the metadata of the file is malformed";
 
 /** Read an unsigned LEB128 number at `start`; returns [value, index of the byte after it]. */
-function varint(bytes, start) {
+export function varint(bytes, start) {
   let value = 0;
   for (let count = 0; count < MAX_VARINT_BYTES; count++) {
     const byte = bytes[start + count];
@@ -41,7 +45,7 @@ function varint(bytes, start) {
 /**
  * Read the header of a .dlf file; raises DlfError.
  *
- * Returns {version, model, quality, width, height, hasMetadata, headerBytes}.
+ * Returns {version, model, quality, width, height, hasMetadata, hasPackets, headerBytes}.
  */
 export function readHeader(bytes) {
   if (bytes.length === 0 || MAGIC.some((byte, i) => i < bytes.length && bytes[i] !== byte)) {
@@ -54,7 +58,7 @@ export function readHeader(bytes) {
   if (version !== VERSION) {
     throw new DlfError("version", `the file has format version ${version}, but this page reads version ${VERSION}`);
   }
-  if (flags & ~FLAG_METADATA) {
+  if (flags & ~KNOWN_FLAGS || flags === KNOWN_FLAGS) {
     throw new DlfError("version", `the file uses features that this page does not know (flags ${flags})`);
   }
   const [model, at] = varint(bytes, 4);
@@ -70,23 +74,28 @@ export function readHeader(bytes) {
   if (width < 1 || height < 1) {
     throw new DlfError("format", `the picture is ${width}x${height}, but each side must have at least one pixel`);
   }
-  return { version, model, quality, width, height, hasMetadata: Boolean(flags & FLAG_METADATA), headerBytes };
+  const [hasMetadata, hasPackets] = [FLAG_METADATA, FLAG_PACKETS].map((flag) => Boolean(flags & flag));
+  return { version, model, quality, width, height, hasMetadata, hasPackets, headerBytes };
 }
 
 /**
  * Take a .dlf file apart; raises DlfError.
  *
- * Returns {header, metadata, payload, checksum, sealed, sizes}; sealed: the bytes that the checksum covers.
+ * Returns {header, metadata, packets, sizes}; packets: [{first, count, payload, checksum, sealed}], for a file of one
+ * payload just that, with a count of null.  sealed: the bytes that the checksum covers.
  */
 export async function readFile(bytes, maxPixels = MAX_PIXELS) {
   const header = readHeader(bytes);
   checkSize(header, maxPixels);
+  if (header.hasPackets) {
+    return { header, metadata: NO_METADATA, ...readPackets(bytes) };
+  }
   const end = bytes.length - CHECKSUM_BYTES;
   let start = header.headerBytes;
   if (end < start) {
     throw new DlfError("format", "the data ends before the checksum");
   }
-  let metadata = { icc: null, exif: null, xmp: null, dpi: null };
+  let metadata = NO_METADATA;
   if (header.hasMetadata) {
     const [size, at] = varint(bytes.subarray(0, end), start);
     if (size > end - at) {
@@ -102,9 +111,8 @@ export async function readFile(bytes, maxPixels = MAX_PIXELS) {
     checksumBytes: CHECKSUM_BYTES,
     fileBytes: bytes.length,
   };
-  const checksum = new DataView(bytes.buffer, bytes.byteOffset).getUint32(end, true);
-  const sealed = bytes.subarray(0, end);
-  return { header, metadata, payload: bytes.subarray(start, end), checksum, sealed, sizes };
+  const packet = { first: 0, count: null, payload: bytes.subarray(start, end), ...seal(bytes) };
+  return { header, metadata, packets: [packet], sizes };
 }
 
 /** Refuse a picture that is larger than the limits. */
@@ -118,10 +126,17 @@ function checkSize({ width, height }, maxPixels) {
   }
 }
 
-/** Whether a file is undamaged and of a model with these numerics, 64 hex digits. */
-export function fits(file, numerics) {
+/** Checksum of bytes that end in it, and what it covers. */
+export function seal(bytes) {
+  const end = bytes.length - CHECKSUM_BYTES;
+  const checksum = new DataView(bytes.buffer, bytes.byteOffset, bytes.length).getUint32(end, true);
+  return { checksum, sealed: bytes.subarray(0, end) };
+}
+
+/** Whether a packet is undamaged and of a model with these numerics, 64 hex digits. */
+export function fits({ checksum, sealed }, numerics) {
   const key = Uint8Array.from(numerics.match(/../g), (digits) => Number.parseInt(digits, 16));
-  return crc32(file.sealed, crc32(key)) === file.checksum;
+  return crc32(sealed, crc32(key)) === checksum;
 }
 
 /** Unpack ICC profile, EXIF, XMP (bytes or null) and resolution ([x, y] in dots per inch, or null). */
@@ -131,7 +146,7 @@ async function readMetadata(blob) {
       ? new DlfError("limit", "the metadata of the file unfolds to more than 16 MiB")
       : new DlfError("format", "the metadata of the file is damaged, cut off or followed by other data");
   });
-  const metadata = { icc: null, exif: null, xmp: null, dpi: null };
+  const metadata = { ...NO_METADATA };
   let [at, last] = [0, 0];
   while (at < raw.length) {
     const tag = raw[at];

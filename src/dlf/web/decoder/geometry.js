@@ -4,6 +4,7 @@ export const PATCH = 16;
 export const CELL = 32;
 export const WINDOW = 16; // patches
 export const WINDOW_PIXELS = WINDOW * PATCH;
+export const WINDOW_CELLS = WINDOW_PIXELS / CELL;
 
 export const ceilDiv = (a, b) => Math.ceil(a / b);
 
@@ -132,6 +133,14 @@ export function cutTokens(tokens, across, count, [[top, bottom], [left, right]])
     cut.set(tokens.subarray(from, from + (right - left) * count), (row - top) * (right - left) * count);
   }
   return cut;
+}
+
+/** Put the tokens of a part of the windows into those of all. */
+export function putTokens(tokens, across, count, [[top, bottom], [left, right]], values) {
+  const length = (right - left) * count;
+  for (let row = top; row < bottom; row++) {
+    tokens.set(values.subarray((row - top) * length, (row - top + 1) * length), (row * across + left) * count);
+  }
 }
 
 /** The windows or cells that a range of pixels covers. */

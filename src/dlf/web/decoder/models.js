@@ -49,7 +49,8 @@ export class Models {
     if (candidates.length === 0) {
       throw new DlfError("unknown-model", `the file was written with model number ${number}, which is not on this site`);
     }
-    const writer = candidates.find((model) => fits(file, model.manifest.numerics));
+    const wrote = ({ manifest }) => file.packets.some((packet) => fits(packet, manifest.numerics));
+    const writer = candidates.find(wrote);
     if (!writer) {
       const names = [...new Set(candidates.map((model) => `'${model.manifest.name}'`))].sort().join(", ");
       throw new DlfError(
