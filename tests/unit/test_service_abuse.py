@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -189,6 +190,19 @@ def test_noise_instead_of_http(service: Running) -> None:
             except OSError:
                 pass
     assert ask(f"{service.url}/health").status == 200
+
+
+def test_a_model_that_is_damaged(tmp_path: Path) -> None:
+    """A worker says so and ends; it is started again later, for the model may be mended."""
+    shutil.copytree(dlf.models()[0].folder, tmp_path / "model")
+    (tmp_path / "model" / "synthesis.onnx").write_bytes(bytes(100))
+    with serving(tmp_path, "--workers", "1", "--timeout", "1", "--model", str(tmp_path / "model")) as running:
+        wait_for(lambda: "is damaged: its hash is wrong" in running.said(), 60)
+        assert ask(f"{running.url}/ready").status == 503
+        assert ask(f"{running.url}/encode", SMALL).status == 503
+        assert ask(f"{running.url}/health").status == 200
+        assert "Fatal" not in running.said()
+        assert "Traceback" not in running.said()
 
 
 class TestEnd:

@@ -207,7 +207,8 @@ class Pool:
             log.error("worker %d did not start: %r", worker.process.pid, error)
             return False
         if answer.status != 200:
-            log.error("worker %d did not start: %s", worker.process.pid, answer.body.decode())
+            sentence = json.loads(answer.body)["error"]
+            log.error("worker %d did not start: %s", worker.process.pid, sentence)
             return False
         log.info("worker %d is ready", worker.process.pid)
         return True

@@ -69,4 +69,10 @@ def _send(file: BinaryIO, answer: Answer) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except BrokenPipeError:
+        pass  # nobody waits for the answer
+    except Exception:
+        logging.exception("the worker fails")
+    os._exit(1)  # at an ordinary end Python would meet the thread that waits for frames
