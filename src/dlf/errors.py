@@ -38,7 +38,11 @@ class EngineError(DlfError):
 
 
 class LimitExceeded(DlfError):
-    """The image is larger than the configured limit, or takes longer."""
+    """The image is larger than the configured limit, or takes longer (`TimeExceeded`)."""
+
+
+class TimeExceeded(LimitExceeded):
+    """The image takes longer than the configured limit."""
 
 
 class ImageError(DlfError):

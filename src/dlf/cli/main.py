@@ -24,6 +24,7 @@ COMMANDS = (
     "formats",
     "models",
     "engines",
+    "serve",
     "web",
     "eval",
     "train",
