@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 MICROSOFT = "com.microsoft"  # operations of the runtime beyond the standard; OpenVINO has this one, too
-# what a hidden key adds to a product: e to it is 0, but unlike e to -inf it stays a number where all of a block are
+# what a hidden key adds to a product; not -inf, for all keys of a block that the runtime takes may be hidden
 HIDDEN = -1e4
 NCHW, NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
@@ -23,7 +23,7 @@ NCHW, NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 def rewrite(model: ModelProto) -> None:
     """Rewrite a graph of pixels in place; see above."""
     graph = _Graph(model)
-    for step in (_unshuffle, _attend, _paint, _shuffle, _keep_last):
+    for step in (_unshuffle, _attend, _paint, _shuffle):
         step(graph)
     graph.finish()
 
@@ -59,7 +59,7 @@ class _Graph:
         return node
 
     def down(self, name: str, *kinds: str) -> NodeProto | None:
-        """From `name` down through nodes of these types, each the only one that uses it; the last, or None."""
+        """From `name` down through nodes of these types, each the only user of what it takes; or None."""
         node = None
         for kind in kinds:
             users = self.users.get(name, [])
@@ -172,7 +172,7 @@ def _unshuffle(graph: _Graph) -> None:
 def _attend(graph: _Graph) -> None:
     """Attention under a key mask is one operation of the runtime, which never writes the products down.
 
-    It does so without a mask only, so the mask becomes one more number of each key, by which every query has 1.
+    It does so without a mask only, so the mask becomes one more number of each key, and 1 of each query.
     """
     for softmax in graph.all("Softmax"):
         biased = graph.up(softmax.input[0], "Add")
@@ -273,25 +273,3 @@ def _laid_out(new: _Chain, x: str, side: int, channels: int) -> str:
     x = new.add("Transpose", x, perm=[0, 1, 3, 2, 4])
     x = new.add("Reshape", x, new.whole(0, -1, 1, 0, row))
     return new.add("Reshape", x, new.whole(0, 0, -1, channels))
-
-
-def _keep_last(graph: _Graph) -> None:
-    """What comes with its channels last stays so between convolutions, which turn it as they take it in."""
-    todo = [turn for turn in graph.all("Transpose") if _turns(turn, *NCHW)]
-    while todo:
-        turn = todo.pop(0)
-        users = graph.users.get(turn.output[0], [])
-        kinds = {user.op_type for user in users}
-        if not kinds <= {"LeakyRelu", "Add", "Conv"}:
-            continue
-        for user in users:
-            new = _Chain(user)
-            if user.op_type == "LeakyRelu":
-                x = new.add("LeakyRelu", turn.input[0], **_attributes(user))
-            elif user.op_type == "Add":
-                (branch,) = (name for name in user.input if name != turn.output[0])
-                x = new.add("Add", turn.input[0], new.add("Transpose", branch, perm=NHWC))
-            else:
-                continue
-            graph.replace(user, new.last("Transpose", x, perm=NCHW))
-            todo.append(new.nodes[-1])
