@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 PARTS_EACH = 4
 """Parts that every worker should have at least, so that none waits long for the last."""
 
-_COLUMN = "id"  # of ray.data.range
+BLOCKS = 10_000
+"""Blocks of Ray Data at most, but for very large clusters; a driver holds something of each."""
+
+_COLUMN = "item"  # of ray.data.from_items
 
 
 def run(
@@ -60,9 +63,12 @@ def run(
             return
         _quiet(data)
         attempts = ray.remote(num_cpus=0)(Attempts).remote()
-        rows = data.range(parts, override_num_blocks=parts).map_batches(
+        blocks = min(parts, max(BLOCKS, PARTS_EACH * workers))
+        # no task makes these numbers: it would wait for a core, and the actors may have them all
+        numbers = data.from_items(list(range(number, number + parts)), override_num_blocks=blocks)
+        rows = numbers.map_batches(
             PartMaker,
-            fn_constructor_args=(job, number, attempts, make),
+            fn_constructor_args=(job, attempts, make),
             batch_size=1,
             num_cpus=1,
             compute=data.ActorPoolStrategy(size=min(workers, parts), max_tasks_in_flight_per_actor=2),
@@ -86,11 +92,12 @@ def _cluster(ray: Any, job: Job) -> Iterator[int]:
         options = {"num_cpus": job.cores, "include_dashboard": False} if local else {}
         try:
             ray.init(address=job.address, logging_level=logging.ERROR, log_to_driver=False, **options)
-        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray raises bare ones too
             msg = f"the Ray cluster {job.address} cannot be reached: {first_line(error)}"
             raise BatchError(msg) from error
     try:
-        yield job.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        yield min(job.workers or cores, cores)  # more would wait for cores for ever
     finally:
         if is_ours:
             ray.shutdown()
@@ -150,20 +157,19 @@ class Attempts:
 class PartMaker:
     """What an actor does: it has a codec, and makes one part after the other."""
 
-    def __init__(self, job: Job, first: int, attempts: Any, make: MakeWork) -> None:
-        self._job, self._first, self._attempts = job, first, attempts
+    def __init__(self, job: Job, attempts: Any, make: MakeWork) -> None:
+        self._job, self._attempts = job, attempts
         self._manifest = Manifest(Store(job.out))
         self._reader = Reader(job.source)
         self._work = make()
         self._get = need("ray", "ray").get
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Make parts, given by their numbers from 0 on; returns their numbers in the manifest."""
-        numbers = batch[_COLUMN] + self._first
-        for number in map(int, numbers):
+        """Make parts, given by their numbers; returns these numbers."""
+        for number in map(int, batch[_COLUMN]):
             if not self._manifest.has(number):  # else the actor ended right after it
                 self._make_part(number)
-        return {_COLUMN: numbers}
+        return {_COLUMN: batch[_COLUMN]}
 
     def _make_part(self, number: int) -> None:
         part = Part(self._manifest, self._job.kind, number)
