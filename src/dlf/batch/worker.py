@@ -27,7 +27,7 @@ MakeWork = Callable[[], Work]
 class Task:
     """What to do with every picture.
 
-    direction: "encode" or "decode".  model: as for `dlf.Codec`.
+    direction: "encode" or "decode".  model, max_pixels, max_seconds: as for `dlf.Codec`.
     quality, max_bytes, bpp, best, metadata: as for `dlf.Codec.encode`.
     format: of decoded pictures, a name of `dlf.imageio`.  output_quality: of lossy ones, 1..100.
     engine, precision, threads: see `dlf.EngineOptions`.
@@ -36,6 +36,7 @@ class Task:
     direction: str
     model: str | None = None
     max_pixels: int = MAX_PIXELS
+    max_seconds: float | None = None
     quality: int | None = None
     max_bytes: int | None = None
     bpp: float | None = None
@@ -50,7 +51,7 @@ class Task:
     def __call__(self) -> Work:
         """Load the model; raises as `dlf.Codec` does."""
         options = EngineOptions(self.threads, engine=self.engine, precision=self.precision)
-        codec = Codec(self.model, max_pixels=self.max_pixels, engine=options)
+        codec = Codec(self.model, max_pixels=self.max_pixels, max_seconds=self.max_seconds, engine=options)
         return Worker(self, codec)
 
     def output_name(self, key: str) -> str:

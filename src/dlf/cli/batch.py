@@ -17,7 +17,7 @@ from dlf.cli.display import Display
 from dlf.cli.jobs import complain, tell
 from dlf.cli.names import DLF, readable_suffixes
 from dlf.cli.options import COUNT, ENGINES, gathered, loudness_options, pixels
-from dlf.cli.sizes import FileSize, file_size_options
+from dlf.cli.sizes import FileSize, batch_size_options
 from dlf.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Places:
     kernel: str
     retry_errors: bool
     max_pixels: int
+    max_seconds: float | None
     json: bool
 
     def __post_init__(self) -> None:
@@ -119,8 +120,14 @@ batch_options = gathered(
         type=pixels,
         metavar="N",
         default=MAX_PIXELS,
-        show_default="64 megapixels",
+        show_default="32 megapixels",
         help="Refuse images of more pixels, such as 12M, which is 12 million.",
+    ),
+    click.option(
+        "--max-seconds",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="S",
+        help="Give an image up once its networks have run that long.  [default: no limit]",
     ),
     click.option("--json", is_flag=True, help="Report each image as one JSON object a line."),
 )
@@ -128,17 +135,21 @@ batch_options = gathered(
 
 @command.command("encode", short_help="Compress images to .dlf files.")
 @batch_options
-@file_size_options
+@batch_size_options
 @click.option("--keep-metadata", is_flag=True, help="Store ICC, EXIF and XMP as well.")
 @loudness_options
 def encode_command(places: Places, size: FileSize, keep_metadata: bool, quiet: bool) -> int:
     """Compress images to .dlf files: a.jpg becomes a.jpg.dlf."""
+    if size.total_bytes is not None:
+        msg = "--total-bytes goes with dlf encode, which has all images at hand; a batch takes --bpp or -q"
+        raise click.UsageError(msg)
     from dlf.batch import Task
 
     task = Task(
         "encode",
         places.model,
         places.max_pixels,
+        places.max_seconds,
         **size.arguments(),
         metadata=keep_metadata,
         engine=places.kernel,
@@ -165,6 +176,7 @@ def decode_command(places: Places, kind: str, output_quality: int | None, quiet:
         "decode",
         places.model,
         places.max_pixels,
+        places.max_seconds,
         format=kind,
         output_quality=output_quality,
         engine=places.kernel,
