@@ -241,6 +241,18 @@ def test_patterns(tmp_path: Path, pattern: str, found: set[str]) -> None:
     assert {item.key for item in items(Source(f"{tmp_path}/{pattern}", PICTURES))} == expected
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+def test_links(tmp_path: Path) -> None:
+    """Those to files are taken, those to folders are not followed: they may lead round in a circle."""
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    (tmp_path / "a.png").write_bytes(b"1234")
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "in" / "nowhere.png").symlink_to(tmp_path / "none.png")
+    (tmp_path / "in" / "below" / "round").symlink_to(tmp_path / "in")
+    (item,) = items(Source(f"{tmp_path}/in", PICTURES))
+    assert (item.key, item.size) == ("link.png", 4)
+
+
 def test_places_that_cannot_be(tmp_path: Path, task: Task) -> None:
     (tmp_path / "empty").mkdir()
     for source, words in [

@@ -111,7 +111,7 @@ def _walk(store: Store, root: str, left_out: str | None, url: str) -> Iterator[t
             if entry["type"] == "directory":
                 if not entry.get("islink") and not (folder == root and name in OWN_FOLDERS):
                     below.append(path)
-            elif entry["type"] == "file":
+            elif entry["type"] == "file" or (entry.get("islink") and store.fs.isfile(path)):
                 yield path, entry.get("size")
         waiting += reversed(below)
 
