@@ -2,8 +2,8 @@
 
 The pictures of FOLDER are encoded into a temporary folder, by one engine and number of workers after the
 other and then all of them again, so that whatever else the machine does meets each alike.  For every run:
-images a second between a quarter of the way and the end, when all models are loaded, and the processor seconds
-an image of all processes together in the same time.
+images a second between a quarter of the way and the end, when all models are loaded, and the processor
+seconds an image of all processes together in the same time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ProcessorClock:
             except psutil.NoSuchProcess:
                 continue
             self._known[process.pid] = times.user + times.system
-        return sum(self._known.values())
+        return sum(list(self._known.values()))
 
     def stop(self) -> None:
         """Look no more."""
