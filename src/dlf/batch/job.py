@@ -117,9 +117,11 @@ def run(job: Job, progress: Progress = lambda _: None, make: MakeWork | None = N
         with _alone(store):
             manifest = Manifest(store)
             manifest.start(job.task, job.kind)
-            _work(job, manifest, summary, progress, make or job.task)
-            summary.errors = manifest.write_errors()
-            store.sweep()
+            try:
+                _work(job, manifest, summary, progress, make or job.task)
+                summary.errors = manifest.write_errors()
+            finally:
+                store.sweep()
     except OSError as error:
         raise unusable(job.out, error) from error
     return summary

@@ -82,7 +82,9 @@ class _Process:
         self._process.kill()
 
     def close(self) -> None:
-        """Let it end, and wait."""
+        """Let it end, and wait; does nothing the second time."""
+        if self._pipe.closed:
+            return
         self._pipe.close()
         self._process.join()
         self._process.close()

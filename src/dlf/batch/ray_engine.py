@@ -8,10 +8,12 @@ restarts an actor that dies and repeats its part, and a part that is made twice 
 from __future__ import annotations
 
 import logging
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from dlf.batch.manifest import Manifest
@@ -91,7 +93,8 @@ def _cluster(ray: Any, job: Job) -> Iterator[int]:
         local = job.address in (None, "local")
         options = {"num_cpus": job.cores, "include_dashboard": False} if local else {}
         try:
-            ray.init(address=job.address, logging_level=logging.ERROR, log_to_driver=False, **options)
+            with _own_handlers():
+                ray.init(address=job.address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except Exception as error:  # Ray raises bare ones too
             msg = f"the Ray cluster {job.address} cannot be reached: {first_line(error)}"
             raise BatchError(msg) from error
@@ -101,6 +104,18 @@ def _cluster(ray: Any, job: Job) -> Iterator[int]:
     finally:
         if is_ours:
             ray.shutdown()
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Put signal handlers back: Ray's end the process at once, with nothing cleaned up."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _quiet(data: Any) -> None:
