@@ -29,6 +29,7 @@ from dlf.batch.records import Item, Made, Row, items_of, rows_of, to_lines
 from dlf.batch.sink import Sink
 from dlf.batch.sources import Source, items, safe_key
 from dlf.batch.stores import Store
+from dlf.cli.main import main
 from dlf.errors import BatchError, InvalidArgument, UnknownModel
 
 PICTURES = frozenset((".png", ".jpg"))
@@ -121,11 +122,9 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(photos: Path, tmp_pat
     assert (mended.done, mended.failed, mended.skipped, mended.errors) == (1, 1, 18, 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", pytest.param("SIGKILL", marks=pytest.mark.slow)])
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_run_that_is_ended_goes_on(
-    photos: Path, tmp_path: Path, task: Task, number: signal.Signals
-) -> None:
+def test_a_run_that_is_ended_goes_on(photos: Path, tmp_path: Path, task: Task, name: str) -> None:
     out = tmp_path / "out"
     line = [*MOCK, "batch", "encode", str(photos), str(out), "--model", str(task.model), "--workers", "1"]
     line += ["--shard-size", "4"]
@@ -135,10 +134,10 @@ def test_a_run_that_is_ended_goes_on(
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.005)
-        process.send_signal(number)
+        process.send_signal(signal.Signals[name])
         _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
-    if number == signal.SIGINT:
+    if name == "SIGINT":
         assert process.returncode == 130
     assert not list(out.glob("*.part"))
     before = len(rows(out))
@@ -355,7 +354,8 @@ def test_the_command(photos: Path, tmp_path: Path, task: Task) -> None:
     other = dlf("encode", photos, "out", "-q", 21)
     assert (other.returncode, other.stderr.count("\n")) == (1, 1)
     assert "quality 20, not 21" in other.stderr
-    assert dlf("encode", photos, "new", "--address", "x:1").returncode == 2
+    assert main(["batch", "encode", "a", "b", "--address", "x:1"]) == 2
+    assert main(["batch", "encode", "a", "b", "--total-bytes", "999"]) == 2
 
 
 def test_two_runs_at_one_place(photos: Path, tmp_path: Path, task: Task) -> None:
