@@ -39,7 +39,12 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for seed in target.seeds:
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
-    limits = [f"-max_total_time={args.seconds}", f"-timeout={SECONDS}", "-rss_limit_mb=4096", "-max_len=65536"]
+    limits = [
+        f"-max_total_time={args.seconds}",
+        f"-timeout={SECONDS}",
+        "-rss_limit_mb=4096",
+        "-max_len=65536",
+    ]
     atheris.Setup([sys.argv[0], *limits, str(corpus)], read)
     atheris.Fuzz()
 
