@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,6 +21,7 @@ from dlf.bitstream.container import Stream
 from dlf.bitstream.metadata import pack as pack_metadata
 from dlf.bitstream.spec import MAX_QUALITY, VERSION
 from dlf.codec import bundle
+from dlf.codec.budget import Load, check_total, encode_set
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
@@ -29,7 +30,7 @@ from dlf.codec.spent import Spent, spent_on
 from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, check_seconds, whole_number
-from dlf.records import InstalledModel, StreamInfo
+from dlf.records import InstalledModel, StreamInfo, UInt8
 
 __all__ = [
     "Codec",
@@ -137,13 +138,42 @@ class Codec:
         """
         target = make_target(quality, max_bytes, bpp)
         quality = self._quality(quality)
-        source = image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
-        rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
-        blob = pack_metadata(attached) if metadata and attached is not None else b""
+        rgb, blob = self._read(_rereadable(image), metadata=metadata, strict=strict)
         codec = self._ready(self._bundle)
         if target is None:
             return container.dump(codec.encode_rgb(rgb, quality, blob))
         return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
+
+    def encode_set(
+        self,
+        images: Sequence[Source],
+        total_bytes: int,
+        *,
+        best: bool = False,
+        metadata: bool = False,
+        strict: bool = False,
+    ) -> list[bytes]:
+        """Compress images to one number of bytes for all: one quality, or two next to each other.
+
+        Args:
+            images: as for `encode`; each is read two or three times, and few are in memory at a time.
+            total_bytes: of all files together: they have at most that many, and where the images allow it at
+                least 97 % of them.
+            best: where the images' files are all larger than that or all smaller, return the nearest.
+            metadata: as for `encode`.
+            strict: as for `encode`.
+
+        Raises:
+            UnreachableSize: the images have no files of that total, and `best` is not set.
+            ImageError, LimitExceeded, OSError, TypeError, ValueError: as `encode`.
+        """
+
+        def loader(source: Source) -> Load:
+            return lambda: self._read(source, metadata=metadata, strict=strict)
+
+        again = [loader(_rereadable(image)) for image in images]
+        check_total(total_bytes, len(again))
+        return encode_set(self._ready(self._bundle), again, total_bytes, best=best)
 
     def decode(self, data: Data) -> Image.Image:
         """Paint the image of a ``.dlf`` file, in RGB.
@@ -212,6 +242,11 @@ class Codec:
         stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
         return spent_on(self._ready(self._writer(stream)).receive(stream))
 
+    def _read(self, source: Source, *, metadata: bool, strict: bool) -> tuple[UInt8, bytes]:
+        """Return pixels, uint8 (H, W, 3), and packed metadata."""
+        rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
+        return rgb, pack_metadata(attached) if metadata and attached is not None else b""
+
     def _quality(self, quality: int | None) -> int:
         if quality is None:
             return self._bundle.manifest.default_quality
@@ -256,6 +291,11 @@ class Codec:
             loaded = _Loaded(model, StreamCodec(model.manifest, tables, backend))
             self._loaded.setdefault(model.folder, loaded)  # all threads take the one that came first
         return self._loaded[model.folder]
+
+
+def _rereadable(image: Source) -> Source:
+    """Return an image that can be read as often as one likes: an open file becomes its bytes."""
+    return image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
 
 
 def _content(data: object, read_all: Callable[[Any], object] = lambda file: file.read()) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dlf.cli import jobs, streams
+from dlf.cli import jobs, set_budget, streams
 from dlf.cli.display import Display
 from dlf.cli.jobs import Report
 from dlf.cli.names import DLF, Job, Naming, expand, in_and_out, plan, readable_suffixes
@@ -66,15 +66,23 @@ def command(
         suffixes=(DLF,),
         remedy="--keep-suffix tells them apart",
     )
+    set_budget.check_options(size, outputs)
     names, output = in_and_out(common.inputs, outputs, naming)
     inputs = list(expand(names, naming.inputs, recursive=common.recursive))
     planned = plan(inputs, output, naming)
     streams.check_stdout(planned, json=common.json)
     display = Display(quiet=quiet)
     codec = codec_to_encode(common, outputs, engine, display)
+    files = {}
+    if size.total_bytes is not None:
+        files = set_budget.encode_jobs(
+            codec, planned, common, outputs, size, metadata=keep_metadata, strict=strict
+        )
 
     def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
+        if job in files:
+            return files[job], _report(job, files[job], 0.0)
         source = streams.image_source(job.source)
         try:
             data = codec.encode(source, **size.arguments(), metadata=keep_metadata, strict=strict)

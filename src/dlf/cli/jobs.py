@@ -16,7 +16,7 @@ from dlf.cli import streams
 from dlf.cli.display import Display
 from dlf.cli.names import STDIO, Job, JobError
 from dlf.cli.options import Common, Outputs
-from dlf.errors import DlfError
+from dlf.errors import DlfError, explain
 
 log = logging.getLogger(__name__)
 
@@ -135,17 +135,6 @@ def _remedy(job: Job) -> str:
     """
     is_stream = os.path.splitext(str(job.target))[1].lower() == ".dlf"
     return "--overwrite replaces it" if is_stream or not job.derived else "-o names another place"
-
-
-def explain(error: Exception) -> str:
-    """Say in one sentence what went wrong."""
-    if isinstance(error, DlfError):
-        return str(error)
-    if isinstance(error, OSError):
-        return f"cannot be read: {error.strerror or error}"
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    return f"unexpected error, please report it: {type(error).__name__}: {error}".replace("\n", " ")
 
 
 def complain(sentence: str) -> None:
