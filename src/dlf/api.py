@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
+import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dlf.bitstream import container
-from dlf.bitstream.bounds import read_file
 from dlf.bitstream.container import Stream
 from dlf.bitstream.metadata import pack as pack_metadata
 from dlf.bitstream.spec import MAX_QUALITY, VERSION
@@ -25,25 +23,32 @@ from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
 from dlf.codec.rate_search import encode_to_size, make_target
-from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
+from dlf.codec.salvage import read_cut, read_damaged
+from dlf.codec.verify import check_file
+from dlf.content import Data, content_of, file_bytes
+from dlf.errors import ChecksumError, FormatError, InvalidArgument, UnknownModel, UnsupportedVersion
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, whole_number
-from dlf.records import InstalledModel, StreamInfo
+from dlf.records import Damage, InstalledModel, Salvaged, StreamInfo, Verdict
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Codec",
+    "Damage",
     "Data",
     "EngineOptions",
     "InstalledModel",
+    "Salvaged",
     "StreamInfo",
+    "Verdict",
     "decode",
     "encode",
     "info",
     "models",
+    "salvage",
+    "verify",
 ]
-
-Data = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
-"""A ``.dlf`` file: its bytes, its path, or the file opened in binary mode, read from its start."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,9 @@ class Codec:
         """
         target = make_target(quality, max_bytes, bpp)
         quality = self._quality(quality)
-        source = image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
+        source = (
+            image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else content_of(image)
+        )
         rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         blob = pack_metadata(attached) if metadata and attached is not None else b""
         codec = self._load(self._bundle).codec
@@ -140,11 +147,13 @@ class Codec:
             return container.dump(codec.encode_rgb(rgb, quality, blob))
         return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
 
-    def decode(self, data: Data) -> Image.Image:
+    def decode(self, data: Data, *, allow_partial: bool = False, best_effort: bool = False) -> Image.Image:
         """Paint the image of a ``.dlf`` file, in RGB.
 
         Args:
             data: the file's bytes, its path, or the file opened in binary mode.
+            allow_partial: paint a file whose end is missing from what there is, with a line in the log.
+            best_effort: paint a damaged file as well, though nothing of it is sure; see `salvage`.
 
         Raises:
             FormatError, LimitExceeded: the data is damaged, not of this format, or too large.
@@ -152,9 +161,71 @@ class Codec:
             OSError: there is no such file, or it cannot be opened.
             TypeError: `data` is nothing of the above.
         """
-        stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
+        if allow_partial or best_effort:
+            salvaged = self.salvage(data, best_effort=best_effort)
+            if salvaged.damage is not None:
+                log.warning("%s", salvaged.damage.summary)
+            return salvaged.image
+        return self._paint(file_bytes(data, self._max_pixels))
+
+    def salvage(self, data: Data, *, best_effort: bool = False) -> Salvaged:
+        """Paint the image of a file that may be cut, and say what came through.
+
+        What is missing of a cut file takes its likeliest values.  Its model is the first that has its number.
+
+        Args:
+            data: as for `decode`.
+            best_effort: paint a damaged file as well.  What follows its first wrong bit is invented, and
+                nothing tells where that is; metadata that are malformed are left out.
+
+        Raises:
+            FormatError: not of this format, cut before the first symbol, or damaged in another way without
+                `best_effort`.
+            UnknownModel, LimitExceeded, OSError, TypeError: as `decode`.
+        """
+        content = file_bytes(data, self._max_pixels)
+        try:
+            return Salvaged(self._paint(content), None)
+        except UnsupportedVersion:
+            raise
+        except FormatError as error:
+            reason = error
+        opened = container.open_parts(content, self._max_pixels)
+        model = next(self._candidates(opened.header.model), None)
+        if model is None:
+            raise bundle.not_installed(opened.header.model)
+        codec = self._load(model).codec
+        if best_effort:
+            remains = read_damaged(codec, opened, reason)
+        else:
+            remains = read_cut(codec, opened, content, model.manifest.numerics, reason)
+        rgb = codec.paint(remains.received, opened.header)
+        return Salvaged(to_image(rgb, opened.metadata(strict=not best_effort)), remains.damage)
+
+    def _paint(self, content: bytes) -> Image.Image:
+        """Decode a file that must be whole; raises as `decode`."""
+        stream = container.load(content, self._max_pixels)
         rgb = self._load(self._writer(stream)).codec.decode_stream(stream)
         return to_image(rgb, stream.metadata)
+
+    def verify(self, data: Data, *, paint: bool = False) -> Verdict:
+        """Check a whole ``.dlf`` file: header, metadata, checksum, and every symbol of the payload.
+
+        It runs the networks that decide symbols, for seconds where the image is large.
+
+        Args:
+            data: as for `decode`.
+            paint: run the network that paints as well.
+
+        Raises:
+            OSError, TypeError: as `decode`; what is wrong with the file itself is in the verdict.
+        """
+
+        def codec_of(stream: Stream) -> tuple[str, StreamCodec]:
+            model = self._writer(stream)
+            return model.manifest.name, self._load(model).codec
+
+        return check_file(lambda: file_bytes(data, self._max_pixels), self._max_pixels, codec_of, paint=paint)
 
     def info(self, data: Data, *, symbols: bool = False) -> StreamInfo:
         """Describe a ``.dlf`` file; its checksum is compared if the model is installed.
@@ -167,11 +238,11 @@ class Codec:
         Raises:
             FormatError, LimitExceeded, OSError, TypeError: as `decode`.
         """
-        content = _file_bytes(data, self._max_pixels)
+        content = file_bytes(data, self._max_pixels)
         stream = container.load(content, self._max_pixels)
         header = stream.header
         sizes = {name: len(part) for name, part in container.parts(stream)}
-        name, token_bits, detail_bits = None, None, None
+        name, token_bits, detail_bits, settled = None, None, None, None
         try:
             model = self._writer(stream)
         except UnknownModel:
@@ -181,6 +252,8 @@ class Codec:
             if symbols:
                 received = self._load(model).codec.receive(stream)
                 token_bits, detail_bits = received.token_bits, received.detail_bits
+                before = len(content) - sizes["payload"] - sizes["checksum"]
+                settled = tuple(len(content) if n is None else before + n for n in received.settled)
         return StreamInfo(
             version=VERSION,
             model=header.model,
@@ -196,6 +269,7 @@ class Codec:
             token_bits=token_bits,
             detail_bits=detail_bits,
             checked=name is not None,
+            settled=settled,
         )
 
     def _quality(self, quality: int | None) -> int:
@@ -215,12 +289,10 @@ class Codec:
             ChecksumError: none of those that are fits.
         """
         number, misfits = stream.header.model, set()
-        loaded = [kept.bundle for kept in list(self._loaded.values())]
-        for candidate in chain([self._bundle], loaded, bundle.installed()):
-            if candidate.manifest.id == number:
-                if container.fits(stream, candidate.manifest.numerics):
-                    return candidate
-                misfits.add(f"'{candidate.manifest.name}'")
+        for candidate in self._candidates(number):
+            if container.fits(stream, candidate.manifest.numerics):
+                return candidate
+            misfits.add(f"'{candidate.manifest.name}'")
         if not misfits:
             raise bundle.not_installed(number)
         msg = (
@@ -228,6 +300,13 @@ class Codec:
             f"{number} than {', '.join(sorted(misfits))}"
         )
         raise ChecksumError(msg)
+
+    def _candidates(self, number: int) -> Iterator[ModelBundle]:
+        """Yield the models of a number: this codec's own, those that are loaded, then the installed."""
+        loaded = [kept.bundle for kept in list(self._loaded.values())]
+        for candidate in chain([self._bundle], loaded, bundle.installed()):
+            if candidate.manifest.id == number:
+                yield candidate
 
     def _load(self, model: ModelBundle) -> _Loaded:
         """Return a model that is ready to run; it is loaded when first asked for."""
@@ -237,39 +316,6 @@ class Codec:
             loaded = _Loaded(model, StreamCodec(model.manifest, tables, backend))
             self._loaded.setdefault(model.folder, loaded)  # all threads take the one that came first
         return self._loaded[model.folder]
-
-
-def _content(data: object, read_all: Callable[[Any], object] = lambda file: file.read()) -> bytes:
-    """Return the bytes of a bytes-like object, or of an open binary file from its start; raises TypeError.
-
-    read_all: gives the rest of an open file.
-    """
-    if isinstance(data, bytes):
-        return data
-    try:
-        return bytes(memoryview(data))  # type: ignore[arg-type]
-    except TypeError:
-        pass
-    is_text = isinstance(data, io.TextIOBase)  # not read: its bytes need not be text at all
-    read = None if is_text else getattr(data, "read", None)
-    with suppress(AttributeError, OSError):  # a pipe has no start; io.UnsupportedOperation is an OSError
-        if callable(read):
-            data.seek(0)  # type: ignore[attr-defined]
-    content = read_all(data) if callable(read) else None
-    if not isinstance(content, bytes):
-        is_text = is_text or isinstance(content, str)
-        kind = "a file in text mode" if is_text else f"an object of {type(data).__name__}"
-        msg = f"expected bytes, a path or a file opened in binary mode, not {kind}"
-        raise TypeError(msg)
-    return content
-
-
-def _file_bytes(data: Data, max_pixels: int) -> bytes:
-    """Return the bytes of a ``.dlf`` file, however it is given; raises as `read_file`."""
-    if isinstance(data, str | os.PathLike):
-        with Path(data).open("rb") as file:
-            return read_file(file, max_pixels)
-    return _content(data, lambda file: read_file(file, max_pixels))
 
 
 @lru_cache(maxsize=1)
@@ -304,9 +350,21 @@ def encode(
     )
 
 
-def decode(data: Data, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(
+    data: Data, *, allow_partial: bool = False, best_effort: bool = False, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Paint the image of a ``.dlf`` file, of at most `max_pixels`; see `Codec.decode`."""
-    return _limited_codec(max_pixels).decode(data)
+    return _limited_codec(max_pixels).decode(data, allow_partial=allow_partial, best_effort=best_effort)
+
+
+def salvage(data: Data, *, best_effort: bool = False, max_pixels: int = MAX_PIXELS) -> Salvaged:
+    """Paint what there is of a ``.dlf`` file of at most `max_pixels`; see `Codec.salvage`."""
+    return _limited_codec(max_pixels).salvage(data, best_effort=best_effort)
+
+
+def verify(data: Data, *, paint: bool = False, max_pixels: int = MAX_PIXELS) -> Verdict:
+    """Check a whole ``.dlf`` file of at most `max_pixels`; see `Codec.verify`."""
+    return _limited_codec(max_pixels).verify(data, paint=paint)
 
 
 def info(data: Data, *, symbols: bool = False, max_pixels: int = MAX_PIXELS) -> StreamInfo:

@@ -89,7 +89,16 @@ def _table(source: str, rows: list[Row], info: dlf.StreamInfo) -> str:
         f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {size:>{widths[2]}}  {bpp:>{widths[3]}}"
         for name, value, size, bpp in lines
     )
-    return f"{source}\n{body}"
+    return f"{source}\n{body}{_settled(info)}"
+
+
+def _settled(info: dlf.StreamInfo) -> str:
+    """Say how much of the file must be there for each stage of the picture."""
+    if info.settled is None:
+        return ""
+    tokens, *steps = info.settled
+    stages = ", ".join(f"step {number} {size:,}" for number, size in enumerate(steps, 1))
+    return f"\n  cut:  the tokens need {tokens:,} bytes of the file, the details up to {stages}"
 
 
 def _bytes(bits: float) -> str:

@@ -21,6 +21,7 @@ COMMANDS = (
     "encode",
     "decode",
     "info",
+    "verify",
     "formats",
     "models",
     "engines",

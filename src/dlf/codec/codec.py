@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ from dlf.bitstream.header import Header
 from dlf.codec import tiling
 from dlf.codec.backend import Backend
 from dlf.codec.bundle import Manifest
-from dlf.codec.detail import Details, Receiver, Sender, Side, walk
-from dlf.codec.semantic import exchange_tokens
+from dlf.codec.detail import Details, Passed, Receiver, Sender, Side, Watched, walk
+from dlf.codec.semantic import NOT_SENT, exchange_tokens
 from dlf.codec.symbol_sum import Summed, exchange_sum
 from dlf.entropy.coder import SymbolCoder, SymbolReader, SymbolWriter
 from dlf.entropy.tables import Tables
@@ -34,12 +34,15 @@ class Received:
     tokens: int32 (windows, tokens a window), -1 where not sent.
     y_hat: float32 (channels, rows, cols), dequantised detail latent.
     token_cost, detail_cost: float64 of the same shapes, information content of each symbol, in bits.
+    settled: bytes of the payload that settle the tokens, then each of the four steps of details, whatever
+        follows them; None where only the end of the payload does.
     """
 
     tokens: Int32
     y_hat: Float32
     token_cost: Float64
     detail_cost: Float64
+    settled: tuple[int | None, ...] = ()
 
     @property
     def token_bits(self) -> float:
@@ -92,10 +95,13 @@ class StreamCodec:
 
     def decode_stream(self, stream: Stream) -> UInt8:
         """Decompress to uint8 (height, width, 3); raises FormatError as `receive` does."""
-        plan = self._plan(stream.header)
-        received = self.receive(stream)
+        return self.paint(self.receive(stream), stream.header)
+
+    def paint(self, received: Received, header: Header) -> UInt8:
+        """Paint what was received: uint8 (height, width, 3)."""
+        plan = self._plan(header)
         return plan.crop(
-            tiling.synthesise(self._backend, plan, received.tokens, received.y_hat, stream.header.quality)
+            tiling.synthesise(self._backend, plan, received.tokens, received.y_hat, header.quality)
         )
 
     def receive(self, stream: Stream) -> Received:
@@ -107,23 +113,56 @@ class StreamCodec:
         """
         if stream.header.model != self._model or not container.fits(stream, self._numerics):
             raise ChecksumError(MISFIT)
-        plan, quality = self._plan(stream.header), stream.header.quality
-        if len(stream.payload) > payload_bound(plan, self._tables.tokens, self._channels):
+        if len(stream.payload) > payload_bound(
+            self._plan(stream.header), self._tables.tokens, self._channels
+        ):
             raise FormatError(TOO_LONG)
-        counts = self._token_counts(plan, quality)
         reader = SymbolReader(stream.payload)
-        unknown = np.zeros((len(counts), self._tables.tokens), np.int32)
-        tokens = exchange_tokens(reader, unknown, counts, self._tables)
-        details = self._walk(reader, Receiver(reader, self._tables), tokens.symbols, plan, quality)
+        marks: list[int | None] = []
+        received = self.read(stream.header, reader, lambda _: marks.append(reader.certain_after()))
         reader.finish()
+        return replace(received, settled=tuple(marks))
+
+    def read(
+        self, header: Header, reader: SymbolCoder, passed: Passed | None = None, *, is_summed: bool = True
+    ) -> Received:
+        """Read all symbols; nothing is checked but that they are some.
+
+        passed: called after the tokens, and after each of the four steps of details, with how many symbols
+            were to be read.
+        is_summed: compare the model's checksum of the symbols, where it has one.
+        Tokens that a reader which has `ended` does not give are -1, details 0.
+
+        Raises:
+            ChecksumError: the checksum of the symbols does not fit.
+            FormatError: no picture gives such data.
+        """
+        plan, quality = self._plan(header), header.quality
+        counts = self._token_counts(plan, quality)
+        unknown = np.full((len(counts), self._tables.tokens), NOT_SENT, np.int32)
+        tokens = exchange_tokens(reader, unknown, counts, self._tables)
+        side: Side = Receiver(reader, self._tables)
+        if passed is not None:
+            passed(int(counts.sum()))
+            side = Watched(side, passed)
+        details = self._walk(reader, side, tokens.symbols, plan, quality, is_summed=is_summed)
         return Received(tokens.symbols, details.y_hat, tokens.bits, details.bits)
 
-    def _walk(self, coder: SymbolCoder, side: Side, tokens: Int32, plan: Plan, quality: int) -> Details:
+    def _walk(
+        self,
+        coder: SymbolCoder,
+        side: Side,
+        tokens: Int32,
+        plan: Plan,
+        quality: int,
+        *,
+        is_summed: bool = True,
+    ) -> Details:
         """Exchange the details and what follows them."""
         summed = Summed(side, tokens)
         prior = tiling.prior(self._backend, self._tables, plan, tokens, quality)
         details = walk(self._backend, self._tables, prior, summed)
-        if self._tables.symbol_sum:
+        if self._tables.symbol_sum and is_summed:
             exchange_sum(coder, summed.crc)
         return details
 

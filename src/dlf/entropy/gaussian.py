@@ -52,7 +52,8 @@ def exchange_symbols(
     exchanged[order] = entries - limit
     for place in order[entries == 2 * limit + 1]:
         before = coder.bits
-        exchanged[place] = _exchange_large(coder, int(symbols[place]), limit)
+        large = _exchange_large(coder, int(symbols[place]), limit)
+        exchanged[place] = symbols[place] if coder.ended else large
         bits[place] += coder.bits - before
     return Exchanged(exchanged, bits)
 
@@ -60,7 +61,7 @@ def exchange_symbols(
 def _exchange_large(coder: SymbolCoder, symbol: int, limit: int) -> int:
     """Write or read one symbol beyond the limit: a sign bit, then |symbol| - limit as Elias gamma code."""
     negative = exchange_bit(coder, int(symbol < 0))
-    excess = abs(symbol) - limit
+    excess = max(1, abs(symbol) - limit)  # less is nothing that a sender has
     length = 0  # bits after the leading one
     while not exchange_bit(coder, int(excess >> (length + 1) == 0)):
         length += 1
@@ -69,6 +70,6 @@ def _exchange_large(coder: SymbolCoder, symbol: int, limit: int) -> int:
     received = 1
     for bit in reversed(range(length)):
         received = received << 1 | exchange_bit(coder, excess >> bit & 1)
-    if received + limit > MAX_SYMBOL:
+    if received + limit > MAX_SYMBOL and not coder.ended:
         raise FormatError(_TOO_LARGE)
     return -(received + limit) if negative else received + limit
