@@ -188,8 +188,8 @@ class Damage:
                 "seen, and the model is taken by its number alone"
             )
         return (
-            f"the file is damaged ({self.reason}): {read} were read, but behind the first wrong bit all is "
-            "invented, and nothing tells where that is"
+            f"{self.reason}; {read} were read all the same, but behind the first wrong bit all is invented, "
+            "and nothing tells where that is"
         )
 
 

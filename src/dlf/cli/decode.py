@@ -117,11 +117,7 @@ def command(
 
         start = time.perf_counter()
         content = streams.read_dlf(job.source, common.max_pixels)
-        if allow_partial or best_effort:
-            found = codec.salvage(content, best_effort=best_effort)
-            image, damage = found.image, found.damage
-        else:
-            image, damage = _decode_whole(codec, content), None
+        image, damage = _decode(codec, content, allow_partial=allow_partial, best_effort=best_effort)
         data = to_bytes(image, kinds[job], output_quality)
         seconds = time.perf_counter() - start
         text = f"{job.source} -> {job.target}: {image.width}x{image.height}, {seconds:.2f} s"
@@ -142,16 +138,24 @@ def command(
     return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)
 
 
-def _decode_whole(codec: dlf.Codec, content: bytes) -> Image.Image:
-    """Decode a file that must be whole; the error says what shows more of one that is not."""
+def _decode(
+    codec: dlf.Codec, content: bytes, *, allow_partial: bool, best_effort: bool
+) -> tuple[Image.Image, dlf.Damage | None]:
+    """Decode a file as whole as the options ask for; an error names those that show more of it."""
     from dlf.errors import FormatError, UnsupportedVersion
 
     try:
-        return codec.decode(content)
+        if allow_partial or best_effort:
+            found = codec.salvage(content, best_effort=best_effort)
+            return found.image, found.damage
+        return codec.decode(content), None
     except UnsupportedVersion:
         raise
     except FormatError as error:
-        msg = f"{error} (--allow-partial shows what there is of a cut file, --best-effort of a damaged one)"
+        if best_effort:
+            raise
+        cut = "" if allow_partial else "--allow-partial shows what there is of a cut file, "
+        msg = f"{error} ({cut}--best-effort what can be read of a damaged one)"
         raise type(error)(msg) from error
 
 

@@ -49,6 +49,8 @@ class CutReader:
         Raises:
             FormatError: nothing encodes to these data, however they go on.
         """
+        if not len(symbols) or self.ended:
+            return symbols
         received, count = symbols.copy(), 0
         ends = np.cumsum(frequency, dtype=np.int64).tolist()
         sizes = frequency.tolist()
