@@ -15,18 +15,27 @@ import numpy as np
 from PIL import Image
 
 from dlf.bitstream import container
-from dlf.bitstream.container import Stream
 from dlf.bitstream.metadata import pack as pack_metadata
 from dlf.bitstream.spec import MAX_QUALITY, VERSION
 from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
+from dlf.codec.file_forms import PacketFile, WholeFile
+from dlf.codec.file_forms import load as load_file
 from dlf.codec.rate_search import encode_to_size, make_target
-from dlf.codec.salvage import read_cut, read_damaged
+from dlf.codec.resilient import check_packets
+from dlf.codec.resilient import encode as encode_packets
+from dlf.codec.salvage import read_remains
 from dlf.codec.verify import check_file
-from dlf.content import Data, content_of, file_bytes
-from dlf.errors import ChecksumError, FormatError, InvalidArgument, UnknownModel, UnsupportedVersion
+from dlf.content import Data, content_of, damaged_bytes, file_bytes
+from dlf.errors import (
+    ChecksumError,
+    FormatError,
+    InvalidArgument,
+    LimitExceeded,
+    UnknownModel,
+)
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, whole_number
 from dlf.records import Damage, InstalledModel, Salvaged, StreamInfo, Verdict
@@ -111,6 +120,7 @@ class Codec:
         best: bool = False,
         metadata: bool = False,
         strict: bool = False,
+        packet_bytes: int | None = None,
     ) -> bytes:
         """Compress an image, at a quality or to a size.
 
@@ -125,6 +135,8 @@ class Codec:
             metadata: store ICC profile, EXIF and XMP of the image as well.
             strict: refuse a file with a flaw that can be passed over, such as a JPEG without its end marker;
                 otherwise it is read, with a line in the log.
+            packet_bytes: make a file of packets, which can be read without each other, of at most so many
+                bytes but for those of a single window of 256x256 pixels; it has a quality and no metadata.
 
         Returns:
             The bytes of the ``.dlf`` file.
@@ -136,6 +148,8 @@ class Codec:
             TypeError, ValueError: an argument is of a wrong type or out of range, or two say the size.
         """
         target = make_target(quality, max_bytes, bpp)
+        if packet_bytes is not None:
+            check_packets(packet_bytes, has_target=target is not None, metadata=metadata)
         quality = self._quality(quality)
         source = (
             image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else content_of(image)
@@ -143,6 +157,8 @@ class Codec:
         rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         blob = pack_metadata(attached) if metadata and attached is not None else b""
         codec = self._load(self._bundle).codec
+        if packet_bytes is not None:
+            return encode_packets(codec, rgb, quality, packet_bytes)
         if target is None:
             return container.dump(codec.encode_rgb(rgb, quality, blob))
         return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
@@ -183,30 +199,23 @@ class Codec:
                 `best_effort`.
             UnknownModel, LimitExceeded, OSError, TypeError: as `decode`.
         """
-        content = file_bytes(data, self._max_pixels)
+        content = damaged_bytes(data)
         try:
             return Salvaged(self._paint(content), None)
-        except UnsupportedVersion:
-            raise
-        except FormatError as error:
+        except (FormatError, LimitExceeded, UnknownModel) as error:
             reason = error
-        opened = container.open_parts(content, self._max_pixels)
-        model = next(self._candidates(opened.header.model), None)
-        if model is None:
-            raise bundle.not_installed(opened.header.model)
-        codec = self._load(model).codec
-        if best_effort:
-            remains = read_damaged(codec, opened, reason)
-        else:
-            remains = read_cut(codec, opened, content, model.manifest.numerics, reason)
-        rgb = codec.paint(remains.received, opened.header)
-        return Salvaged(to_image(rgb, opened.metadata(strict=not best_effort)), remains.damage)
+        models = chain([self._bundle], bundle.installed())
+        remains = read_remains(
+            content, reason, models, lambda model: self._load(model).codec, self._max_pixels,
+            best_effort=best_effort,
+        )  # fmt: skip
+        return Salvaged(to_image(remains.rgb, remains.metadata), remains.damage)
 
     def _paint(self, content: bytes) -> Image.Image:
         """Decode a file that must be whole; raises as `decode`."""
-        stream = container.load(content, self._max_pixels)
-        rgb = self._load(self._writer(stream)).codec.decode_stream(stream)
-        return to_image(rgb, stream.metadata)
+        file = load_file(content, self._max_pixels)
+        codec = self._load(self._writer(file)).codec
+        return to_image(codec.paint(file.receive(codec), file.header), file.metadata)
 
     def verify(self, data: Data, *, paint: bool = False) -> Verdict:
         """Check a whole ``.dlf`` file: header, metadata, checksum, and every symbol of the payload.
@@ -221,8 +230,8 @@ class Codec:
             OSError, TypeError: as `decode`; what is wrong with the file itself is in the verdict.
         """
 
-        def codec_of(stream: Stream) -> tuple[str, StreamCodec]:
-            model = self._writer(stream)
+        def codec_of(file: WholeFile) -> tuple[str, StreamCodec]:
+            model = self._writer(file)
             return model.manifest.name, self._load(model).codec
 
         return check_file(lambda: file_bytes(data, self._max_pixels), self._max_pixels, codec_of, paint=paint)
@@ -239,21 +248,23 @@ class Codec:
             FormatError, LimitExceeded, OSError, TypeError: as `decode`.
         """
         content = file_bytes(data, self._max_pixels)
-        stream = container.load(content, self._max_pixels)
-        header = stream.header
-        sizes = {name: len(part) for name, part in container.parts(stream)}
+        file = load_file(content, self._max_pixels)
+        header = file.header
+        sizes = {name: len(part) for name, part in file.parts()}
+        behind = {f"{name}_bytes": sizes.pop(name, 0) for name in ("metadata", "payload", "checksum")}
         name, token_bits, detail_bits, settled = None, None, None, None
         try:
-            model = self._writer(stream)
+            model = self._writer(file)
         except UnknownModel:
             pass  # the sizes are worth telling all the same
         else:
             name = model.manifest.name
             if symbols:
-                received = self._load(model).codec.receive(stream)
+                received = file.receive(self._load(model).codec)
                 token_bits, detail_bits = received.token_bits, received.detail_bits
-                before = len(content) - sizes["payload"] - sizes["checksum"]
-                settled = tuple(len(content) if n is None else before + n for n in received.settled)
+                before = len(content) - behind["payload_bytes"] - behind["checksum_bytes"]
+                if received.settled:
+                    settled = tuple(len(content) if n is None else before + n for n in received.settled)
         return StreamInfo(
             version=VERSION,
             model=header.model,
@@ -261,15 +272,14 @@ class Codec:
             quality=header.quality,
             width=header.width,
             height=header.height,
-            header_bytes=len(header.pack()),
-            metadata_bytes=sizes.get("metadata", 0),
-            payload_bytes=sizes["payload"],
-            checksum_bytes=sizes["checksum"],
+            header_bytes=sum(sizes.values()),
+            **behind,
             file_bytes=len(content),
             token_bits=token_bits,
             detail_bits=detail_bits,
             checked=name is not None,
             settled=settled,
+            packets=len(file.found) if isinstance(file, PacketFile) else 0,
         )
 
     def _quality(self, quality: int | None) -> int:
@@ -281,16 +291,16 @@ class Codec:
             raise InvalidArgument(msg)
         return number
 
-    def _writer(self, stream: Stream) -> ModelBundle:
-        """Return the model whose symbols a stream holds: this codec's own, else the first that fits.
+    def _writer(self, file: WholeFile) -> ModelBundle:
+        """Return the model whose symbols a file holds: this codec's own, else the first that fits.
 
         Raises:
-            UnknownModel: no model of the stream's number is installed.
+            UnknownModel: no model of the file's number is installed.
             ChecksumError: none of those that are fits.
         """
-        number, misfits = stream.header.model, set()
+        number, misfits = file.header.model, set()
         for candidate in self._candidates(number):
-            if container.fits(stream, candidate.manifest.numerics):
+            if file.fits(candidate.manifest.numerics):
                 return candidate
             misfits.add(f"'{candidate.manifest.name}'")
         if not misfits:
@@ -342,12 +352,14 @@ def encode(
     best: bool = False,
     metadata: bool = False,
     strict: bool = False,
+    packet_bytes: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> bytes:
     """Compress an image of at most `max_pixels` with the model of the package; see `Codec.encode`."""
     return _limited_codec(max_pixels).encode(
-        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
-    )
+        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict,
+        packet_bytes=packet_bytes,
+    )  # fmt: skip
 
 
 def decode(

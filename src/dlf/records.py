@@ -106,10 +106,10 @@ class StreamInfo:
         quality: 0..100.
         width: pixels.
         height: pixels.
-        header_bytes: with the three below they are `file_bytes`.
+        header_bytes: of all packets, if there are any; with the three below they are `file_bytes`.
         metadata_bytes: 0 without metadata.
         payload_bytes: all symbols.
-        checksum_bytes: 4.
+        checksum_bytes: 4, of each packet.
         file_bytes: of the whole file.
         token_bits: information content of the tokens, in bits; None unless the symbols were read, which
             takes the model.
@@ -118,7 +118,8 @@ class StreamInfo:
         checked: whether the file's checksum was compared, which takes the model; False if it is not
             installed.
         settled: bytes of the file after which its tokens, then each of the four steps of details, are
-            complete, whatever is cut off behind them; None unless the symbols were read.
+            complete, whatever is cut off behind them; None unless the symbols were read, and for packets.
+        packets: number of packets, 0 where the file has one payload instead.
     """
 
     version: int
@@ -136,6 +137,7 @@ class StreamInfo:
     detail_bits: float | None
     checked: bool
     settled: tuple[int, ...] | None = None
+    packets: int = 0
 
     @property
     def bpp(self) -> float:
@@ -148,6 +150,7 @@ class StreamInfo:
 
 
 STEPS_OF_DETAILS = 4
+_SHOWN = 12  # numbers of windows in a sentence
 
 
 @dataclass(frozen=True)
@@ -157,26 +160,40 @@ class Damage:
     Attributes:
         kind: "cut": the end is missing, and what was read is what was sent unless the file is damaged as
             well, which nobody can tell without the checksum.  "damaged": of what was read nothing is sure,
-            for all that follows the first wrong bit is invented, and nothing tells where that is.
+            for all that follows the first wrong bit is invented, and nothing tells where that is.  "lost":
+            packets of the file are missing or damaged, and what the others hold is right.
         reason: the sentence with which strict decoding refuses the file.
         tokens_read: of `tokens_sent`.
         tokens_sent: by all windows.
         steps_read: steps of details read in full, 0 to 4.
         symbols_read: details of the step after these, of `symbols_sent`.
         symbols_sent: 0 if all steps were read in full.
+        windows: of 256x256 pixels that the picture has; 0 unless the file is one of packets.
+        windows_lost: numbers of those that no packet holds, row by row from 0.
     """
 
-    kind: Literal["cut", "damaged"]
+    kind: Literal["cut", "damaged", "lost"]
     reason: str
     tokens_read: int
     tokens_sent: int
     steps_read: int
     symbols_read: int
     symbols_sent: int
+    windows: int = 0
+    windows_lost: tuple[int, ...] = ()
 
     @property
     def summary(self) -> str:
         """One sentence for a user."""
+        if self.kind == "lost":
+            if not self.windows_lost:
+                return f"{self.reason}; all of the picture came through all the same"
+            numbers = ", ".join(map(str, self.windows_lost[:_SHOWN]))
+            more = ", ..." if len(self.windows_lost) > _SHOWN else ""
+            return (
+                f"packets are lost: {len(self.windows_lost)} of {self.windows} windows of 256x256 pixels are "
+                f"missing and painted from what is beside them (row by row from 0: {numbers}{more})"
+            )
         read = f"{self.tokens_read} of {self.tokens_sent} tokens"
         if self.tokens_read == self.tokens_sent:
             read += f", {self.steps_read} of {STEPS_OF_DETAILS} steps of details"

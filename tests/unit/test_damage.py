@@ -36,9 +36,9 @@ def small(codec: StreamCodec, picture: Callable[[int, int], UInt8]) -> bytes:
 
 
 @pytest.fixture
-def cut(codec: StreamCodec, manifest: Manifest) -> Callable[[bytes], Remains]:
+def cut(codec: StreamCodec) -> Callable[[bytes], Remains]:
     def reading(data: bytes) -> Remains:
-        return read_cut(codec, container.open_parts(data), data, manifest.numerics, REASON)
+        return read_cut(codec, container.open_parts(data), data, REASON)
 
     return reading
 
@@ -108,10 +108,7 @@ def harmless(codec: StreamCodec, manifest: Manifest, data: bytes, *, is_cut: boo
         opened = container.open_parts(data, 1 << 18)
         if opened.header.model != manifest.id:
             raise UnknownModel
-        if is_cut:
-            remains = read_cut(codec, opened, data, manifest.numerics, REASON)
-        else:
-            remains = read_damaged(codec, opened, REASON)
+        remains = read_cut(codec, opened, data, REASON) if is_cut else read_damaged(codec, opened, REASON)
     except DlfError:
         return False
     assert remains.damage.summary

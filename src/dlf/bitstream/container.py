@@ -111,10 +111,15 @@ def open_parts(data: bytes, max_pixels: int = MAX_PIXELS) -> Opened:
         FormatError: not a ``.dlf`` file, cut off before the payload, or malformed; UnsupportedVersion if it
             is too new.
         LimitExceeded: width or height are above the limits, or no file of the size is so long.
+
+    A file of packets has another form, which `dlf.bitstream.packets` reads; here it is a FormatError.
     """
     header, start = Header.unpack(data)
     check_size(header.width, header.height, max_pixels)
     check_length(len(data), header)
+    if header.has_packets:
+        msg = "the file is one of packets"
+        raise FormatError(msg)
     blob = b""
     if header.has_metadata:
         size, start = varint.unpack(data[: start + MAX_VARINT_BYTES], start)

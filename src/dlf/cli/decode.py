@@ -69,7 +69,7 @@ def output_format(text: str) -> str:
 @click.option(
     "--allow-partial",
     is_flag=True,
-    help="Paint a file whose end is missing from what there is, with a warning.",
+    help="Paint a file whose end or packets are missing from what there is, with a warning.",
 )
 @click.option(
     "--best-effort",
@@ -116,8 +116,12 @@ def command(
         from dlf.imageio import to_bytes
 
         start = time.perf_counter()
-        content = streams.read_dlf(job.source, common.max_pixels)
-        image, damage = _decode(codec, content, allow_partial=allow_partial, best_effort=best_effort)
+        if allow_partial or best_effort:
+            with streams.opened_here(job.source) as file:
+                found = codec.salvage(file, best_effort=best_effort)
+            image, damage = found.image, found.damage
+        else:
+            image, damage = _decode_whole(codec, streams.read_dlf(job.source, common.max_pixels)), None
         data = to_bytes(image, kinds[job], output_quality)
         seconds = time.perf_counter() - start
         text = f"{job.source} -> {job.target}: {image.width}x{image.height}, {seconds:.2f} s"
@@ -132,30 +136,22 @@ def command(
         if damage is None:
             return data, Report(jobs.one_line(text), fields)
         fields["damage"] = asdict(damage)
-        code = 0 if damage.kind == "cut" else jobs.DOUBTFUL
+        code = jobs.DOUBTFUL if damage.kind == "damaged" else 0
         return data, Report(jobs.one_line(text), fields, damage.summary, code)
 
     return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)
 
 
-def _decode(
-    codec: dlf.Codec, content: bytes, *, allow_partial: bool, best_effort: bool
-) -> tuple[Image.Image, dlf.Damage | None]:
-    """Decode a file as whole as the options ask for; an error names those that show more of it."""
+def _decode_whole(codec: dlf.Codec, content: bytes) -> Image.Image:
+    """Decode a file that must be whole; an error names the options that show more of one that is not."""
     from dlf.errors import FormatError, UnsupportedVersion
 
     try:
-        if allow_partial or best_effort:
-            found = codec.salvage(content, best_effort=best_effort)
-            return found.image, found.damage
-        return codec.decode(content), None
+        return codec.decode(content)
     except UnsupportedVersion:
         raise
     except FormatError as error:
-        if best_effort:
-            raise
-        cut = "" if allow_partial else "--allow-partial shows what there is of a cut file, "
-        msg = f"{error} ({cut}--best-effort what can be read of a damaged one)"
+        msg = f"{error} (--allow-partial shows what there is of a cut file, --best-effort of a damaged one)"
         raise type(error)(msg) from error
 
 

@@ -55,7 +55,7 @@ def command(common: Common, symbols: bool, quiet: bool) -> int:
 
 def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:
     """Parts of the file in their order, tokens and details after the payload that holds them."""
-    from dlf.bitstream import container
+    from dlf.codec.file_forms import load
 
     model = "not installed" if info.model_name is None else info.model_name
     values = {
@@ -67,8 +67,11 @@ def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:
         "height": str(info.height),
         "checksum": f"{data[-4:][::-1].hex()} ({'good' if info.checked else 'not checked'})",
     }
+    if info.packets:
+        values["heads"] = f"version {info.version}, {info.packets} packets of model {values['model']}"
+        values["checksum"] = "see dlf verify"
     rows = []
-    for name, part in container.parts(container.load(data, info.width * info.height)):
+    for name, part in load(data, info.width * info.height).parts():
         rows.append(Row(name, values.get(name, ""), 8 * len(part)))
         if name == "payload" and info.token_bits is not None and info.detail_bits is not None:
             rows += [Row("tokens", "in the payload", info.token_bits)]

@@ -30,7 +30,7 @@ def command(common: Common, paint: bool, quiet: bool) -> int:
     codec = dlf.Codec(common.model, max_pixels=common.max_pixels)
 
     def work(job: Job) -> Report:
-        with streams.opened(job.source) as file:
+        with streams.opened_here(job.source) as file:
             verdict = codec.verify(file, paint=paint)
         fields = {"good": verdict.good, **asdict(verdict)}
         if verdict.problem is not None:

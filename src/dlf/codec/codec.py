@@ -62,7 +62,8 @@ class StreamCodec:
     """
 
     def __init__(self, manifest: Manifest, tables: Tables, backend: Backend) -> None:
-        self._model, self._numerics, self._channels = manifest.id, manifest.numerics, manifest.channels
+        self._model, self.numerics, self.channels = manifest.id, manifest.numerics, manifest.channels
+        self.tokens = tables.tokens
         self._tables, self._backend = tables, backend
 
     def encode_rgb(self, rgb: UInt8, quality: int, blob: bytes = b"") -> Stream:
@@ -78,7 +79,7 @@ class StreamCodec:
 
     def analyse(self, rgb: UInt8, quality: int) -> Latents:
         """Return what the analysis network says of uint8 (height, width, 3), for `write`."""
-        plan = self._plan(self.header(rgb, quality))
+        plan = self.plan(self.header(rgb, quality))
         return tiling.analyse(self._backend, plan, plan.pad(rgb), quality)
 
     def write(self, latents: Latents, header: Header, blob: bytes = b"", rate_weight: float = 0.0) -> Stream:
@@ -86,12 +87,12 @@ class StreamCodec:
 
         blob: as the header was made with.  rate_weight: see `dlf.codec.rounding.round_symbols`.
         """
-        plan, quality = self._plan(header), header.quality
+        plan, quality = self.plan(header), header.quality
         writer = SymbolWriter()
         counts = self._token_counts(plan, quality)
         tokens = exchange_tokens(writer, latents.tokens, counts, self._tables).symbols
         self._walk(writer, Sender(latents.y, writer, self._tables, rate_weight), tokens, plan, quality)
-        return container.seal(header, writer.finish(), self._numerics, blob)
+        return container.seal(header, writer.finish(), self.numerics, blob)
 
     def decode_stream(self, stream: Stream) -> UInt8:
         """Decompress to uint8 (height, width, 3); raises FormatError as `receive` does."""
@@ -99,7 +100,7 @@ class StreamCodec:
 
     def paint(self, received: Received, header: Header) -> UInt8:
         """Paint what was received: uint8 (height, width, 3)."""
-        plan = self._plan(header)
+        plan = self.plan(header)
         return plan.crop(
             tiling.synthesise(self._backend, plan, received.tokens, received.y_hat, header.quality)
         )
@@ -111,17 +112,19 @@ class StreamCodec:
             ChecksumError: the stream is damaged, or another model's.
             FormatError: the payload is not what any picture gives.
         """
-        if stream.header.model != self._model or not container.fits(stream, self._numerics):
+        if stream.header.model != self._model or not container.fits(stream, self.numerics):
             raise ChecksumError(MISFIT)
-        if len(stream.payload) > payload_bound(
-            self._plan(stream.header), self._tables.tokens, self._channels
-        ):
-            raise FormatError(TOO_LONG)
+        self.check_payload(stream.header, stream.payload)
         reader = SymbolReader(stream.payload)
         marks: list[int | None] = []
         received = self.read(stream.header, reader, lambda _: marks.append(reader.certain_after()))
         reader.finish()
         return replace(received, settled=tuple(marks))
+
+    def check_payload(self, header: Header, payload: bytes) -> None:
+        """Refuse a payload that is longer than any of its picture; raises FormatError."""
+        if len(payload) > payload_bound(self.plan(header), self.tokens, self.channels):
+            raise FormatError(TOO_LONG)
 
     def read(
         self, header: Header, reader: SymbolCoder, passed: Passed | None = None, *, is_summed: bool = True
@@ -137,7 +140,7 @@ class StreamCodec:
             ChecksumError: the checksum of the symbols does not fit.
             FormatError: no picture gives such data.
         """
-        plan, quality = self._plan(header), header.quality
+        plan, quality = self.plan(header), header.quality
         counts = self._token_counts(plan, quality)
         unknown = np.full((len(counts), self._tables.tokens), NOT_SENT, np.int32)
         tokens = exchange_tokens(reader, unknown, counts, self._tables)
@@ -166,7 +169,8 @@ class StreamCodec:
             exchange_sum(coder, summed.crc)
         return details
 
-    def _plan(self, header: Header) -> Plan:
+    def plan(self, header: Header) -> Plan:
+        """Return the grids of a picture."""
         return Plan(header.height, header.width, self._tables.padding)
 
     def _token_counts(self, plan: Plan, quality: int) -> NDArray[np.int64]:

@@ -6,17 +6,23 @@ step.  In a damaged one nothing tells where the damage is, so that all of it is 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dlf.bitstream.container import Opened, begun_checksum
+from dlf.bitstream import packets
+from dlf.bitstream.container import Opened, begun_checksum, open_parts
 from dlf.bitstream.header import Header
+from dlf.bitstream.packets import Packet
 from dlf.bitstream.spec import CHECKSUM_BYTES
+from dlf.codec import resilient
+from dlf.codec.bundle import ModelBundle, not_installed
 from dlf.codec.codec import Received, StreamCodec
 from dlf.entropy.coder import SymbolReader
 from dlf.entropy.cut import CutReader
-from dlf.errors import FormatError
-from dlf.records import STEPS_OF_DETAILS, Damage
+from dlf.errors import DlfError, FormatError, UnsupportedVersion
+from dlf.records import STEPS_OF_DETAILS, Damage, Metadata, UInt8
 
 # bits that a payload may have more than its symbols: what the coder loses, and the rest of the last byte
 _SPARE_BITS = 16
@@ -30,19 +36,64 @@ class Remains:
     damage: Damage
 
 
-def read_cut(codec: StreamCodec, opened: Opened, data: bytes, numerics: str, reason: FormatError) -> Remains:
+@dataclass(frozen=True, eq=False)
+class Painting:
+    """uint8 (height, width, 3) that was painted from what was read, the metadata, and what is wrong."""
+
+    rgb: UInt8
+    metadata: Metadata | None
+    damage: Damage
+
+
+def read_remains(
+    data: bytes,
+    reason: DlfError,
+    models: Iterable[ModelBundle],
+    codec_of: Callable[[ModelBundle], StreamCodec],
+    max_pixels: int,
+    *,
+    best_effort: bool,
+) -> Painting:
+    """Paint what there is of a file, as `dlf.Codec.salvage` says.
+
+    reason: the error of strict decoding, which is raised where nothing can be done about it.
+    models: those that may have written it; of several with its number the first is taken.
+    """
+    candidates = tuple(models)
+    if packets.START in data:
+        for model in candidates:
+            if found := find_packets(data, model.manifest.numerics, max_pixels):
+                codec = codec_of(model)
+                remains = read_packets(codec, found, reason)
+                return Painting(codec.paint(remains.received, found[0].header), None, remains.damage)
+    if isinstance(reason, UnsupportedVersion) or not isinstance(reason, FormatError):
+        raise reason
+    opened = open_parts(data, max_pixels)
+    numbered = [model for model in candidates if model.manifest.id == opened.header.model]
+    if not numbered:
+        raise not_installed(opened.header.model) from reason
+    codec = codec_of(numbered[0])
+    remains = read_damaged(codec, opened, reason) if best_effort else read_cut(codec, opened, data, reason)
+    metadata = opened.metadata(strict=not best_effort)
+    return Painting(codec.paint(remains.received, opened.header), metadata, remains.damage)
+
+
+def read_cut(codec: StreamCodec, opened: Opened, data: bytes, reason: FormatError) -> Remains:
     """Read what is certain of a file whose end is missing.
 
-    data: the whole file.  numerics: of the model.  reason: why strict decoding refuses the file.
+    data: the whole file.  reason: why strict decoding refuses the file.
 
     Raises:
         FormatError: it is not cut but damaged, or nothing of the picture is there.
     """
-    reader = CutReader(opened.body, begun_checksum(data, numerics))
+    reader = CutReader(opened.body, begun_checksum(data, codec.numerics))
     try:
         remains = _read(codec, opened.header, reader, "cut", reason)
     except FormatError as error:
-        raise error from reason
+        if not reader.count:
+            raise
+        msg = "the file is not just cut, but damaged"
+        raise FormatError(msg) from error
     left = 8 * len(opened.body) - reader.bits
     if not reader.ended and left > 8 * (CHECKSUM_BYTES - 1) + _SPARE_BITS:
         raise reason
@@ -76,6 +127,22 @@ def read_damaged(codec: StreamCodec, opened: Opened, reason: FormatError) -> Rem
             raise
     # end before the symbol that cannot be
     return _read(codec, opened.header, CutReader(opened.body, most=reader.count - 1), "damaged", reason)
+
+
+def find_packets(data: bytes, numerics: str, max_pixels: int) -> tuple[Packet, ...]:
+    """Return the undamaged packets of a model, wherever they are; if of several pictures, those of most."""
+    found = list(packets.search(data, numerics, max_pixels))
+    most = Counter(packet.header for packet in found).most_common(1)
+    return tuple(packet for packet in found if packet.header == most[0][0])
+
+
+def read_packets(codec: StreamCodec, found: Sequence[Packet], reason: DlfError) -> Remains:
+    """Read the packets that are there, at least one; raises FormatError if one holds no symbols."""
+    assembled = resilient.receive(codec, found)
+    tokens = assembled.received.tokens
+    read = int((tokens >= 0).sum())
+    damage = Damage("lost", str(reason), read, read, STEPS_OF_DETAILS, 0, 0, len(tokens), assembled.lost)
+    return Remains(assembled.received, damage)
 
 
 def _read(

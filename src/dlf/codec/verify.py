@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dlf.bitstream import container
-from dlf.bitstream.container import Stream
+from dlf.bitstream import container, packets
+from dlf.codec import file_forms
 from dlf.codec.codec import StreamCodec
+from dlf.codec.file_forms import WholeFile
 from dlf.errors import DlfError, UnknownModel
 from dlf.records import Verdict
 
@@ -14,7 +15,7 @@ from dlf.records import Verdict
 def check_file(
     read: Callable[[], bytes],
     max_pixels: int,
-    codec_of: Callable[[Stream], tuple[str, StreamCodec]],
+    codec_of: Callable[[WholeFile], tuple[str, StreamCodec]],
     *,
     paint: bool = False,
 ) -> Verdict:
@@ -30,17 +31,21 @@ def check_file(
     try:
         data = read()
         size = len(data)
-        opened = container.open_parts(data, max_pixels)
-        good[part], part = True, "metadata"
-        opened.metadata()
+        if data.startswith(packets.START):
+            packets.load(data, max_pixels)  # which have no metadata
+            good[part], part = True, "metadata"
+        else:
+            opened = container.open_parts(data, max_pixels)
+            good[part], part = True, "metadata"
+            opened.metadata()
         good[part], part = True, "checksum"
-        stream = container.load(data, max_pixels)
-        name, codec = codec_of(stream)
+        file = file_forms.load(data, max_pixels)
+        name, codec = codec_of(file)
         good[part], part = True, "symbols"
-        received = codec.receive(stream)
+        received = file.receive(codec)
         good[part], part = True, "painted"
         if paint:
-            codec.paint(received, stream.header)
+            codec.paint(received, file.header)
             good[part] = True
     except DlfError as error:
         if not isinstance(error, UnknownModel):  # which says nothing of the file
