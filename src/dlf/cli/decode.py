@@ -117,9 +117,7 @@ def command(
 
         start = time.perf_counter()
         if allow_partial or best_effort:
-            with streams.opened_here(job.source) as file:
-                found = codec.salvage(file, best_effort=best_effort)
-            image, damage = found.image, found.damage
+            image, damage = _salvage(codec, job.source, best_effort=best_effort)
         else:
             image, damage = _decode_whole(codec, streams.read_dlf(job.source, common.max_pixels)), None
         data = to_bytes(image, kinds[job], output_quality)
@@ -133,13 +131,24 @@ def command(
             "bytes": len(data),
             "seconds": round(seconds, 3),
         }
-        if damage is None:
-            return data, Report(jobs.one_line(text), fields)
-        fields["damage"] = asdict(damage)
-        code = jobs.DOUBTFUL if damage.kind == "damaged" else 0
-        return data, Report(jobs.one_line(text), fields, damage.summary, code)
+        report = Report(jobs.one_line(text), fields)
+        return data, report if damage is None else _with_damage(report, damage)
 
     return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)
+
+
+def _salvage(codec: dlf.Codec, source: str, *, best_effort: bool) -> tuple[Image.Image, dlf.Damage | None]:
+    """Decode what there is of a file; raises as `dlf.Codec.salvage`."""
+    with streams.opened_here(source) as file:
+        found = codec.salvage(file, best_effort=best_effort)
+    return found.image, found.damage
+
+
+def _with_damage(report: Report, damage: dlf.Damage) -> Report:
+    """Add to a report what is wrong with its file."""
+    code = jobs.DOUBTFUL if damage.kind == "damaged" else 0
+    fields = {**report.fields, "damage": asdict(damage)}
+    return Report(report.text, fields, damage.summary, code)
 
 
 def _decode_whole(codec: dlf.Codec, content: bytes) -> Image.Image:
