@@ -16,12 +16,12 @@ from PIL import Image
 
 from dlf.bitstream import container
 from dlf.bitstream.metadata import pack as pack_metadata
-from dlf.bitstream.spec import MAX_QUALITY, VERSION
+from dlf.bitstream.spec import MAX_QUALITY
 from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
-from dlf.codec.file_forms import PacketFile, WholeFile
+from dlf.codec.file_forms import WholeFile, describe
 from dlf.codec.file_forms import load as load_file
 from dlf.codec.rate_search import encode_to_size, make_target
 from dlf.codec.resilient import check_packets
@@ -37,7 +37,7 @@ from dlf.errors import (
     UnknownModel,
 )
 from dlf.imageio import Source, load_rgb, to_image
-from dlf.limits import MAX_PIXELS, whole_number
+from dlf.limits import MAX_PIXELS, check_seconds, whole_number
 from dlf.records import Damage, InstalledModel, Salvaged, StreamInfo, Verdict
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,8 @@ class Codec:
             default.  Decoding takes the model that the file names, if it is this one or installed.
         threads: processor threads within one operation; None is what `engine` says, which is all unless told.
         max_pixels: limit of width * height, both ways.
+        max_seconds: limit of the time that the networks of one image take; it is looked at between them and
+            between tiles, so it may be passed by the seconds that one of them takes.  None is no limit.
         engine: what runs the networks, on which device and how precisely; None leaves it to the package.
 
     Raises:
@@ -91,6 +93,7 @@ class Codec:
         threads: int | None = None,
         *,
         max_pixels: int = MAX_PIXELS,
+        max_seconds: float | None = None,
         engine: EngineOptions | None = None,
     ) -> None:
         given: object = engine  # whatever the caller gave
@@ -100,10 +103,11 @@ class Codec:
         if whole_number(max_pixels, "max_pixels") < 1:
             msg = f"max_pixels is {max_pixels}, but must be at least 1"
             raise InvalidArgument(msg)
+        check_seconds(max_seconds)
         options = engine or EngineOptions()
         self._engine = options if threads is None else replace(options, threads=threads)
         self._bundle = bundle.find(model)
-        self._max_pixels = max_pixels
+        self._max_pixels, self._max_seconds = max_pixels, max_seconds
         self._loaded: dict[Path, _Loaded] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,7 +146,7 @@ class Codec:
             The bytes of the ``.dlf`` file.
 
         Raises:
-            ImageError, LimitExceeded: the image cannot be read or is too large.
+            ImageError, LimitExceeded: the image cannot be read, is too large or takes too long.
             UnreachableSize: the image has no file of that size, and `best` is not set.
             OSError: there is no such file, or it cannot be opened.
             TypeError, ValueError: an argument is of a wrong type or out of range, or two say the size.
@@ -156,7 +160,7 @@ class Codec:
         )
         rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         blob = pack_metadata(attached) if metadata and attached is not None else b""
-        codec = self._load(self._bundle).codec
+        codec = self._ready(self._bundle)
         if packet_bytes is not None:
             return encode_packets(codec, rgb, quality, packet_bytes)
         if target is None:
@@ -172,7 +176,7 @@ class Codec:
             best_effort: paint a damaged file as well, though nothing of it is sure; see `salvage`.
 
         Raises:
-            FormatError, LimitExceeded: the data is damaged, not of this format, or too large.
+            FormatError, LimitExceeded: the data is damaged, not of this format, too large, or takes too long.
             UnknownModel: it needs a model that is not installed.
             OSError: there is no such file, or it cannot be opened.
             TypeError: `data` is nothing of the above.
@@ -206,7 +210,7 @@ class Codec:
             reason = error
         models = chain([self._bundle], bundle.installed())
         remains = read_remains(
-            content, reason, models, lambda model: self._load(model).codec, self._max_pixels,
+            content, reason, models, self._ready, self._max_pixels,
             best_effort=best_effort,
         )  # fmt: skip
         return Salvaged(to_image(remains.rgb, remains.metadata), remains.damage)
@@ -214,7 +218,7 @@ class Codec:
     def _paint(self, content: bytes) -> Image.Image:
         """Decode a file that must be whole; raises as `decode`."""
         file = load_file(content, self._max_pixels)
-        codec = self._load(self._writer(file)).codec
+        codec = self._ready(self._writer(file))
         return to_image(codec.paint(file.receive(codec), file.header), file.metadata)
 
     def verify(self, data: Data, *, paint: bool = False) -> Verdict:
@@ -232,7 +236,7 @@ class Codec:
 
         def codec_of(file: WholeFile) -> tuple[str, StreamCodec]:
             model = self._writer(file)
-            return model.manifest.name, self._load(model).codec
+            return model.manifest.name, self._ready(model)
 
         return check_file(lambda: file_bytes(data, self._max_pixels), self._max_pixels, codec_of, paint=paint)
 
@@ -249,38 +253,12 @@ class Codec:
         """
         content = file_bytes(data, self._max_pixels)
         file = load_file(content, self._max_pixels)
-        header = file.header
-        sizes = {name: len(part) for name, part in file.parts()}
-        behind = {f"{name}_bytes": sizes.pop(name, 0) for name in ("metadata", "payload", "checksum")}
-        name, token_bits, detail_bits, settled = None, None, None, None
         try:
             model = self._writer(file)
         except UnknownModel:
-            pass  # the sizes are worth telling all the same
-        else:
-            name = model.manifest.name
-            if symbols:
-                received = file.receive(self._load(model).codec)
-                token_bits, detail_bits = received.token_bits, received.detail_bits
-                before = len(content) - behind["payload_bytes"] - behind["checksum_bytes"]
-                if received.settled:
-                    settled = tuple(len(content) if n is None else before + n for n in received.settled)
-        return StreamInfo(
-            version=VERSION,
-            model=header.model,
-            model_name=name,
-            quality=header.quality,
-            width=header.width,
-            height=header.height,
-            header_bytes=sum(sizes.values()),
-            **behind,
-            file_bytes=len(content),
-            token_bits=token_bits,
-            detail_bits=detail_bits,
-            checked=name is not None,
-            settled=settled,
-            packets=len(file.found) if isinstance(file, PacketFile) else 0,
-        )
+            return describe(file, len(content))  # the sizes are worth telling all the same
+        received = file.receive(self._ready(model)) if symbols else None
+        return describe(file, len(content), model.manifest.name, received)
 
     def _quality(self, quality: int | None) -> int:
         if quality is None:
@@ -318,6 +296,11 @@ class Codec:
             if candidate.manifest.id == number:
                 yield candidate
 
+    def _ready(self, model: ModelBundle) -> StreamCodec:
+        """Return what codes one image with a model."""
+        codec = self._load(model).codec
+        return codec if self._max_seconds is None else codec.within(self._max_seconds)
+
     def _load(self, model: ModelBundle) -> _Loaded:
         """Return a model that is ready to run; it is loaded when first asked for."""
         if model.folder not in self._loaded:
@@ -333,12 +316,12 @@ def _default_codec() -> Codec:
     return Codec()
 
 
-def _limited_codec(max_pixels: int) -> Codec:
-    """Return the default codec, or one of another limit that has its networks."""
+def _limited_codec(max_pixels: int, max_seconds: float | None) -> Codec:
+    """Return the default codec, or one of other limits that has its networks."""
     default = _default_codec()
-    if max_pixels == MAX_PIXELS:
+    if max_pixels == MAX_PIXELS and max_seconds is None:
         return default
-    codec = Codec(max_pixels=max_pixels)
+    codec = Codec(max_pixels=max_pixels, max_seconds=max_seconds)
     codec._loaded = default._loaded
     return codec
 
@@ -354,34 +337,51 @@ def encode(
     strict: bool = False,
     packet_bytes: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
 ) -> bytes:
-    """Compress an image of at most `max_pixels` with the model of the package; see `Codec.encode`."""
-    return _limited_codec(max_pixels).encode(
+    """Compress an image with the model of the package; limits as of `Codec`, the rest of `Codec.encode`."""
+    return _limited_codec(max_pixels, max_seconds).encode(
         image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict,
         packet_bytes=packet_bytes,
     )  # fmt: skip
 
 
 def decode(
-    data: Data, *, allow_partial: bool = False, best_effort: bool = False, max_pixels: int = MAX_PIXELS
+    data: Data,
+    *,
+    allow_partial: bool = False,
+    best_effort: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
 ) -> Image.Image:
-    """Paint the image of a ``.dlf`` file, of at most `max_pixels`; see `Codec.decode`."""
-    return _limited_codec(max_pixels).decode(data, allow_partial=allow_partial, best_effort=best_effort)
+    """Paint the image of a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.decode`."""
+    codec = _limited_codec(max_pixels, max_seconds)
+    return codec.decode(data, allow_partial=allow_partial, best_effort=best_effort)
 
 
-def salvage(data: Data, *, best_effort: bool = False, max_pixels: int = MAX_PIXELS) -> Salvaged:
-    """Paint what there is of a ``.dlf`` file of at most `max_pixels`; see `Codec.salvage`."""
-    return _limited_codec(max_pixels).salvage(data, best_effort=best_effort)
+def salvage(
+    data: Data, *, best_effort: bool = False, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None
+) -> Salvaged:
+    """Paint what there is of a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.salvage`."""
+    return _limited_codec(max_pixels, max_seconds).salvage(data, best_effort=best_effort)
 
 
-def verify(data: Data, *, paint: bool = False, max_pixels: int = MAX_PIXELS) -> Verdict:
-    """Check a whole ``.dlf`` file of at most `max_pixels`; see `Codec.verify`."""
-    return _limited_codec(max_pixels).verify(data, paint=paint)
+def verify(
+    data: Data, *, paint: bool = False, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None
+) -> Verdict:
+    """Check a whole ``.dlf`` file; limits as of `Codec`, the rest of `Codec.verify`."""
+    return _limited_codec(max_pixels, max_seconds).verify(data, paint=paint)
 
 
-def info(data: Data, *, symbols: bool = False, max_pixels: int = MAX_PIXELS) -> StreamInfo:
-    """Describe a ``.dlf`` file of at most `max_pixels`; see `Codec.info`."""
-    return _limited_codec(max_pixels).info(data, symbols=symbols)
+def info(
+    data: Data,
+    *,
+    symbols: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
+) -> StreamInfo:
+    """Describe a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.info`."""
+    return _limited_codec(max_pixels, max_seconds).info(data, symbols=symbols)
 
 
 def models() -> tuple[InstalledModel, ...]:

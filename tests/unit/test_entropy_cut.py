@@ -7,6 +7,8 @@ import pytest
 
 from dlf.entropy.coder import SymbolReader, SymbolWriter, UInt32
 from dlf.entropy.cut import CutReader
+from dlf.entropy.gaussian import exchange_symbols
+from dlf.entropy.tables import Tables, gaussian_frequencies
 from dlf.errors import FormatError
 from dlf.records import Int32
 
@@ -110,3 +112,50 @@ def test_what_nothing_encodes_to_is_refused() -> None:
     sent, _ = message(0)
     with pytest.raises(FormatError, match="damaged"):
         read(CutReader(b"\xff" * 40), sent)
+
+
+@pytest.fixture
+def small_tables() -> Tables:
+    """Tables whose limit is soon passed."""
+    return Tables(
+        gaussian_frequency=gaussian_frequencies(np.array([0.5, 1.0, 3.0]), 2),
+        scale_bounds=np.array([1, 2], np.int32),
+        token_frequency=np.full((1, 2), 2**15, np.uint32),
+        token_count=np.ones(101, np.uint8),
+        prior=np.zeros((101, 1), np.int16),
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_escapes_that_are_not_complete_are_unknown(seed: int, small_tables: Tables) -> None:
+    random = np.random.default_rng(seed)
+    symbols = np.rint(random.standard_cauchy(80) * 4).clip(-(2**15), 2**15).astype(np.int32)
+    index = random.integers(0, 3, 80).astype(np.int16)
+    writer = SymbolWriter()
+    sent = exchange_symbols(writer, symbols, index, small_tables).symbols
+    assert (np.abs(sent) > 2).sum() > 20
+    data = writer.finish()
+    known = []
+    for length in range(len(data) + 1):
+        reader = CutReader(data[:length])
+        found = exchange_symbols(reader, np.zeros(80, np.int32), index, small_tables).symbols
+        assert ((found == sent) | (found == 0)).all()
+        known.append(int((found == sent).sum()))
+    assert known == sorted(known)
+    assert known[-1] >= 79
+
+
+def test_an_escape_that_cannot_be_ends_a_limited_reader(small_tables: Tables) -> None:
+    writer = SymbolWriter()
+    index = np.full(3, 2, np.int16)
+    escape = small_tables.gaussian_frequency.shape[1] - 1
+    writer.exchange(np.array([2, escape, escape], np.int32), small_tables.gaussian_frequency[2])
+    writer.exchange(np.zeros(40, np.int32), np.full(2, 2**15, np.uint32))  # of digits without end
+    writer.exchange(np.ones(40, np.int32), np.full(2, 2**15, np.uint32))
+    reader, given = CutReader(writer.finish()), np.zeros(3, np.int32)
+    with pytest.raises(FormatError, match="too large"):
+        exchange_symbols(reader, given, index, small_tables)
+    reader = CutReader(writer.finish(), most=reader.count - 1)
+    found = exchange_symbols(reader, given, index, small_tables).symbols
+    assert found.tolist() == [0, 0, 0]
+    assert reader.ended

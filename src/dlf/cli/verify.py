@@ -27,7 +27,7 @@ def command(common: Common, paint: bool, quiet: bool) -> int:
     """
     names = tuple(STDIO if descriptor_of(name) == 0 else name for name in common.inputs)
     planned = [Job(each.path) for each in expand(names, lambda: (DLF,), recursive=common.recursive)]
-    codec = dlf.Codec(common.model, max_pixels=common.max_pixels)
+    codec = dlf.Codec(common.model, max_pixels=common.max_pixels, max_seconds=common.max_seconds)
 
     def work(job: Job) -> Report:
         with streams.opened_here(job.source) as file:

@@ -9,11 +9,11 @@ from dlf.bitstream import container, packets
 from dlf.bitstream.container import Stream
 from dlf.bitstream.header import Header
 from dlf.bitstream.packets import Found
-from dlf.bitstream.spec import CHECKSUM_BYTES
+from dlf.bitstream.spec import CHECKSUM_BYTES, VERSION
 from dlf.codec import resilient
 from dlf.codec.codec import Received, StreamCodec
 from dlf.limits import MAX_PIXELS
-from dlf.records import Metadata
+from dlf.records import Metadata, StreamInfo
 
 
 class WholeFile(Protocol):
@@ -111,3 +111,34 @@ def load(data: bytes, max_pixels: int = MAX_PIXELS) -> WholeFile:
     if data.startswith(packets.START):
         return PacketFile(packets.load(data, max_pixels))
     return PlainFile(container.load(data, max_pixels))
+
+
+def describe(
+    file: WholeFile, file_bytes: int, model_name: str | None = None, received: Received | None = None
+) -> StreamInfo:
+    """Return what a file of so many bytes says about itself.
+
+    model_name: of the model that fits it, if one is installed.  received: its symbols, if they were read.
+    """
+    sizes = {name: len(part) for name, part in file.parts()}
+    behind = {f"{name}_bytes": sizes.pop(name, 0) for name in ("metadata", "payload", "checksum")}
+    settled = None
+    if received is not None and received.settled:
+        before = file_bytes - behind["payload_bytes"] - behind["checksum_bytes"]
+        settled = tuple(file_bytes if count is None else before + count for count in received.settled)
+    return StreamInfo(
+        version=VERSION,
+        model=file.header.model,
+        model_name=model_name,
+        quality=file.header.quality,
+        width=file.header.width,
+        height=file.header.height,
+        header_bytes=sum(sizes.values()),
+        **behind,
+        file_bytes=file_bytes,
+        token_bits=None if received is None else received.token_bits,
+        detail_bits=None if received is None else received.detail_bits,
+        checked=model_name is not None,
+        settled=settled,
+        packets=len(file.found) if isinstance(file, PacketFile) else 0,
+    )
