@@ -259,7 +259,7 @@ def test_the_commands(
     assert data.startswith(START)
     done = run("info", "photo.dlf", "--symbols")
     assert (done.code, done.err) == (0, "")
-    assert f"{len(packets.load(data))} packets of model 1 (mock)" in done.text
+    assert f"{len(packets.load(data))} packets, model 1 (mock), quality 50" in done.text
     assert run("verify", "photo.dlf").code == 0
     assert run("decode", "photo.dlf", "-o", "whole.png").code == 0
     Path("lost.dlf").write_bytes(bytes(50) + data[50:])

@@ -68,7 +68,9 @@ def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:
         "checksum": f"{data[-4:][::-1].hex()} ({'good' if info.checked else 'not checked'})",
     }
     if info.packets:
-        values["heads"] = f"version {info.version}, {info.packets} packets of model {values['model']}"
+        values["heads"] = (
+            f"version {info.version}, {info.packets} packets, model {values['model']}, quality {info.quality}"
+        )
         values["checksum"] = "see dlf verify"
     rows = []
     for name, part in load(data, info.width * info.height).parts():
