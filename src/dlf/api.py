@@ -27,15 +27,10 @@ from dlf.codec.rate_search import encode_to_size, make_target
 from dlf.codec.resilient import check_packets
 from dlf.codec.resilient import encode as encode_packets
 from dlf.codec.salvage import read_remains
+from dlf.codec.spent import Spent, spent_on
 from dlf.codec.verify import check_file
 from dlf.content import Data, content_of, damaged_bytes, file_bytes
-from dlf.errors import (
-    ChecksumError,
-    FormatError,
-    InvalidArgument,
-    LimitExceeded,
-    UnknownModel,
-)
+from dlf.errors import ChecksumError, FormatError, InvalidArgument, LimitExceeded, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, check_seconds, whole_number
 from dlf.records import Damage, InstalledModel, Salvaged, StreamInfo, Verdict
@@ -155,9 +150,8 @@ class Codec:
         if packet_bytes is not None:
             check_packets(packet_bytes, has_target=target is not None, metadata=metadata)
         quality = self._quality(quality)
-        source = (
-            image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else content_of(image)
-        )
+        is_known = isinstance(image, Image.Image | np.ndarray | str | os.PathLike)
+        source = image if is_known else content_of(image)
         rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         blob = pack_metadata(attached) if metadata and attached is not None else b""
         codec = self._ready(self._bundle)
@@ -233,12 +227,10 @@ class Codec:
         Raises:
             OSError, TypeError: as `decode`; what is wrong with the file itself is in the verdict.
         """
-
-        def codec_of(file: WholeFile) -> tuple[str, StreamCodec]:
-            model = self._writer(file)
-            return model.manifest.name, self._ready(model)
-
-        return check_file(lambda: file_bytes(data, self._max_pixels), self._max_pixels, codec_of, paint=paint)
+        return check_file(
+            lambda: file_bytes(data, self._max_pixels), self._max_pixels, self._writer, self._ready,
+            paint=paint,
+        )  # fmt: skip
 
     def info(self, data: Data, *, symbols: bool = False) -> StreamInfo:
         """Describe a ``.dlf`` file; its checksum is compared if the model is installed.
@@ -259,6 +251,15 @@ class Codec:
             return describe(file, len(content))  # the sizes are worth telling all the same
         received = file.receive(self._ready(model)) if symbols else None
         return describe(file, len(content), model.manifest.name, received)
+
+    def spent(self, data: Data) -> Spent:
+        """Say where the bits of a ``.dlf`` file went; like `info` with its symbols, this paints nothing.
+
+        Raises:
+            FormatError, LimitExceeded, UnknownModel, OSError, TypeError: as `decode`.
+        """
+        file = load_file(file_bytes(data, self._max_pixels), self._max_pixels)
+        return spent_on(file.receive(self._ready(self._writer(file))))
 
     def _quality(self, quality: int | None) -> int:
         if quality is None:

@@ -25,6 +25,8 @@ COMMANDS = (
     "formats",
     "models",
     "engines",
+    "serve",
+    "web",
     "eval",
     "train",
     "plan",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from dlf.bitstream import container, packets
 from dlf.codec import file_forms
+from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.file_forms import WholeFile
 from dlf.errors import DlfError, UnknownModel
@@ -15,14 +16,15 @@ from dlf.records import Verdict
 def check_file(
     read: Callable[[], bytes],
     max_pixels: int,
-    codec_of: Callable[[WholeFile], tuple[str, StreamCodec]],
+    model_of: Callable[[WholeFile], ModelBundle],
+    codec_of: Callable[[ModelBundle], StreamCodec],
     *,
     paint: bool = False,
 ) -> Verdict:
     """Check a file, as `dlf.Codec.verify` says.
 
     read: returns its bytes, and refuses those whose header no file has.
-    codec_of: returns name and codec of the model whose checksum a stream has, or raises.
+    model_of: returns the model whose checksum a file has, or raises.  codec_of: makes it ready.
     """
     size: int | None = None
     name: str | None = None
@@ -40,7 +42,8 @@ def check_file(
             opened.metadata()
         good[part], part = True, "checksum"
         file = file_forms.load(data, max_pixels)
-        name, codec = codec_of(file)
+        model = model_of(file)
+        name, codec = model.manifest.name, codec_of(model)
         good[part], part = True, "symbols"
         received = file.receive(codec)
         good[part], part = True, "painted"
