@@ -38,6 +38,15 @@ from dlf.errors import UnreachableSize
     is_flag=True,
     help="Refuse files with a flaw that can be passed over, such as a JPEG without its end.",
 )
+@click.option(
+    "--resilient", is_flag=True, help="Make packets that can be read without each other, for lossy links."
+)
+@click.option(
+    "--packet-bytes",
+    type=click.IntRange(32, 2**20),
+    metavar="N",
+    help="Size of such a packet at most, unless a single window needs more.  [default: 256]",
+)
 @click.option("--keep-suffix", is_flag=True, help="Call the output of a.png a.png.dlf instead of a.dlf.")
 @engine_options
 @loudness_options
@@ -48,6 +57,8 @@ def command(
     size: FileSize,
     keep_metadata: bool,
     strict: bool,
+    resilient: bool,
+    packet_bytes: int | None,
     keep_suffix: bool,
     quiet: bool,
 ) -> int:
@@ -59,7 +70,15 @@ def command(
     folder that are called like decoded ones, such as NAME.dlf.png, are left out.
     """
     from dlf.cli.codec import codec_to_encode  # brings numpy, which the parser does not need
+    from dlf.codec.resilient import PACKET_BYTES
 
+    if packet_bytes is not None and not resilient:
+        msg = "--packet-bytes goes with --resilient only"
+        raise click.UsageError(msg)
+    if resilient and (keep_metadata or size.given()):
+        msg = f"--resilient is not allowed with {'--keep-metadata' if keep_metadata else size.given()[0]}"
+        raise click.UsageError(msg)
+    packets = (packet_bytes or PACKET_BYTES) if resilient else None
     naming = Naming(
         lambda each, _: (Path(each.path).name if keep_suffix else Path(each.path).stem) + DLF,
         inputs=readable_suffixes,
@@ -85,7 +104,9 @@ def command(
             return files[job], _report(job, files[job], 0.0)
         source = streams.image_source(job.source)
         try:
-            data = codec.encode(source, **size.arguments(), metadata=keep_metadata, strict=strict)
+            data = codec.encode(
+                source, **size.arguments(), metadata=keep_metadata, strict=strict, packet_bytes=packets
+            )
         except UnreachableSize as error:
             msg = f"{error} (--best takes it)"
             raise UnreachableSize(msg) from error

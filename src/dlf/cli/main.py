@@ -22,6 +22,7 @@ COMMANDS = (
     "decode",
     "batch",
     "info",
+    "verify",
     "formats",
     "models",
     "engines",
