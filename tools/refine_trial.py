@@ -100,7 +100,7 @@ def make_painter(name: str, preset: str) -> Painter:
 def refine(painter: Painter, rgb: UInt8, latents: Latents, quality: int, steps: int) -> Latents:
     """Return the latents with the least sum of bits and distance of their painting, both weighted."""
     header = painter.codec.header(rgb, quality)
-    plan = painter.codec._plan(header)
+    plan = painter.codec.plan(header)
     x = torch.from_numpy(plan.pad(rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
     grid, level = painter.model.grid(*x.shape[2:]), torch.tensor([float(quality)])
     counts = painter.codec._token_counts(plan, quality)

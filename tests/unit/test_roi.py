@@ -194,6 +194,14 @@ def test_command_takes_one_mask_for_all_of_its_size(dlf_command: Dlf, tmp_path: 
     assert all((tmp_path / "out" / f"{name}.dlf").stat().st_size < plain for name in "ab")
 
 
+@pytest.mark.parametrize("option", [("--resilient",), ("--total-bytes", 3000)])
+def test_command_refuses_beside(option: tuple[object, ...], dlf_command: Dlf, tmp_path: Path) -> None:
+    done = dlf_command("encode", "in", "-o", "out", "--roi", "mask.png", *option)
+    assert done.code == 2
+    assert "--roi" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("mask", ["no_such.png", "black.png", "junk.png", "-", "in"])
 def test_command_refuses_a_mask_before_the_first_input(mask: str, dlf_command: Dlf, tmp_path: Path) -> None:
     done = dlf_command("encode", "in/a.png", "--roi", mask)
