@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -99,11 +99,11 @@ def command(
     display = Display(quiet=quiet)
     region = None if roi is None else _region(roi, common.max_pixels)
     codec = codec_to_encode(common, outputs, engine, display)
+    plain: dict[str, Any] = {"metadata": keep_metadata, "strict": strict}
+    arguments = plain | {"roi": region, "packet_bytes": packets}
     files = {}
     if size.total_bytes is not None:
-        files = set_budget.encode_jobs(
-            codec, planned, common, outputs, size, metadata=keep_metadata, strict=strict
-        )
+        files = set_budget.encode_jobs(codec, planned, common, outputs, size, **plain)
 
     def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
@@ -111,14 +111,7 @@ def command(
             return files[job], _report(job, files[job], 0.0)
         source = streams.image_source(job.source)
         try:
-            data = codec.encode(
-                source,
-                **size.arguments(),
-                metadata=keep_metadata,
-                strict=strict,
-                roi=region,
-                packet_bytes=packets,
-            )
+            data = codec.encode(source, **size.arguments(), **arguments)
         except UnreachableSize as error:
             msg = f"{error} (--best takes it)"
             raise UnreachableSize(msg) from error
