@@ -23,12 +23,13 @@ from dlf.bitstream.spec import MAX_QUALITY, VERSION
 from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
-from dlf.codec.engine import EngineOptions, make_backend
+from dlf.codec.engine import EngineOptions, make_codec
 from dlf.codec.rate_search import encode_to_size, make_target
 from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, whole_number
 from dlf.records import InstalledModel, StreamInfo
+from dlf.reference.decoder import sha256_of
 
 __all__ = [
     "Codec",
@@ -171,7 +172,7 @@ class Codec:
         stream = container.load(content, self._max_pixels)
         header = stream.header
         sizes = {name: len(part) for name, part in container.parts(stream)}
-        name, token_bits, detail_bits = None, None, None
+        name, token_bits, detail_bits, token_sum, detail_sum = None, None, None, None, None
         try:
             model = self._writer(stream)
         except UnknownModel:
@@ -181,6 +182,7 @@ class Codec:
             if symbols:
                 received = self._load(model).codec.receive(stream)
                 token_bits, detail_bits = received.token_bits, received.detail_bits
+                token_sum, detail_sum = sha256_of(received.tokens), sha256_of(received.details)
         return StreamInfo(
             version=VERSION,
             model=header.model,
@@ -195,6 +197,8 @@ class Codec:
             file_bytes=len(content),
             token_bits=token_bits,
             detail_bits=detail_bits,
+            token_sha256=token_sum,
+            detail_sha256=detail_sum,
             checked=name is not None,
         )
 
@@ -233,8 +237,7 @@ class Codec:
         """Return a model that is ready to run; it is loaded when first asked for."""
         if model.folder not in self._loaded:
             tables = model.tables()
-            backend = make_backend(model, tables, self._engine)
-            loaded = _Loaded(model, StreamCodec(model.manifest, tables, backend))
+            loaded = _Loaded(model, make_codec(model, tables, self._engine))
             self._loaded.setdefault(model.folder, loaded)  # all threads take the one that came first
         return self._loaded[model.folder]
 

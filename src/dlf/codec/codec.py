@@ -34,12 +34,14 @@ class Received:
     tokens: int32 (windows, tokens a window), -1 where not sent.
     y_hat: float32 (channels, rows, cols), dequantised detail latent.
     token_cost, detail_cost: float64 of the same shapes, information content of each symbol, in bits.
+    details: int32 (channels, rows, cols), the detail symbols, 0 where not sent.
     """
 
     tokens: Int32
     y_hat: Float32
     token_cost: Float64
     detail_cost: Float64
+    details: Int32
 
     @property
     def token_bits(self) -> float:
@@ -116,7 +118,7 @@ class StreamCodec:
         tokens = exchange_tokens(reader, unknown, counts, self._tables)
         details = self._walk(reader, Receiver(reader, self._tables), tokens.symbols, plan, quality)
         reader.finish()
-        return Received(tokens.symbols, details.y_hat, tokens.bits, details.bits)
+        return Received(tokens.symbols, details.y_hat, tokens.bits, details.bits, details.symbols)
 
     def _walk(self, coder: SymbolCoder, side: Side, tokens: Int32, plan: Plan, quality: int) -> Details:
         """Exchange the details and what follows them."""

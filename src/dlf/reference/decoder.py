@@ -14,7 +14,7 @@ from dlf.bitstream.bounds import payload_bound
 from dlf.bitstream.container import Stream
 from dlf.errors import BundleError, ChecksumError, FormatError
 from dlf.geometry import Plan
-from dlf.records import Float32, Int32
+from dlf.records import Float32, Float64, Int32
 from dlf.reference.fixed import Fixed
 from dlf.reference.model import MAX_SYMBOL, TOTAL, ReferenceModel
 from dlf.reference.operators import Value
@@ -43,11 +43,14 @@ class ReferenceSymbols:
     tokens: int32 (windows, tokens a window), -1 where not sent.
     details: int32 (channels, rows, cols), the symbols, 0 where not sent.
     y_hat: float32 (channels, rows, cols), the latent that they stand for.
+    token_cost, detail_cost: float64 of the same shapes, information content of each symbol, in bits.
     """
 
     tokens: Int32
     details: Int32
     y_hat: Float32
+    token_cost: Float64
+    detail_cost: Float64
 
 
 def sha256_of(symbols: Int32) -> str:
@@ -72,7 +75,7 @@ def decode_symbols(stream: Stream, model: ReferenceModel) -> ReferenceSymbols:
         msg = "the coded data are damaged: there are more than the model has for a picture of this size"
         raise FormatError(msg)
     decoder = RangeDecoder(stream.payload)
-    tokens = _read_tokens(decoder, plan, header.quality, model)
+    tokens, cost = _read_tokens(decoder, plan, header.quality, model)
     walk = _Walk(decoder, model)
     walk.read(*_prior(plan, header.quality, tokens, model))
     if tables.symbol_sum:
@@ -80,19 +83,29 @@ def decode_symbols(stream: Stream, model: ReferenceModel) -> ReferenceSymbols:
     decoder.finish()
     # the product of two whole numbers below 2**31, and a division that rounds once
     latent = walk.y_hat * walk.step / (tables.mean_unit * tables.step_unit)
-    return ReferenceSymbols(tokens, walk.details.astype(np.int32), latent.astype(np.float32))
+    return ReferenceSymbols(tokens, walk.details.astype(np.int32), latent.astype(np.float32), cost, walk.cost)
 
 
-def _read_tokens(decoder: RangeDecoder, plan: Plan, quality: int, model: ReferenceModel) -> Int32:
-    """Return int32 (windows, tokens a window), -1 where not sent."""
+def _read_tokens(
+    decoder: RangeDecoder, plan: Plan, quality: int, model: ReferenceModel
+) -> tuple[Int32, Float64]:
+    """Return tokens and their bits, (windows, tokens a window); -1 and 0 where not sent."""
     frequency = model.tables.token_frequency
     counts = plan.token_counts(int(model.tables.token_count[quality]))
     tokens = np.full((len(counts), len(frequency)), NOT_SENT, np.int32)
+    cost = np.zeros(tokens.shape)
     for place in range(counts.max()):
         ends = ends_of(frequency[place].tolist())
         for window in np.flatnonzero(counts > place):
             tokens[window, place] = decoder.symbol(ends)
-    return tokens
+            cost[window, place] = information(frequency[place, tokens[window, place]])
+    return tokens, cost
+
+
+def information(frequency: Int64) -> Float64:
+    """Return what symbols of these frequencies cost, in bits; nothing is decided by it."""
+    bits: Float64 = np.log2(TOTAL / frequency)
+    return bits
 
 
 def _prior(
@@ -124,18 +137,20 @@ class _Walk:
     """The four steps; `y_hat` counts 1 / mean_unit.
 
     spoken: the symbols so far as bytes of little-endian int32, in the order of the steps.
+    details, cost: as in `ReferenceSymbols`.
     """
 
     def __init__(self, decoder: RangeDecoder, model: ReferenceModel) -> None:
         self._decoder, self._model = decoder, model
-        rows = model.tables.gaussian_frequency.tolist()
-        self._tables = [ends_of(row) for row in rows]
-        self._limit = len(rows[0]) // 2 - 1
+        self._frequency = model.tables.gaussian_frequency
+        self._tables = [ends_of(row) for row in self._frequency.tolist()]
+        self._limit = self._frequency.shape[1] // 2 - 1
         self.spoken = b""
 
     def read(self, scale: Int64, mean: Int64, step: Int64, common: Fixed) -> None:
         """Read all details; arguments as `_prior` returns them."""
         self.step, self.y_hat, self.details = step, np.zeros_like(scale), np.zeros_like(scale)
+        self.cost = np.zeros(scale.shape)
         for number, places in enumerate(STEPS):
             if number > 0:
                 y_hat = Fixed(self.y_hat[None].astype(np.int32))
@@ -149,30 +164,30 @@ class _Walk:
             turn = np.zeros(step.shape, np.bool_)
             for group, (row, col) in zip(np.split(turn, 4), places, strict=True):  # views of turn
                 group[:, row::2, col::2] = True
-            symbols = self._read_step(scale[turn])
+            symbols, self.cost[turn] = self._read_step(scale[turn])
             self.details[turn] = symbols
             self.y_hat[turn] = self._model.tables.mean_unit * symbols + mean[turn]
             self.spoken += symbols.astype("<i4").tobytes()
 
-    def _read_step(self, scale: Int64) -> Int64:
-        """Return the symbols of one step in the order of its places, int64 (n,), from their scales (n,)."""
+    def _read_step(self, scale: Int64) -> tuple[Int64, Float64]:
+        """Return symbols and bits of one step, (n,) in the order of its places, from their scales (n,)."""
         table = np.searchsorted(self._model.tables.scale_bounds, scale, side="right")
-        symbols = np.zeros(len(table), np.int64)
+        symbols, cost = np.zeros(len(table), np.int64), np.zeros(len(table))
         escapes = []
         symbol, limit = self._decoder.symbol, self._limit
         for number in range(1, len(self._tables)):
             ends = self._tables[number]
-            for place in np.flatnonzero(table == number).tolist():
-                entry = symbol(ends)
-                symbols[place] = entry - limit
-                if entry > 2 * limit:
-                    escapes.append(place)
+            places = np.flatnonzero(table == number)
+            entries = np.array([symbol(ends) for _ in places], np.int64)
+            symbols[places], cost[places] = entries - limit, information(self._frequency[number, entries])
+            escapes += places[entries > 2 * limit].tolist()
         for place in escapes:
-            symbols[place] = self._read_large()
-        return symbols
+            symbols[place], bits = self._read_large()
+            cost[place] += bits
+        return symbols, cost
 
-    def _read_large(self) -> int:
-        """Return a symbol beyond the tables: its sign, then by how much as Elias gamma code."""
+    def _read_large(self) -> tuple[int, int]:
+        """Return a symbol beyond the tables, its sign and by how much as Elias gamma code, and its bits."""
         bit = self._decoder.symbol
         negative, digits = bit(_BIT), 1
         while not bit(_BIT):
@@ -185,7 +200,7 @@ class _Walk:
         size += self._limit
         if size > MAX_SYMBOL:
             raise FormatError(_TOO_LARGE)
-        return -size if negative else size
+        return -size if negative else size, 2 * digits
 
 
 _TOO_LARGE = "the coded data are damaged: a detail symbol is too large"
