@@ -48,9 +48,13 @@ def test_documented_range_decoder(seed: int) -> None:
         symbols[::7] = random.integers(0, size, len(symbols[::7]))
         writer.exchange(symbols, frequency)
         written.append((frequency.tolist(), symbols.tolist()))
-    decoder = documented()["RangeDecoder"](writer.finish())
+    payload = writer.finish()
+    decoder, longer = (documented()["RangeDecoder"](data) for data in (payload, payload + b"\0"))
     for frequency, symbols in written:
-        assert [decoder.symbol(frequency) for _ in symbols] == symbols
+        for each in (decoder, longer):
+            assert [each.symbol(frequency) for _ in symbols] == symbols
+    assert documented()["is_canonical"](decoder)
+    assert not documented()["is_canonical"](longer)
 
 
 def test_documented_checksum() -> None:
