@@ -5,7 +5,7 @@
 
 The decoder gets a file and writes a PNG or PPM.  It must exit with 0 for every stream, and with another code,
 having written nothing, for every file that is to be refused.  `--symbols` names a command that prints a JSON
-object with `token_sha256` and `detail_sha256`, as `dlf info --symbols --json {in}` does; without it only sizes
+object with `token_sha256` and `detail_sha256`, as `dlf info --symbols --json {in}` does; without it sizes
 and pictures are compared.  docs/exactness.md says what the sums are taken of.
 """
 
