@@ -260,14 +260,19 @@ def written(data: Path, folder: Path, limit: int | None) -> list[str]:
 
 
 def ways(
-    options: argparse.Namespace, streams: Sequence[str], small: Sequence[str]
+    options: argparse.Namespace, streams: Sequence[str], small: Sequence[str], more: Sequence[str]
 ) -> Iterator[tuple[str, Sums]]:
-    """Every way to decode that was asked for, with its sums."""
+    """Every way to decode that was asked for, with its sums.
+
+    small: some of the streams.  more: those of the user's pictures, which are larger.
+    """
     own = [sys.executable]
-    yield from ask(own, "reference", streams)
+    yield from ask(own, "reference", [*streams, *more])
     yield from ask(own, "onnxruntime", streams)
+    if more:
+        yield from ask(own, "onnxruntime-once", more)
     if options.torch:
-        yield from ask(own, "torch", streams)
+        yield from ask(own, "torch", [*streams, *more])
     for python in options.python:
         yield from ask(shlex.split(python), "onnxruntime", streams)
         yield from ask(shlex.split(python), "reference", small)
@@ -307,7 +312,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         more = written(options.data, Path(folder), options.pictures) if options.data else []
         rows = []
-        for way, sums in ways(options, [*wanted, *more], small):
+        for way, sums in ways(options, list(wanted), small, more):
             for path in more:  # the first way says what the others must give
                 wanted.setdefault(path, sums.get(path, []))
             rows.append(Row(way, len(sums), sum(sums[path] != wanted[path] for path in sums)))
