@@ -27,7 +27,7 @@ from dlf.codec.engine import EngineOptions, make_codec
 from dlf.codec.rate_search import encode_to_size, make_target
 from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
-from dlf.limits import MAX_PIXELS, whole_number
+from dlf.limits import MAX_PIXELS, check_seconds, whole_number
 from dlf.records import InstalledModel, StreamInfo
 from dlf.reference.decoder import sha256_of
 
@@ -64,6 +64,8 @@ class Codec:
             default.  Decoding takes the model that the file names, if it is this one or installed.
         threads: processor threads within one operation; None is what `engine` says, which is all unless told.
         max_pixels: limit of width * height, both ways.
+        max_seconds: limit of the time that the networks of one image take; it is looked at between them and
+            between tiles, so it may be passed by the seconds that one of them takes.  None is no limit.
         engine: what runs the networks, on which device and how precisely; None leaves it to the package.
 
     Raises:
@@ -78,6 +80,7 @@ class Codec:
         threads: int | None = None,
         *,
         max_pixels: int = MAX_PIXELS,
+        max_seconds: float | None = None,
         engine: EngineOptions | None = None,
     ) -> None:
         given: object = engine  # whatever the caller gave
@@ -87,10 +90,11 @@ class Codec:
         if whole_number(max_pixels, "max_pixels") < 1:
             msg = f"max_pixels is {max_pixels}, but must be at least 1"
             raise InvalidArgument(msg)
+        check_seconds(max_seconds)
         options = engine or EngineOptions()
         self._engine = options if threads is None else replace(options, threads=threads)
         self._bundle = bundle.find(model)
-        self._max_pixels = max_pixels
+        self._max_pixels, self._max_seconds = max_pixels, max_seconds
         self._loaded: dict[Path, _Loaded] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,7 +130,7 @@ class Codec:
             The bytes of the ``.dlf`` file.
 
         Raises:
-            ImageError, LimitExceeded: the image cannot be read or is too large.
+            ImageError, LimitExceeded: the image cannot be read, is too large or takes too long.
             UnreachableSize: the image has no file of that size, and `best` is not set.
             OSError: there is no such file, or it cannot be opened.
             TypeError, ValueError: an argument is of a wrong type or out of range, or two say the size.
@@ -136,7 +140,7 @@ class Codec:
         source = image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
         rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         blob = pack_metadata(attached) if metadata and attached is not None else b""
-        codec = self._load(self._bundle).codec
+        codec = self._ready(self._bundle)
         if target is None:
             return container.dump(codec.encode_rgb(rgb, quality, blob))
         return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
@@ -148,13 +152,13 @@ class Codec:
             data: the file's bytes, its path, or the file opened in binary mode.
 
         Raises:
-            FormatError, LimitExceeded: the data is damaged, not of this format, or too large.
+            FormatError, LimitExceeded: the data is damaged, not of this format, too large, or takes too long.
             UnknownModel: it needs a model that is not installed.
             OSError: there is no such file, or it cannot be opened.
             TypeError: `data` is nothing of the above.
         """
         stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
-        rgb = self._load(self._writer(stream)).codec.decode_stream(stream)
+        rgb = self._ready(self._writer(stream)).decode_stream(stream)
         return to_image(rgb, stream.metadata)
 
     def info(self, data: Data, *, symbols: bool = False) -> StreamInfo:
@@ -180,7 +184,7 @@ class Codec:
         else:
             name = model.manifest.name
             if symbols:
-                received = self._load(model).codec.receive(stream)
+                received = self._ready(model).receive(stream)
                 token_bits, detail_bits = received.token_bits, received.detail_bits
                 token_sum, detail_sum = sha256_of(received.tokens), sha256_of(received.details)
         return StreamInfo(
@@ -233,6 +237,11 @@ class Codec:
         )
         raise ChecksumError(msg)
 
+    def _ready(self, model: ModelBundle) -> StreamCodec:
+        """Return what codes one image with a model."""
+        codec = self._load(model).codec
+        return codec if self._max_seconds is None else codec.within(self._max_seconds)
+
     def _load(self, model: ModelBundle) -> _Loaded:
         """Return a model that is ready to run; it is loaded when first asked for."""
         if model.folder not in self._loaded:
@@ -280,12 +289,12 @@ def _default_codec() -> Codec:
     return Codec()
 
 
-def _limited_codec(max_pixels: int) -> Codec:
-    """Return the default codec, or one of another limit that has its networks."""
+def _limited_codec(max_pixels: int, max_seconds: float | None) -> Codec:
+    """Return the default codec, or one of other limits that has its networks."""
     default = _default_codec()
-    if max_pixels == MAX_PIXELS:
+    if max_pixels == MAX_PIXELS and max_seconds is None:
         return default
-    codec = Codec(max_pixels=max_pixels)
+    codec = Codec(max_pixels=max_pixels, max_seconds=max_seconds)
     codec._loaded = default._loaded
     return codec
 
@@ -300,21 +309,28 @@ def encode(
     metadata: bool = False,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
 ) -> bytes:
-    """Compress an image of at most `max_pixels` with the model of the package; see `Codec.encode`."""
-    return _limited_codec(max_pixels).encode(
+    """Compress an image with the model of the package; limits as of `Codec`, the rest of `Codec.encode`."""
+    return _limited_codec(max_pixels, max_seconds).encode(
         image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
     )
 
 
-def decode(data: Data, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Paint the image of a ``.dlf`` file, of at most `max_pixels`; see `Codec.decode`."""
-    return _limited_codec(max_pixels).decode(data)
+def decode(data: Data, *, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None) -> Image.Image:
+    """Paint the image of a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.decode`."""
+    return _limited_codec(max_pixels, max_seconds).decode(data)
 
 
-def info(data: Data, *, symbols: bool = False, max_pixels: int = MAX_PIXELS) -> StreamInfo:
-    """Describe a ``.dlf`` file of at most `max_pixels`; see `Codec.info`."""
-    return _limited_codec(max_pixels).info(data, symbols=symbols)
+def info(
+    data: Data,
+    *,
+    symbols: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
+) -> StreamInfo:
+    """Describe a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.info`."""
+    return _limited_codec(max_pixels, max_seconds).info(data, symbols=symbols)
 
 
 def models() -> tuple[InstalledModel, ...]:

@@ -260,6 +260,15 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.skipif(not SHIPPED, reason="the package has no model")
+def test_a_limit_of_time() -> None:
+    data = dlf.Codec(threads=1).encode(astronaut(8, 8))
+    engine = dlf.EngineOptions(threads=1, engine="reference")
+    assert dlf.Codec(max_seconds=600, engine=engine).info(data, symbols=True).detail_sha256
+    with pytest.raises(dlf.LimitExceeded, match="longer than"):
+        dlf.Codec(max_seconds=1e-9, engine=engine).info(data, symbols=True)
+
+
+@pytest.mark.skipif(not SHIPPED, reason="the package has no model")
 def test_symbols_need_no_onnxruntime(tmp_path: Path) -> None:
     data = dlf.Codec(threads=2).encode(astronaut(80, 60), 50)
     (tmp_path / "a.dlf").write_bytes(data)

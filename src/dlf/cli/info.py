@@ -48,8 +48,12 @@ def command(common: Common, symbols: bool, engine: str, quiet: bool) -> int:
     if sys.stdout is None:
         msg = "standard output is closed, so nothing can be shown"
         raise click.UsageError(msg)
-    options = dlf.EngineOptions(engine=engine)
-    codec = dlf.Codec(common.model, max_pixels=common.max_pixels, engine=options)
+    codec = dlf.Codec(
+        common.model,
+        max_pixels=common.max_pixels,
+        max_seconds=common.max_seconds,
+        engine=dlf.EngineOptions(engine=engine),
+    )
 
     def work(job: Job) -> Report:
         data = streams.read_dlf(job.source, common.max_pixels)

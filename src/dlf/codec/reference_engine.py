@@ -7,12 +7,14 @@ not to be had.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from copy import copy
+from functools import cache, cached_property, partial
 
 from dlf.bitstream.container import Stream
 from dlf.codec.backend import Backend
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import Received, StreamCodec
+from dlf.codec.deadline import TimedBackend
 from dlf.entropy.tables import Tables
 from dlf.errors import EngineError
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
@@ -28,15 +30,18 @@ class ReferenceCodec(StreamCodec):
 
     def __init__(self, bundle: ModelBundle, tables: Tables, painter: Callable[[], Backend]) -> None:
         super().__init__(bundle.manifest, tables, PaintingOnly(painter))
-        self._folder = bundle.folder
+        self._reference = cache(partial(ReferenceModel.open, bundle.folder))
+        self._check: Callable[[], None] = lambda: None
 
-    @cached_property
-    def _model_of_symbols(self) -> ReferenceModel:
-        return ReferenceModel.open(self._folder)
+    def within(self, seconds: float) -> ReferenceCodec:
+        """Return this codec with a limit of time from now on; see `StreamCodec`."""
+        limited, timed = copy(self), TimedBackend(self._backend, seconds)
+        limited._backend, limited._check = timed, timed.check
+        return limited
 
     def receive(self, stream: Stream) -> Received:
         """Decode the symbols only; see `StreamCodec`."""
-        found = decode_symbols(stream, self._model_of_symbols)
+        found = decode_symbols(stream, self._reference(), self._check)
         return Received(found.tokens, found.y_hat, found.token_cost, found.detail_cost, found.details)
 
 

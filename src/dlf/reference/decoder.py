@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,8 +59,12 @@ def sha256_of(symbols: Int32) -> str:
     return hashlib.sha256(symbols.astype("<i4").tobytes()).hexdigest()
 
 
-def decode_symbols(stream: Stream, model: ReferenceModel) -> ReferenceSymbols:
+def decode_symbols(
+    stream: Stream, model: ReferenceModel, before_network: Callable[[], None] = lambda: None
+) -> ReferenceSymbols:
     """Read the symbols of a file.
+
+    before_network: called before each of the four times that a network runs; may raise, to stop.
 
     Raises:
         ChecksumError: the file is damaged, or of another model.
@@ -76,7 +81,8 @@ def decode_symbols(stream: Stream, model: ReferenceModel) -> ReferenceSymbols:
         raise FormatError(msg)
     decoder = RangeDecoder(stream.payload)
     tokens, cost = _read_tokens(decoder, plan, header.quality, model)
-    walk = _Walk(decoder, model)
+    walk = _Walk(decoder, model, before_network)
+    before_network()
     walk.read(*_prior(plan, header.quality, tokens, model))
     if tables.symbol_sum:
         _compare_sums(decoder, zlib.crc32(walk.spoken, zlib.crc32(tokens.astype("<i4").tobytes())))
@@ -140,8 +146,10 @@ class _Walk:
     details, cost: as in `ReferenceSymbols`.
     """
 
-    def __init__(self, decoder: RangeDecoder, model: ReferenceModel) -> None:
-        self._decoder, self._model = decoder, model
+    def __init__(
+        self, decoder: RangeDecoder, model: ReferenceModel, before_network: Callable[[], None] = lambda: None
+    ) -> None:
+        self._decoder, self._model, self._before_network = decoder, model, before_network
         self._frequency = model.tables.gaussian_frequency
         self._tables = [ends_of(row) for row in self._frequency.tolist()]
         self._limit = self._frequency.shape[1] // 2 - 1
@@ -153,6 +161,7 @@ class _Walk:
         self.cost = np.zeros(scale.shape)
         for number, places in enumerate(STEPS):
             if number > 0:
+                self._before_network()
                 y_hat = Fixed(self.y_hat[None].astype(np.int32))
                 inputs: dict[str, Value] = {
                     "y_hat": y_hat,
