@@ -42,7 +42,13 @@ class ReferenceCodec(StreamCodec):
     def receive(self, stream: Stream) -> Received:
         """Decode the symbols only; see `StreamCodec`."""
         found = decode_symbols(stream, self._reference(), self._check)
-        return Received(found.tokens, found.y_hat, found.token_cost, found.detail_cost, found.details)
+        return Received(
+            tokens=found.tokens,
+            y_hat=found.y_hat,
+            token_cost=found.token_cost,
+            detail_cost=found.detail_cost,
+            details=found.details,
+        )
 
 
 class PaintingOnly:
@@ -77,4 +83,4 @@ class PaintingOnly:
 
 
 def _decodes_only() -> EngineError:
-    return EngineError("the reference engine only decodes: leave the choice of an engine to the package")
+    return EngineError("the reference engine only decodes, and only whole files: choose another one")
