@@ -39,7 +39,7 @@ class Row:
 def command(common: Common, symbols: bool, engine: str, quiet: bool) -> int:
     """Show what .dlf files hold: every field, with bytes and bits per pixel of each part.
 
-    IN is a .dlf file, a folder of them, or - for standard input.  The SHA-256 of the symbols is shown in part,
+    IN is a .dlf file, a folder of them, or - for standard input.  The SHA-256 of symbols is shown in part,
     and in full with --json: machines and engines that read a file alike show the same.
     """
     names = tuple(STDIO if descriptor_of(name) == 0 else name for name in common.inputs)

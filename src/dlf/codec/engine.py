@@ -17,6 +17,7 @@ from dlf.codec.codec import StreamCodec
 from dlf.entropy.tables import Tables
 from dlf.errors import EngineError, InvalidArgument
 from dlf.extras import need
+from dlf.interrupts import postponed
 from dlf.limits import whole_number
 
 MAX_THREADS = 1024
@@ -119,10 +120,13 @@ def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) ->
     check_options(bundle, options)
     if bundle.manifest.engine == "torch":
         return cast("Backend", _torch_backend().TorchBackend(bundle, tables, options))
-    # imported here because ONNX Runtime takes as long to import as everything else together
     from dlf.codec.exactness import proving
-    from dlf.codec.onnx_backend import OnnxBackend
-    from dlf.codec.openvino_engine import OpenVino, WhenItPays, is_installed
+
+    # imported here because ONNX Runtime takes as long to import as everything else together; once an import
+    # of it was interrupted, every other one fails
+    with postponed():
+        from dlf.codec.onnx_backend import OnnxBackend
+        from dlf.codec.openvino_engine import OpenVino, WhenItPays, is_installed
 
     threads = options.threads
     build: OpenVino | WhenItPays | None = None
