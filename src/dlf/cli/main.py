@@ -24,6 +24,8 @@ COMMANDS = (
     "formats",
     "models",
     "engines",
+    "serve",
+    "web",
     "eval",
     "train",
     "plan",
