@@ -30,7 +30,21 @@ from dlf.errors import (
 )
 
 if TYPE_CHECKING:
-    from dlf.api import Codec, EngineOptions, InstalledModel, StreamInfo, decode, encode, info, models
+    from dlf.api import (
+        Codec,
+        Damage,
+        EngineOptions,
+        InstalledModel,
+        Salvaged,
+        StreamInfo,
+        Verdict,
+        decode,
+        encode,
+        info,
+        models,
+        salvage,
+        verify,
+    )
 
     __version__: str
 
@@ -39,6 +53,7 @@ __all__ = [
     "CheckpointError",
     "ChecksumError",
     "Codec",
+    "Damage",
     "DlfError",
     "EngineError",
     "EngineOptions",
@@ -48,16 +63,20 @@ __all__ = [
     "InvalidArgument",
     "LimitExceeded",
     "MissingExtra",
+    "Salvaged",
     "StreamInfo",
     "TimeExceeded",
     "UnknownModel",
     "UnreachableSize",
     "UnsupportedVersion",
+    "Verdict",
     "__version__",
     "decode",
     "encode",
     "info",
     "models",
+    "salvage",
+    "verify",
 ]
 
 

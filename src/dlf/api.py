@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
-import io
+import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dlf.bitstream import container
-from dlf.bitstream.bounds import read_file
-from dlf.bitstream.container import Stream
 from dlf.bitstream.metadata import pack as pack_metadata
-from dlf.bitstream.spec import MAX_QUALITY, VERSION
+from dlf.bitstream.spec import MAX_QUALITY
 from dlf.codec import bundle
+from dlf.codec.budget import Load, check_total, encode_set
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_codec
+from dlf.codec.file_forms import WholeFile, describe
+from dlf.codec.file_forms import load as load_file
 from dlf.codec.rate_search import encode_to_size, make_target
+from dlf.codec.resilient import check_packets
+from dlf.codec.resilient import encode as encode_packets
+from dlf.codec.salvage import read_remains
 from dlf.codec.spent import Spent, spent_on
-from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
+from dlf.codec.verify import check_file
+from dlf.content import Data, content_of, damaged_bytes, file_bytes
+from dlf.errors import ChecksumError, FormatError, InvalidArgument, LimitExceeded, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, check_seconds, whole_number
-from dlf.records import InstalledModel, StreamInfo
-from dlf.reference.decoder import sha256_of
+from dlf.records import Damage, InstalledModel, Salvaged, StreamInfo, UInt8, Verdict
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Codec",
+    "Damage",
     "Data",
     "EngineOptions",
     "InstalledModel",
+    "Salvaged",
     "StreamInfo",
+    "Verdict",
     "decode",
     "encode",
     "info",
     "models",
+    "salvage",
+    "verify",
 ]
-
-Data = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
-"""A ``.dlf`` file: its bytes, its path, or the file opened in binary mode, read from its start."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,7 @@ class Codec:
         best: bool = False,
         metadata: bool = False,
         strict: bool = False,
+        packet_bytes: int | None = None,
     ) -> bytes:
         """Compress an image, at a quality or to a size.
 
@@ -126,6 +135,8 @@ class Codec:
             metadata: store ICC profile, EXIF and XMP of the image as well.
             strict: refuse a file with a flaw that can be passed over, such as a JPEG without its end marker;
                 otherwise it is read, with a line in the log.
+            packet_bytes: make a file of packets, which can be read without each other, of at most so many
+                bytes but for those of a single window of 256x256 pixels; it has a quality and no metadata.
 
         Returns:
             The bytes of the ``.dlf`` file.
@@ -137,20 +148,55 @@ class Codec:
             TypeError, ValueError: an argument is of a wrong type or out of range, or two say the size.
         """
         target = make_target(quality, max_bytes, bpp)
+        if packet_bytes is not None:
+            check_packets(packet_bytes, has_target=target is not None, metadata=metadata)
         quality = self._quality(quality)
-        source = image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
-        rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
-        blob = pack_metadata(attached) if metadata and attached is not None else b""
+        rgb, blob = self._read(_rereadable(image), metadata=metadata, strict=strict)
         codec = self._ready(self._bundle)
+        if packet_bytes is not None:
+            return encode_packets(codec, rgb, quality, packet_bytes)
         if target is None:
             return container.dump(codec.encode_rgb(rgb, quality, blob))
         return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
 
-    def decode(self, data: Data) -> Image.Image:
+    def encode_set(
+        self,
+        images: Sequence[Source],
+        total_bytes: int,
+        *,
+        best: bool = False,
+        metadata: bool = False,
+        strict: bool = False,
+    ) -> list[bytes]:
+        """Compress images to one number of bytes for all: one quality, or two next to each other.
+
+        Args:
+            images: as for `encode`; each is read two or three times, and few are in memory at a time.
+            total_bytes: of all files together: they have at most that many, and where the images allow it at
+                least 97 % of them.
+            best: where the images' files are all larger than that or all smaller, return the nearest.
+            metadata: as for `encode`.
+            strict: as for `encode`.
+
+        Raises:
+            UnreachableSize: the images have no files of that total, and `best` is not set.
+            ImageError, LimitExceeded, OSError, TypeError, ValueError: as `encode`.
+        """
+
+        def loader(source: Source) -> Load:
+            return lambda: self._read(source, metadata=metadata, strict=strict)
+
+        again = [loader(_rereadable(image)) for image in images]
+        check_total(total_bytes, len(again))
+        return encode_set(self._ready(self._bundle), again, total_bytes, best=best)
+
+    def decode(self, data: Data, *, allow_partial: bool = False, best_effort: bool = False) -> Image.Image:
         """Paint the image of a ``.dlf`` file, in RGB.
 
         Args:
             data: the file's bytes, its path, or the file opened in binary mode.
+            allow_partial: paint a file whose end is missing from what there is, with a line in the log.
+            best_effort: paint a damaged file as well, though nothing of it is sure; see `salvage`.
 
         Raises:
             FormatError, LimitExceeded: the data is damaged, not of this format, too large, or takes too long.
@@ -158,9 +204,62 @@ class Codec:
             OSError: there is no such file, or it cannot be opened.
             TypeError: `data` is nothing of the above.
         """
-        stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
-        rgb = self._ready(self._writer(stream)).decode_stream(stream)
-        return to_image(rgb, stream.metadata)
+        if allow_partial or best_effort:
+            salvaged = self.salvage(data, best_effort=best_effort)
+            if salvaged.damage is not None:
+                log.warning("%s", salvaged.damage.summary)
+            return salvaged.image
+        return self._paint(file_bytes(data, self._max_pixels))
+
+    def salvage(self, data: Data, *, best_effort: bool = False) -> Salvaged:
+        """Paint the image of a file that may be cut, and say what came through.
+
+        What is missing of a cut file takes its likeliest values.  Its model is the first that has its number.
+
+        Args:
+            data: as for `decode`.
+            best_effort: paint a damaged file as well.  What follows its first wrong bit is invented, and
+                nothing tells where that is; metadata that are malformed are left out.
+
+        Raises:
+            FormatError: not of this format, cut before the first symbol, or damaged in another way without
+                `best_effort`.
+            UnknownModel, LimitExceeded, OSError, TypeError: as `decode`.
+        """
+        content = damaged_bytes(data)
+        try:
+            return Salvaged(self._paint(content), None)
+        except (FormatError, LimitExceeded, UnknownModel) as error:
+            reason = error
+        models = chain([self._bundle], bundle.installed())
+        remains = read_remains(
+            content, reason, models, self._ready, self._max_pixels,
+            best_effort=best_effort,
+        )  # fmt: skip
+        return Salvaged(to_image(remains.rgb, remains.metadata), remains.damage)
+
+    def _paint(self, content: bytes) -> Image.Image:
+        """Decode a file that must be whole; raises as `decode`."""
+        file = load_file(content, self._max_pixels)
+        codec = self._ready(self._writer(file))
+        return to_image(codec.paint(file.receive(codec), file.header), file.metadata)
+
+    def verify(self, data: Data, *, paint: bool = False) -> Verdict:
+        """Check a whole ``.dlf`` file: header, metadata, checksum, and every symbol of the payload.
+
+        It runs the networks that decide symbols, for seconds where the image is large.
+
+        Args:
+            data: as for `decode`.
+            paint: run the network that paints as well.
+
+        Raises:
+            OSError, TypeError: as `decode`; what is wrong with the file itself is in the verdict.
+        """
+        return check_file(
+            lambda: file_bytes(data, self._max_pixels), self._max_pixels, self._writer, self._ready,
+            paint=paint,
+        )  # fmt: skip
 
     def info(self, data: Data, *, symbols: bool = False) -> StreamInfo:
         """Describe a ``.dlf`` file; its checksum is compared if the model is installed.
@@ -173,39 +272,14 @@ class Codec:
         Raises:
             FormatError, LimitExceeded, OSError, TypeError: as `decode`.
         """
-        content = _file_bytes(data, self._max_pixels)
-        stream = container.load(content, self._max_pixels)
-        header = stream.header
-        sizes = {name: len(part) for name, part in container.parts(stream)}
-        name, token_bits, detail_bits, token_sum, detail_sum = None, None, None, None, None
+        content = file_bytes(data, self._max_pixels)
+        file = load_file(content, self._max_pixels)
         try:
-            model = self._writer(stream)
+            model = self._writer(file)
         except UnknownModel:
-            pass  # the sizes are worth telling all the same
-        else:
-            name = model.manifest.name
-            if symbols:
-                received = self._ready(model).receive(stream)
-                token_bits, detail_bits = received.token_bits, received.detail_bits
-                token_sum, detail_sum = sha256_of(received.tokens), sha256_of(received.details)
-        return StreamInfo(
-            version=VERSION,
-            model=header.model,
-            model_name=name,
-            quality=header.quality,
-            width=header.width,
-            height=header.height,
-            header_bytes=len(header.pack()),
-            metadata_bytes=sizes.get("metadata", 0),
-            payload_bytes=sizes["payload"],
-            checksum_bytes=sizes["checksum"],
-            file_bytes=len(content),
-            token_bits=token_bits,
-            detail_bits=detail_bits,
-            token_sha256=token_sum,
-            detail_sha256=detail_sum,
-            checked=name is not None,
-        )
+            return describe(file, len(content))  # the sizes are worth telling all the same
+        received = file.receive(self._ready(model)) if symbols else None
+        return describe(file, len(content), model.manifest.name, received)
 
     def spent(self, data: Data) -> Spent:
         """Say where the bits of a ``.dlf`` file went; like `info` with its symbols, this paints nothing.
@@ -213,8 +287,13 @@ class Codec:
         Raises:
             FormatError, LimitExceeded, UnknownModel, OSError, TypeError: as `decode`.
         """
-        stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
-        return spent_on(self._ready(self._writer(stream)).receive(stream))
+        file = load_file(file_bytes(data, self._max_pixels), self._max_pixels)
+        return spent_on(file.receive(self._ready(self._writer(file))))
+
+    def _read(self, source: Source, *, metadata: bool, strict: bool) -> tuple[UInt8, bytes]:
+        """Return pixels, uint8 (H, W, 3), and packed metadata."""
+        rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
+        return rgb, pack_metadata(attached) if metadata and attached is not None else b""
 
     def _quality(self, quality: int | None) -> int:
         if quality is None:
@@ -225,20 +304,18 @@ class Codec:
             raise InvalidArgument(msg)
         return number
 
-    def _writer(self, stream: Stream) -> ModelBundle:
-        """Return the model whose symbols a stream holds: this codec's own, else the first that fits.
+    def _writer(self, file: WholeFile) -> ModelBundle:
+        """Return the model whose symbols a file holds: this codec's own, else the first that fits.
 
         Raises:
-            UnknownModel: no model of the stream's number is installed.
+            UnknownModel: no model of the file's number is installed.
             ChecksumError: none of those that are fits.
         """
-        number, misfits = stream.header.model, set()
-        loaded = [kept.bundle for kept in list(self._loaded.values())]
-        for candidate in chain([self._bundle], loaded, bundle.installed()):
-            if candidate.manifest.id == number:
-                if container.fits(stream, candidate.manifest.numerics):
-                    return candidate
-                misfits.add(f"'{candidate.manifest.name}'")
+        number, misfits = file.header.model, set()
+        for candidate in self._candidates(number):
+            if file.fits(candidate.manifest.numerics):
+                return candidate
+            misfits.add(f"'{candidate.manifest.name}'")
         if not misfits:
             raise bundle.not_installed(number)
         msg = (
@@ -246,6 +323,13 @@ class Codec:
             f"{number} than {', '.join(sorted(misfits))}"
         )
         raise ChecksumError(msg)
+
+    def _candidates(self, number: int) -> Iterator[ModelBundle]:
+        """Yield the models of a number: this codec's own, those that are loaded, then the installed."""
+        loaded = [kept.bundle for kept in list(self._loaded.values())]
+        for candidate in chain([self._bundle], loaded, bundle.installed()):
+            if candidate.manifest.id == number:
+                yield candidate
 
     def _ready(self, model: ModelBundle) -> StreamCodec:
         """Return what codes one image with a model."""
@@ -261,37 +345,9 @@ class Codec:
         return self._loaded[model.folder]
 
 
-def _content(data: object, read_all: Callable[[Any], object] = lambda file: file.read()) -> bytes:
-    """Return the bytes of a bytes-like object, or of an open binary file from its start; raises TypeError.
-
-    read_all: gives the rest of an open file.
-    """
-    if isinstance(data, bytes):
-        return data
-    try:
-        return bytes(memoryview(data))  # type: ignore[arg-type]
-    except TypeError:
-        pass
-    is_text = isinstance(data, io.TextIOBase)  # not read: its bytes need not be text at all
-    read = None if is_text else getattr(data, "read", None)
-    with suppress(AttributeError, OSError):  # a pipe has no start; io.UnsupportedOperation is an OSError
-        if callable(read):
-            data.seek(0)  # type: ignore[attr-defined]
-    content = read_all(data) if callable(read) else None
-    if not isinstance(content, bytes):
-        is_text = is_text or isinstance(content, str)
-        kind = "a file in text mode" if is_text else f"an object of {type(data).__name__}"
-        msg = f"expected bytes, a path or a file opened in binary mode, not {kind}"
-        raise TypeError(msg)
-    return content
-
-
-def _file_bytes(data: Data, max_pixels: int) -> bytes:
-    """Return the bytes of a ``.dlf`` file, however it is given; raises as `read_file`."""
-    if isinstance(data, str | os.PathLike):
-        with Path(data).open("rb") as file:
-            return read_file(file, max_pixels)
-    return _content(data, lambda file: read_file(file, max_pixels))
+def _rereadable(image: Source) -> Source:
+    """Return an image that can be read as often as one likes: an open file becomes its bytes."""
+    return image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else content_of(image)
 
 
 @lru_cache(maxsize=1)
@@ -318,18 +374,42 @@ def encode(
     best: bool = False,
     metadata: bool = False,
     strict: bool = False,
+    packet_bytes: int | None = None,
     max_pixels: int = MAX_PIXELS,
     max_seconds: float | None = None,
 ) -> bytes:
     """Compress an image with the model of the package; limits as of `Codec`, the rest of `Codec.encode`."""
     return _limited_codec(max_pixels, max_seconds).encode(
-        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
-    )
+        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict,
+        packet_bytes=packet_bytes,
+    )  # fmt: skip
 
 
-def decode(data: Data, *, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None) -> Image.Image:
+def decode(
+    data: Data,
+    *,
+    allow_partial: bool = False,
+    best_effort: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
+) -> Image.Image:
     """Paint the image of a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.decode`."""
-    return _limited_codec(max_pixels, max_seconds).decode(data)
+    codec = _limited_codec(max_pixels, max_seconds)
+    return codec.decode(data, allow_partial=allow_partial, best_effort=best_effort)
+
+
+def salvage(
+    data: Data, *, best_effort: bool = False, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None
+) -> Salvaged:
+    """Paint what there is of a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.salvage`."""
+    return _limited_codec(max_pixels, max_seconds).salvage(data, best_effort=best_effort)
+
+
+def verify(
+    data: Data, *, paint: bool = False, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None
+) -> Verdict:
+    """Check a whole ``.dlf`` file; limits as of `Codec`, the rest of `Codec.verify`."""
+    return _limited_codec(max_pixels, max_seconds).verify(data, paint=paint)
 
 
 def info(

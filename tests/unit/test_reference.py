@@ -248,7 +248,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert main(["info", "--symbols", "--json", *arguments]) == 0
         shown.append(json.loads(capsys.readouterr().out))
         assert main(["decode", *arguments, "-o", str(tmp_path / f"{engine}.png"), "--quiet"]) == 0
-    bits = [[info.pop(name) for name in ("token_bits", "detail_bits", "parts")] for info in shown]
+    bits = [[info.pop(name) for name in ("token_bits", "detail_bits", "parts", "settled")] for info in shown]
     assert shown[0] == shown[1]
     assert bits[0][:2] == pytest.approx(bits[1][:2])
     assert len(shown[0]["detail_sha256"]) == 64
