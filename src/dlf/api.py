@@ -21,7 +21,7 @@ from dlf.codec import bundle
 from dlf.codec.budget import Load, check_total, encode_set
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
-from dlf.codec.engine import EngineOptions, make_backend
+from dlf.codec.engine import EngineOptions, make_codec
 from dlf.codec.file_forms import WholeFile, describe
 from dlf.codec.file_forms import load as load_file
 from dlf.codec.rate_search import encode_to_size, make_target
@@ -350,8 +350,7 @@ class Codec:
         """Return a model that is ready to run; it is loaded when first asked for."""
         if model.folder not in self._loaded:
             tables = model.tables()
-            backend = make_backend(model, tables, self._engine)
-            loaded = _Loaded(model, StreamCodec(model.manifest, tables, backend))
+            loaded = _Loaded(model, make_codec(model, tables, self._engine))
             self._loaded.setdefault(model.folder, loaded)  # all threads take the one that came first
         return self._loaded[model.folder]
 

@@ -115,6 +115,9 @@ class StreamInfo:
             takes the model.
         detail_bits: the same of the details.  The payload has about a byte more than their sum,
             and four more where the model's symbols carry a checksum.
+        token_sha256: of the tokens as little-endian int32, window by window, -1 where not sent; in hex, and
+            None unless the symbols of one payload were read.
+        detail_sha256: the same of the detail symbols by (channel, row, column), 0 where not sent.
         checked: whether the file's checksum was compared, which takes the model; False if it is not
             installed.
         settled: bytes of the file after which its tokens, then each of the four steps of details, are
@@ -135,6 +138,8 @@ class StreamInfo:
     file_bytes: int
     token_bits: float | None
     detail_bits: float | None
+    token_sha256: str | None
+    detail_sha256: str | None
     checked: bool
     settled: tuple[int, ...] | None = None
     packets: int = 0

@@ -177,7 +177,7 @@ def test_functions_take_a_limit_of_time(picture: Picture, monkeypatch: pytest.Mo
 def test_info_runs_no_network_unless_asked(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dlf.encode(picture(20, 20))
     api._default_codec.cache_clear()
-    monkeypatch.setattr(api, "make_backend", None)
+    monkeypatch.setattr(api, "make_codec", None)
     info = dlf.info(data)
     assert (info.checked, info.model_name, info.token_bits, info.detail_bits) == (True, "mock", None, None)
     with pytest.raises(dlf.ChecksumError):

@@ -12,7 +12,7 @@ import click
 import dlf
 from dlf.cli.display import Display
 from dlf.cli.names import Job
-from dlf.cli.options import Common, Engine, Outputs
+from dlf.cli.options import REFERENCE, Common, Engine, Outputs
 from dlf.codec.bundle import ModelBundle, find
 from dlf.codec.engine import EngineOptions, check_options
 from dlf.errors import DlfError, EngineError
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 def codec_to_encode(common: Common, outputs: Outputs, engine: Engine, display: Display) -> dlf.Codec:
     """Return a codec of the model that is asked for; raises click.UsageError, DlfError."""
+    if engine.engine == REFERENCE:
+        msg = "--engine reference only decodes"
+        raise click.UsageError(msg)
     return _codec(common, outputs, engine, display, [find(common.model)])
 
 

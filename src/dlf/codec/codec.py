@@ -39,6 +39,7 @@ class Received:
     token_cost, detail_cost: float64 of the same shapes, information content of each symbol, in bits.
     settled: bytes of the payload that settle the tokens, then each of the four steps of details, whatever
         follows them; None where only the end of the payload does.
+    details: int32 (channels, rows, cols), the detail symbols, 0 where not sent; None of a file of packets.
     """
 
     tokens: Int32
@@ -46,6 +47,7 @@ class Received:
     token_cost: Float64
     detail_cost: Float64
     settled: tuple[int | None, ...] = ()
+    details: Int32 | None = None
 
     @property
     def token_bits(self) -> float:
@@ -171,7 +173,7 @@ class StreamCodec:
             passed(int(counts.sum()))
             side = Watched(side, passed)
         details = self._walk(reader, side, tokens.symbols, plan, quality, is_summed=is_summed)
-        return Received(tokens.symbols, details.y_hat, tokens.bits, details.bits)
+        return Received(tokens.symbols, details.y_hat, tokens.bits, details.bits, details=details.symbols)
 
     def _walk(
         self,

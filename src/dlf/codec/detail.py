@@ -31,10 +31,12 @@ class Details:
 
     y_hat: float32 (channels, rows, cols), what the receiver knows of y, dequantised.
     bits: float64 (channels, rows, cols), information content of each symbol, in bits.
+    symbols: int32 (channels, rows, cols), 0 where not sent.
     """
 
     y_hat: Float32
     bits: Float64
+    symbols: Int32
 
 
 class Side(Protocol):
@@ -115,7 +117,8 @@ class Watched:
 
 def walk(backend: Backend, tables: Tables, prior: Prior, side: Side) -> Details:
     """Exchange all detail symbols of the prior's latent grid, in four steps."""
-    y_hat, bits = np.zeros(prior.step.shape, np.int32), np.zeros(prior.step.shape)
+    y_hat, symbols = np.zeros(prior.step.shape, np.int32), np.zeros(prior.step.shape, np.int32)
+    bits = np.zeros(prior.step.shape)
     params = prior.first
     for step, mask in enumerate(step_masks(*prior.step.shape)):
         if step > 0:
@@ -123,5 +126,6 @@ def walk(backend: Backend, tables: Tables, prior: Prior, side: Side) -> Details:
         mean = params.mean[mask]
         exchanged = side.exchange(mask, table_index(params.scale[mask], tables), mean, prior.step[mask])
         y_hat[mask] = exchanged.symbols * tables.mean_unit + mean
-        bits[mask] = exchanged.bits
-    return Details((y_hat * (prior.step / (tables.mean_unit * tables.step_unit))).astype(np.float32), bits)
+        symbols[mask], bits[mask] = exchanged.symbols, exchanged.bits
+    latent = y_hat * (prior.step / (tables.mean_unit * tables.step_unit))
+    return Details(latent.astype(np.float32), bits, symbols)

@@ -7,12 +7,13 @@ is needed where no such bundle is used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import cast
 
 from dlf.codec.backend import Backend
 from dlf.codec.bundle import ModelBundle
+from dlf.codec.codec import StreamCodec
 from dlf.entropy.tables import Tables
 from dlf.errors import EngineError, InvalidArgument
 from dlf.extras import need
@@ -24,8 +25,10 @@ MAX_THREADS = 1024
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
-ENGINES = ("auto", "onnxruntime", "openvino")
-"""What runs the networks of pixels of an ONNX model; see `EngineOptions`."""
+REFERENCE = "reference"
+
+ENGINES = ("auto", "onnxruntime", "openvino", REFERENCE)
+"""What runs the networks of an ONNX model; see `EngineOptions`."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,12 @@ class EngineOptions:
             stores.
         compiled: let torch compile the networks, which takes minutes and pays for many pictures.
         progress: called while the networks run, with what runs and how much of it is done, 0..1.
-        engine: what runs models of ONNX graphs, "auto", "onnxruntime" or "openvino"; others do not heed it.
+        engine: what runs models of ONNX graphs, "auto", "onnxruntime", "openvino" or "reference"; others do
+            not heed the first three.
             OpenVINO computes in bfloat16 where the processor has it, unless the precision says float32.
             "auto" encodes with ONNX Runtime, so that an image always gives the same bytes, and decodes with
             it until so much is decoded that OpenVINO pays, if it is installed and the processor has bfloat16.
+            "reference" reads symbols by the second decoder of `dlf.reference`, and does not encode.
 
     Raises:
         TypeError, InvalidArgument: values that are none of these; the latter is a ValueError.
@@ -82,6 +87,9 @@ def check_options(bundle: ModelBundle, options: EngineOptions) -> None:
         EngineError: the engine cannot do what the options ask for.
     """
     if bundle.manifest.engine == "torch":
+        if options.engine == REFERENCE:
+            msg = f"the reference decoder does not read files of the model '{bundle.manifest.name}'"
+            raise EngineError(msg)
         _torch_backend().usable_device(options)
         return
     is_open = options.engine == "openvino"
@@ -96,11 +104,24 @@ def check_options(bundle: ModelBundle, options: EngineOptions) -> None:
         openvino_engine.check(precision)
 
 
+def make_codec(bundle: ModelBundle, tables: Tables, options: EngineOptions) -> StreamCodec:
+    """Return the codec of a bundle; raises as `check_options`."""
+    if options.engine != REFERENCE:
+        return StreamCodec(bundle.manifest, tables, make_backend(bundle, tables, options))
+    check_options(bundle, options)
+    from dlf.codec.reference_engine import ReferenceCodec
+
+    painting = replace(options, engine="onnxruntime")
+    return ReferenceCodec(bundle, tables, lambda: make_backend(bundle, tables, painting))
+
+
 def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) -> Backend:
     """Return what runs the networks of a bundle; raises as `check_options`."""
     check_options(bundle, options)
     if bundle.manifest.engine == "torch":
         return cast("Backend", _torch_backend().TorchBackend(bundle, tables, options))
+    from dlf.codec.exactness import proving
+
     # imported here because ONNX Runtime takes as long to import as everything else together; once an import
     # of it was interrupted, every other one fails
     with postponed():
@@ -113,7 +134,7 @@ def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) ->
         build = OpenVino(threads, options.precision)
     elif options.engine == "auto" and is_installed():
         build = WhenItPays(threads)
-    return OnnxBackend(bundle, tables, threads, build)
+    return OnnxBackend(bundle, tables, threads, proving(bundle, tables, build))
 
 
 def _torch_backend() -> ModuleType:

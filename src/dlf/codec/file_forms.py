@@ -14,6 +14,7 @@ from dlf.codec import resilient
 from dlf.codec.codec import Received, StreamCodec
 from dlf.limits import MAX_PIXELS
 from dlf.records import Metadata, StreamInfo
+from dlf.reference.decoder import sha256_of
 
 
 class WholeFile(Protocol):
@@ -126,6 +127,7 @@ def describe(
     if received is not None and received.settled:
         before = file_bytes - behind["payload_bytes"] - behind["checksum_bytes"]
         settled = tuple(file_bytes if count is None else before + count for count in received.settled)
+    details = None if received is None else received.details
     return StreamInfo(
         version=VERSION,
         model=file.header.model,
@@ -138,6 +140,8 @@ def describe(
         file_bytes=file_bytes,
         token_bits=None if received is None else received.token_bits,
         detail_bits=None if received is None else received.detail_bits,
+        token_sha256=None if received is None or details is None else sha256_of(received.tokens),
+        detail_sha256=None if details is None else sha256_of(details),
         checked=model_name is not None,
         settled=settled,
         packets=len(file.found) if isinstance(file, PacketFile) else 0,
