@@ -10,8 +10,6 @@ used, so that importing this package costs next to nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dlf.errors import (
     BundleError,
     CheckpointError,
@@ -27,6 +25,8 @@ from dlf.errors import (
     UnreachableSize,
     UnsupportedVersion,
 )
+
+TYPE_CHECKING = False  # to type checkers it is true; importing it from typing would take longer than all else here
 
 if TYPE_CHECKING:
     from dlf.api import Codec, EngineOptions, InstalledModel, StreamInfo, decode, encode, info, models

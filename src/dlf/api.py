@@ -23,7 +23,7 @@ from dlf.bitstream.spec import MAX_QUALITY, VERSION
 from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
-from dlf.codec.engine import EngineOptions, make_backend
+from dlf.codec.engine import TO_DECODE, TO_ENCODE, EngineOptions, make_backend
 from dlf.codec.rate_search import encode_to_size, make_target
 from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
@@ -135,7 +135,7 @@ class Codec:
         source = image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
         rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         blob = pack_metadata(attached) if metadata and attached is not None else b""
-        codec = self._load(self._bundle).codec
+        codec = self._load(self._bundle, TO_ENCODE).codec
         if target is None:
             return container.dump(codec.encode_rgb(rgb, quality, blob))
         return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
@@ -153,8 +153,32 @@ class Codec:
             TypeError: `data` is nothing of the above.
         """
         stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
-        rgb = self._load(self._writer(stream)).codec.decode_stream(stream)
+        rgb = self._load(self._writer(stream), TO_DECODE).codec.decode_stream(stream)
         return to_image(rgb, stream.metadata)
+
+    def preload(
+        self,
+        *,
+        encode: bool = False,
+        decode: bool = False,
+        model: str | os.PathLike[str] | int | None = None,
+    ) -> None:
+        """Begin to load a model in the background, for the directions that are said.
+
+        It returns before the networks are built, and whatever needs one waits for it.  So the first image
+        comes sooner where there is something else to do before it, such as reading it.
+
+        Args:
+            encode: with what encoding needs.
+            decode: with what decoding needs.
+            model: another model than this codec's, such as the one that a file names; see `Codec`.
+
+        Raises:
+            UnknownModel, BundleError, EngineError: the model is not installed, or cannot be used; what is
+                wrong with a network is said when it is run.
+        """
+        graphs = dict.fromkeys((*(TO_ENCODE if encode else ()), *(TO_DECODE if decode else ())))
+        self._load(self._bundle if model is None else bundle.find(model), tuple(graphs))
 
     def info(self, data: Data, *, symbols: bool = False) -> StreamInfo:
         """Describe a ``.dlf`` file; its checksum is compared if the model is installed.
@@ -229,11 +253,14 @@ class Codec:
         )
         raise ChecksumError(msg)
 
-    def _load(self, model: ModelBundle) -> _Loaded:
-        """Return a model that is ready to run; it is loaded when first asked for."""
+    def _load(self, model: ModelBundle, soon: tuple[str, ...] = ()) -> _Loaded:
+        """Return a model that is ready to run; it is loaded when first asked for.
+
+        soon: graphs that will be needed; see `make_backend`.
+        """
         if model.folder not in self._loaded:
             tables = model.tables()
-            backend = make_backend(model, tables, self._engine)
+            backend = make_backend(model, tables, self._engine, soon)
             loaded = _Loaded(model, StreamCodec(model.manifest, tables, backend))
             self._loaded.setdefault(model.folder, loaded)  # all threads take the one that came first
         return self._loaded[model.folder]

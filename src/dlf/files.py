@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import secrets
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -64,7 +63,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         return
     target = Path(path).resolve()
     # as short as it may be: the target's own name can be as long as the file system allows
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    part = target.with_name(f".{os.urandom(8).hex()}.part")
     try:
         with part.open("xb") as file:
             file.write(data)

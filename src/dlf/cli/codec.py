@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 
 import click
@@ -22,7 +23,12 @@ log = logging.getLogger(__name__)
 
 def codec_to_encode(common: Common, outputs: Outputs, engine: Engine, display: Display) -> dlf.Codec:
     """Return a codec of the model that is asked for; raises click.UsageError, DlfError."""
-    return _codec(common, outputs, engine, display, [find(common.model)])
+    bundle = find(common.model)
+    codec = _codec(common, outputs, engine, display, [bundle])
+    if not outputs.skip_existing and bundle.manifest.engine == "onnx":
+        with suppress(DlfError):  # said when the first image needs the model
+            codec.preload(encode=True)
+    return codec
 
 
 def codec_to_decode(
@@ -30,7 +36,13 @@ def codec_to_decode(
 ) -> dlf.Codec:
     """Return a codec for files that name their models themselves; raises click.UsageError, DlfError."""
     asked = [] if common.model is None else [find(common.model)]
-    return _codec(common, outputs, engine, display, chain(asked, _models_of(jobs)))
+    jobs = list(jobs)
+    codec = _codec(common, outputs, engine, display, chain(asked, _models_of(jobs)))
+    bundle = None if outputs.skip_existing else next(_models_of(jobs), None)
+    if bundle is not None and bundle.manifest.engine == "onnx":
+        with suppress(DlfError):  # said when the first file needs the model
+            codec.preload(decode=True, model=bundle.folder)
+    return codec
 
 
 def _codec(

@@ -14,10 +14,11 @@ from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 class Backend(Protocol):
     """The four networks of one model."""
 
-    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents.
 
         rgb: uint8 (H, W, 3), H and W multiples of 32.  quality: 0..100.
+        corner: of a tile, where its first pixel lies in its first window; see `dlf.geometry.Plan`.
         """
         ...
 
@@ -36,11 +37,14 @@ class Backend(Protocol):
         """
         ...
 
-    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
         """Latents to pixels: uint8 (32 * rows, 32 * cols, 3).
 
         tokens: int32 (windows, tokens a window), -1 where not sent.
         y_hat: float32 (channels, rows, cols), dequantised (times the step).
+        corner: as for `analyse`.
         """
         ...
 

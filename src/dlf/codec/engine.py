@@ -6,7 +6,7 @@ is needed where no such bundle is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import cast
@@ -25,6 +25,11 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
 ENGINES = ("auto", "onnxruntime", "openvino")
 """What runs the networks of pixels of an ONNX model; see `EngineOptions`."""
+
+
+TO_ENCODE = ("analysis", "prior", "context")
+TO_DECODE = ("synthesis", "prior", "context")
+"""Graphs that each direction runs, the one that takes longest to build first."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,13 @@ def check_options(bundle: ModelBundle, options: EngineOptions) -> None:
         openvino_engine.check(precision)
 
 
-def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) -> Backend:
-    """Return what runs the networks of a bundle; raises as `check_options`."""
+def make_backend(
+    bundle: ModelBundle, tables: Tables, options: EngineOptions, soon: Iterable[str] = ()
+) -> Backend:
+    """Return what runs the networks of a bundle; raises as `check_options`.
+
+    soon: graphs, such as `TO_DECODE`, to begin to build at once and beside each other, where the engine can.
+    """
     check_options(bundle, options)
     if bundle.manifest.engine == "torch":
         return cast("Backend", _torch_backend().TorchBackend(bundle, tables, options))
@@ -110,7 +120,7 @@ def make_backend(bundle: ModelBundle, tables: Tables, options: EngineOptions) ->
         build = OpenVino(threads, options.precision)
     elif options.engine == "auto" and is_installed():
         build = WhenItPays(threads)
-    return OnnxBackend(bundle, tables, threads, build)
+    return OnnxBackend(bundle, tables, threads, build, soon)
 
 
 def _torch_backend() -> ModuleType:

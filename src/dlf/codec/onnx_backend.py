@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -69,25 +70,45 @@ class OnnxBackend:
 
     threads: threads within one operation; None leaves the choice to ONNX Runtime.
     build: builds a graph elsewhere, or calls back; None builds all in ONNX Runtime.
+    soon: names of graphs to begin to build at once; see `prepare`.
     watch: may be set, to learn what each graph is given.
     """
 
     def __init__(
-        self, bundle: ModelBundle, tables: Tables, threads: int | None = None, build: Build | None = None
+        self,
+        bundle: ModelBundle,
+        tables: Tables,
+        threads: int | None = None,
+        build: Build | None = None,
+        soon: Iterable[str] = (),
     ) -> None:
         self._bundle, self._tables, self._threads, self._build = bundle, tables, threads, build
         self.watch: Watch | None = None
         self._start()
+        self.prepare(soon)
 
     def _start(self) -> None:
         """Begin with no graph built."""
-        self._networks: dict[str, Network] = {}
-        self._building = Lock()
+        self._networks: dict[str, Future[Network]] = {}
+        self._choosing = Lock()
         _backends.add(self)
 
-    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+    def prepare(self, graphs: Iterable[str]) -> None:
+        """Begin to build graphs, each in a thread of its own, so that whoever needs one waits for less.
+
+        What goes wrong is said when the graph is needed.  With one thread nothing is begun.
+        """
+        if self._threads == 1:
+            return
+        for graph in graphs:
+            future, is_mine = self._claim(graph)
+            if is_mine:
+                # no daemon: the end of the process must not meet it at work
+                Thread(target=self._fill, args=(graph, future), name=f"dlf-{graph}").start()
+
+    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents; see `Backend`."""
-        plan = Plan(*rgb.shape[:2])
+        plan = Plan(*rgb.shape[:2], corner=corner)
         plans = self._plans(plan)
         quality_input = np.array([quality], np.float32)
         tokens, y = self._run("analysis", ("indices", "y"), rgb=rgb, quality=quality_input, **plans)
@@ -137,9 +158,11 @@ class OnnxBackend:
         shape = (1, *y_hat.shape)
         return StepParams(_integers(scale, shape, "context"), _integers(mean, shape, "context"))
 
-    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        plan = Plan(y_hat.shape[1] * 2 * PATCH, y_hat.shape[2] * 2 * PATCH)
+        plan = Plan(y_hat.shape[1] * 2 * PATCH, y_hat.shape[2] * 2 * PATCH, corner=corner)
         (rgb,) = self._run(
             "synthesis",
             ("rgb",),
@@ -154,11 +177,11 @@ class OnnxBackend:
 
     def _plans(self, plan: Plan) -> dict[str, NDArray[Any]]:
         """Inputs that cut the patch grid into attention windows and put it together again."""
-        swin = self._bundle.manifest.swin_window
+        swin, first = self._bundle.manifest.swin_window, plan.first_patch
         plans = {
-            "token": window_plan(*plan.patches, WINDOW),
-            "swin": window_plan(*plan.patches, swin),
-            "shift": window_plan(*plan.patches, swin, swin // 2),
+            "token": window_plan(*plan.patches, WINDOW, first=first),
+            "swin": window_plan(*plan.patches, swin, first=first),
+            "shift": window_plan(*plan.patches, swin, swin // 2, first=first),
         }
         maps = tuple(WindowPlan.__dataclass_fields__)
         return {f"{name}_{part}": getattr(of, part) for name, of in plans.items() for part in maps}
@@ -176,17 +199,37 @@ class OnnxBackend:
             raise BundleError(msg) from error
 
     def _network(self, graph: str) -> Network:
-        with self._building:
-            if graph not in self._networks:
-                data = self._bundle.read(f"{graph}.onnx")
-                try:
-                    self._networks[graph] = self._open(graph, data)
-                except Exception as error:  # as in _run
-                    msg = f"the model's {graph} network cannot be loaded ({error})"
-                    raise BundleError(msg) from error
-            return self._networks[graph]
+        future, is_mine = self._claim(graph)
+        if is_mine:
+            self._fill(graph, future)
+        return future.result()
 
-    def _open(self, graph: str, data: bytes) -> Network:
+    def _claim(self, graph: str) -> tuple[Future[Network], bool]:
+        """Return what holds a graph when it is built, and whether it is the caller who has to build it."""
+        with self._choosing:
+            known = self._networks.get(graph)
+            future = self._networks[graph] = known or Future()
+            return future, known is None
+
+    def _fill(self, graph: str, future: Future[Network]) -> None:
+        """Build a graph; where that fails, those who wait are told, and the next one tries again."""
+        networks = self._networks
+        try:
+            future.set_result(self._open(graph))
+        except BaseException as error:  # even Ctrl-C must not leave others waiting
+            networks.pop(graph, None)
+            future.set_exception(error)
+
+    def _open(self, graph: str) -> Network:
+        """Read and build a graph; raises BundleError."""
+        data = self._bundle.read(f"{graph}.onnx")
+        try:
+            return self._built(graph, data)
+        except Exception as error:  # as in _run
+            msg = f"the model's {graph} network cannot be loaded ({error})"
+            raise BundleError(msg) from error
+
+    def _built(self, graph: str, data: bytes) -> Network:
         """Build a graph; raises whatever the library does."""
 
         def plain() -> Network:
