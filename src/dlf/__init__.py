@@ -26,7 +26,9 @@ from dlf.errors import (
     UnsupportedVersion,
 )
 
-TYPE_CHECKING = False  # to type checkers it is true; importing it from typing would take longer than all else here
+TYPE_CHECKING = (
+    False  # to type checkers it is true; importing it from typing would take longer than all else here
+)
 
 if TYPE_CHECKING:
     from dlf.api import Codec, EngineOptions, InstalledModel, StreamInfo, decode, encode, info, models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,6 +24,7 @@ from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import TO_DECODE, TO_ENCODE, EngineOptions, make_backend
+from dlf.codec.many import in_order, processors
 from dlf.codec.rate_search import encode_to_size, make_target
 from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
@@ -91,10 +92,11 @@ class Codec:
         self._bundle = bundle.find(model)
         self._max_pixels = max_pixels
         self._loaded: dict[Path, _Loaded] = {}
+        self._single: Codec | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what is loaded: networks can be neither copied nor sent."""
-        return vars(self) | {"_loaded": {}}
+        return vars(self) | {"_loaded": {}, "_single": None}
 
     def encode(
         self,
@@ -155,6 +157,56 @@ class Codec:
         stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
         rgb = self._load(self._writer(stream), TO_DECODE).codec.decode_stream(stream)
         return to_image(rgb, stream.metadata)
+
+    def encode_many(
+        self,
+        images: Iterable[Source],
+        quality: int | None = None,
+        *,
+        max_bytes: int | None = None,
+        bpp: float | None = None,
+        best: bool = False,
+        metadata: bool = False,
+        strict: bool = False,
+    ) -> Iterator[bytes]:
+        """Compress many images, best small ones, each to the same bytes as by `encode`.
+
+        Several are worked on at a time, by one thread each, which pays where an image is too small to keep all
+        threads busy.  Each of them takes the memory of its own.
+
+        Args:
+            images: read as results are taken, a few ahead.
+            quality, max_bytes, bpp, best, metadata, strict: as for `encode`.
+
+        Yields:
+            The bytes of each image's file, in their order.
+
+        Raises:
+            DlfError, OSError, TypeError, ValueError: as `encode`, in the turn of the image; it ends all.
+        """
+        codec, workers = self._for_many()
+
+        def encode_one(image: Source) -> bytes:
+            return codec.encode(
+                image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
+            )
+
+        return in_order(encode_one, images, workers)
+
+    def decode_many(self, files: Iterable[Data]) -> Iterator[Image.Image]:
+        """Paint the images of many ``.dlf`` files, best of small ones; see `encode_many` and `decode`."""
+        codec, workers = self._for_many()
+        return in_order(codec.decode, files, workers)
+
+    def _for_many(self) -> tuple[Codec, int]:
+        """Return a codec whose networks run in one thread each, and how many may run at a time."""
+        workers = self._engine.threads or processors()
+        if workers == 1 or self._bundle.manifest.engine != "onnx":
+            return self, 1
+        if self._single is None:
+            options = replace(self._engine, threads=1)
+            self._single = Codec(self._bundle.folder, max_pixels=self._max_pixels, engine=options)
+        return self._single, workers
 
     def preload(
         self,

@@ -82,10 +82,20 @@ class Plan:
         """
         return -(-self.window_patches() * tokens // WINDOW_PATCHES)
 
-    def pad(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Replicate the last row and column of uint8 (height, width, 3) up to `padded`."""
-        height, width = self.padded
-        return np.pad(rgb, ((0, height - self.height), (0, width - self.width), (0, 0)), mode="edge")
+    def pad(
+        self,
+        rgb: NDArray[np.uint8],
+        rows: tuple[int, int] | None = None,
+        cols: tuple[int, int] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Replicate the last row and column of uint8 (height, width, 3) up to `padded`.
+
+        rows, cols: half-open ranges of the padded image that are wanted; None is all.
+        """
+        (top, bottom), (left, right) = rows or (0, self.padded[0]), cols or (0, self.padded[1])
+        part = rgb[min(top, self.height - 1) : bottom, min(left, self.width - 1) : right]
+        missing = (bottom - top - part.shape[0], right - left - part.shape[1])
+        return np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
 
     def crop(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Cut the padding off again."""

@@ -102,7 +102,10 @@ def test_tiles_cover_and_overlap(size: int, halo: int) -> None:
 def test_a_part_of_a_grid_has_the_windows_of_the_whole(start: int, shift: int) -> None:
     """Wherever it starts, places that may see each other in the part do so in the whole, and the reverse."""
     rows, cols, window = 40, 8, 8
-    whole, part = window_plan(rows, cols, window, shift), window_plan(20, cols, window, shift, first=(start, 0))
+    whole, part = (
+        window_plan(rows, cols, window, shift),
+        window_plan(20, cols, window, shift, first=(start, 0)),
+    )
 
     def names(plan: WindowPlan, moved: int) -> list[set[int]]:
         groups = []

@@ -24,6 +24,7 @@ COMMANDS = (
     "formats",
     "models",
     "engines",
+    "bench",
     "eval",
     "train",
     "plan",

@@ -49,13 +49,18 @@ class Backend(Protocol):
         ...
 
 
+Run = Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
+
+
 @dataclass(frozen=True)
 class Network:
     """A graph of ONNX that a library has built.
 
     inputs: names of those that it has.
     run: called with names of outputs and an array for each input, returns the outputs.
+    run_large: the same, where memory counts more than a tenth of the time: it is given back afterwards.
     """
 
     inputs: tuple[str, ...]
-    run: Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
+    run: Run
+    run_large: Run | None = None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
@@ -18,7 +22,7 @@ from dlf.codec.backend import Network
 from dlf.codec.bundle import ModelBundle
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
-from dlf.geometry import PATCH, WINDOW, WINDOW_CELLS, Plan, WindowPlan, ceil_div, window_plan
+from dlf.geometry import CELL, WINDOW, WINDOW_CELLS, Plan, WindowPlan, ceil_div, window_plan
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
 TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
@@ -53,6 +57,8 @@ else:
 # below this every integer has its own float32
 _EXACT = 1 << 24
 _FATAL_ONLY = 4
+# pixels of what a network is run on, from which on its memory is given back at once, for a tenth of the time
+_LARGE = 1 << 20
 # cells that the prior network, two 3x3 convolutions one after the other, looks to each side
 _PRIOR_REACH = 2
 
@@ -111,7 +117,7 @@ class OnnxBackend:
         plan = Plan(*rgb.shape[:2], corner=corner)
         plans = self._plans(plan)
         quality_input = np.array([quality], np.float32)
-        tokens, y = self._run("analysis", ("indices", "y"), rgb=rgb, quality=quality_input, **plans)
+        tokens, y = self._run("analysis", ("indices", "y"), plan, rgb=rgb, quality=quality_input, **plans)
         manifest = self._bundle.manifest
         windows = plan.windows[0] * plan.windows[1]
         _check(tokens, (windows, manifest.tokens), np.int64, "analysis")
@@ -137,7 +143,11 @@ class OnnxBackend:
         scale, mean, step, common = (
             _integers(output, shape, "prior")[:, places[0], places[1]]
             for output in self._run(
-                "prior", outputs, prior=inputs, tokens=tokens.reshape(*windows, -1).astype(np.int64)
+                "prior",
+                outputs,
+                _plan_of(inputs),
+                prior=inputs,
+                tokens=tokens.reshape(*windows, -1).astype(np.int64),
             )
         )
         prior = Prior(first=StepParams(scale, mean), common=common.astype(np.float32), step=step)
@@ -151,6 +161,7 @@ class OnnxBackend:
         scale, mean = self._run(
             "context",
             ("scale", "mean"),
+            _plan_of(y_hat),
             y_hat=y_hat[None].astype(np.float32),
             common=common[None],
             index=np.array(step - 1, np.int64),
@@ -162,10 +173,11 @@ class OnnxBackend:
         self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
     ) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        plan = Plan(y_hat.shape[1] * 2 * PATCH, y_hat.shape[2] * 2 * PATCH, corner=corner)
+        plan = _plan_of(y_hat, corner)
         (rgb,) = self._run(
             "synthesis",
             ("rgb",),
+            plan,
             tokens=tokens.astype(np.int64),
             y_hat=y_hat[None],
             quality=np.array([quality], np.float32),
@@ -186,14 +198,21 @@ class OnnxBackend:
         maps = tuple(WindowPlan.__dataclass_fields__)
         return {f"{name}_{part}": getattr(of, part) for name, of in plans.items() for part in maps}
 
-    def _run(self, graph: str, outputs: tuple[str, ...], **inputs: NDArray[Any]) -> list[NDArray[Any]]:
+    def _run(
+        self, graph: str, outputs: tuple[str, ...], plan: Plan, **inputs: NDArray[Any]
+    ) -> list[NDArray[Any]]:
         """Run a graph on those of the inputs that it has; return the named outputs."""
         network = self._network(graph)
         feeds = {name: np.ascontiguousarray(inputs[name]) for name in network.inputs if name in inputs}
         if self.watch is not None:
             self.watch(graph, feeds)
+        run = (
+            network.run_large
+            if plan.padded[0] * plan.padded[1] >= _LARGE and network.run_large is not None
+            else network.run
+        )
         try:
-            return network.run(outputs, feeds)
+            return run(outputs, feeds)
         except Exception as error:  # the libraries' exceptions have no common base of their own
             msg = f"the model's {graph} network cannot be run on this picture ({error})"
             raise BundleError(msg) from error
@@ -234,7 +253,8 @@ class OnnxBackend:
 
         def plain() -> Network:
             session = open_session(data, self._threads)
-            return Network(tuple(node.name for node in session.get_inputs()), session.run)
+            names = tuple(node.name for node in session.get_inputs())
+            return Network(names, session.run, partial(session.run, run_options=_giving_back()))
 
         return plain() if self._build is None else self._build(graph, data, plain)
 
@@ -259,15 +279,58 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_start_again)
 
 
-def open_session(data: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Build a graph for the CPU; raises whatever ONNX Runtime does."""
+def _giving_back() -> onnxruntime.RunOptions:
+    """Options of a run that leaves nothing of its memory to the next one."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def operator_times(
+    data: bytes, feeds: Mapping[str, NDArray[Any]], threads: int | None = None
+) -> dict[str, float]:
+    """Run a graph twice and return the seconds of each kind of operator in the second run, by its name.
+
+    What ONNX Runtime makes of the graph counts, such as "Conv", "FusedConv" or "ReorderInput".
+    """
     options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory(prefix="dlf-profile-") as folder:
+        options.profile_file_prefix = os.path.join(folder, "profile")
+        session = open_session(data, threads, options)
+        for _ in range(2):
+            session.run(None, dict(feeds))
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+    ends = [event["ts"] + event["dur"] for event in events if event["name"] == "model_run"]
+    seconds: dict[str, float] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= ends[0]:
+            kind = event["args"]["op_name"]
+            seconds[kind] = seconds.get(kind, 0.0) + event["dur"] / 1e6
+    return seconds
+
+
+def open_session(
+    data: bytes, threads: int | None = None, options: onnxruntime.SessionOptions | None = None
+) -> onnxruntime.InferenceSession:
+    """Build a graph for the CPU; raises whatever ONNX Runtime does.
+
+    options: to begin with; None is those of the library.
+    """
+    options = options or onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = threads or 0
     # waiting threads of one graph must not keep the cores from the next one
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # tiles and images differ in size, and the plan of one would hold a block of memory beside the others' pieces
+    options.enable_mem_pattern = False
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _plan_of(latent: NDArray[Any], corner: tuple[int, int] = (0, 0)) -> Plan:
+    """Plan of the image whose latent (..., rows, cols) is given."""
+    return Plan(latent.shape[-2] * CELL, latent.shape[-1] * CELL, corner=corner)
 
 
 def _by_border(count: int) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dlf.codec.backend import Network
+from dlf.codec.backend import Network, Run
 from dlf.errors import EngineError
 from dlf.extras import need
 
@@ -97,7 +97,8 @@ class WhenItPays:
         network = plain()
         if graph != "synthesis":
             return network
-        return Network(network.inputs, _Switch(network, data, self.threads).run)
+        switch = _Switch(network, data, self.threads)
+        return Network(network.inputs, switch.run, switch.run_large)
 
 
 class _Switch:
@@ -114,7 +115,16 @@ class _Switch:
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the network; see `Network`."""
-        results = self._network.run(outputs, feeds)
+        return self._counted(self._network.run, outputs, feeds)
+
+    def run_large(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run the network; see `Network`."""
+        return self._counted(self._network.run_large or self._network.run, outputs, feeds)
+
+    def _counted(
+        self, run: Run, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]
+    ) -> list[NDArray[Any]]:
+        results = run(outputs, feeds)
         if self._data is not None:
             self._painted += results[0].size // 3
             if self._painted >= PAYS_AFTER:

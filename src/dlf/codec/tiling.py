@@ -29,16 +29,20 @@ PRIOR_HALO = WINDOW_PIXELS  # likewise of the prior network, whose tiles consist
 FADE = 2 * CELL  # pixels over which one tile fades into the next, centred on the border of their cores
 
 
-def analyse(backend: Backend, plan: Plan, padded: UInt8, quality: int) -> Latents:
-    """Run the analysis on uint8 (padded height, padded width, 3); each tile gives what its core holds."""
+def analyse(backend: Backend, plan: Plan, rgb: UInt8, quality: int) -> Latents:
+    """Run the analysis on uint8 (height, width, 3); each tile gives what its core holds.
+
+    Each is padded by itself, so that a large image is not held a second time.
+    """
     rows, cols = (tile_spans(size, CORE, max(HALO, plan.unit)) for size in plan.padded)
     if len(rows) == len(cols) == 1:
-        return backend.analyse(padded, quality)
+        return backend.analyse(plan.pad(rgb), quality)
     tokens: Int32 = np.empty(0, np.int32)
     y: Float32 = np.empty(0, np.float32)
     for row in rows:
         for col in cols:
-            tile = backend.analyse(padded[slice(*row.seen), slice(*col.seen)], quality, _corner(row, col))
+            pixels = plan.pad(rgb, row.seen, col.seen)
+            tile = backend.analyse(pixels, quality, _corner(row, col))
             if not y.size:
                 tokens = np.empty((*plan.windows, tile.tokens.shape[1]), np.int32)
                 y = np.empty((len(tile.y), *plan.cells), np.float32)

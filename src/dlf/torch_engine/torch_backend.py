@@ -92,7 +92,9 @@ class TorchBackend:
         with limited_threads(self._options.threads):
             dlf = self.load(ANALYSIS, rgb.shape[0] * rgb.shape[1])
             pixels = from_levels(torch.tensor(rgb, device=self._device))
-            return dlf.analyse(pixels, self._quality(quality), self._grid(Plan(*rgb.shape[:2], corner=corner)))
+            return dlf.analyse(
+                pixels, self._quality(quality), self._grid(Plan(*rgb.shape[:2], corner=corner))
+            )
 
     @torch.inference_mode()
     def decode(
