@@ -26,9 +26,8 @@ from dlf.errors import (
     UnsupportedVersion,
 )
 
-TYPE_CHECKING = (
-    False  # to type checkers it is true; importing it from typing would take longer than all else here
-)
+# type checkers take it for true; to import it from `typing` would take longer than all this
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dlf.api import Codec, EngineOptions, InstalledModel, StreamInfo, decode, encode, info, models

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dlf.bitstream import container
-from dlf.bitstream.bounds import read_file
 from dlf.bitstream.container import Stream
 from dlf.bitstream.metadata import pack as pack_metadata
+from dlf.bitstream.sources import Data, content_of, file_bytes
 from dlf.bitstream.spec import MAX_QUALITY, VERSION
 from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
@@ -28,7 +26,7 @@ from dlf.codec.many import in_order, processors
 from dlf.codec.rate_search import encode_to_size, make_target
 from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
-from dlf.limits import MAX_PIXELS, whole_number
+from dlf.limits import MAX_PIXELS, check_seconds, whole_number
 from dlf.records import InstalledModel, StreamInfo
 
 __all__ = [
@@ -42,9 +40,6 @@ __all__ = [
     "info",
     "models",
 ]
-
-Data = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
-"""A ``.dlf`` file: its bytes, its path, or the file opened in binary mode, read from its start."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +59,8 @@ class Codec:
             default.  Decoding takes the model that the file names, if it is this one or installed.
         threads: processor threads within one operation; None is what `engine` says, which is all unless told.
         max_pixels: limit of width * height, both ways.
+        max_seconds: limit of the time that the networks of one image take; it is looked at between them and
+            between tiles, so it may be passed by the seconds that one of them takes.  None is no limit.
         engine: what runs the networks, on which device and how precisely; None leaves it to the package.
 
     Raises:
@@ -78,6 +75,7 @@ class Codec:
         threads: int | None = None,
         *,
         max_pixels: int = MAX_PIXELS,
+        max_seconds: float | None = None,
         engine: EngineOptions | None = None,
     ) -> None:
         given: object = engine  # whatever the caller gave
@@ -87,10 +85,11 @@ class Codec:
         if whole_number(max_pixels, "max_pixels") < 1:
             msg = f"max_pixels is {max_pixels}, but must be at least 1"
             raise InvalidArgument(msg)
+        check_seconds(max_seconds)
         options = engine or EngineOptions()
         self._engine = options if threads is None else replace(options, threads=threads)
         self._bundle = bundle.find(model)
-        self._max_pixels = max_pixels
+        self._max_pixels, self._max_seconds = max_pixels, max_seconds
         self._loaded: dict[Path, _Loaded] = {}
         self._single: Codec | None = None
 
@@ -127,17 +126,19 @@ class Codec:
             The bytes of the ``.dlf`` file.
 
         Raises:
-            ImageError, LimitExceeded: the image cannot be read or is too large.
+            ImageError, LimitExceeded: the image cannot be read, is too large or takes too long.
             UnreachableSize: the image has no file of that size, and `best` is not set.
             OSError: there is no such file, or it cannot be opened.
             TypeError, ValueError: an argument is of a wrong type or out of range, or two say the size.
         """
         target = make_target(quality, max_bytes, bpp)
         quality = self._quality(quality)
-        source = image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
+        source = (
+            image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else content_of(image)
+        )
         rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         blob = pack_metadata(attached) if metadata and attached is not None else b""
-        codec = self._load(self._bundle, TO_ENCODE).codec
+        codec = self._ready(self._bundle, TO_ENCODE)
         if target is None:
             return container.dump(codec.encode_rgb(rgb, quality, blob))
         return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
@@ -149,13 +150,13 @@ class Codec:
             data: the file's bytes, its path, or the file opened in binary mode.
 
         Raises:
-            FormatError, LimitExceeded: the data is damaged, not of this format, or too large.
+            FormatError, LimitExceeded: the data is damaged, not of this format, too large, or takes too long.
             UnknownModel: it needs a model that is not installed.
             OSError: there is no such file, or it cannot be opened.
             TypeError: `data` is nothing of the above.
         """
-        stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
-        rgb = self._load(self._writer(stream), TO_DECODE).codec.decode_stream(stream)
+        stream = container.load(file_bytes(data, self._max_pixels), self._max_pixels)
+        rgb = self._ready(self._writer(stream), TO_DECODE).decode_stream(stream)
         return to_image(rgb, stream.metadata)
 
     def encode_many(
@@ -169,20 +170,11 @@ class Codec:
         metadata: bool = False,
         strict: bool = False,
     ) -> Iterator[bytes]:
-        """Compress many images, best small ones, each to the same bytes as by `encode`.
+        """Compress many images, each to the same bytes as by `encode`; yields the files in their order.
 
-        Several are worked on at a time, by one thread each, which pays where an image is too small to keep all
-        threads busy.  Each of them takes the memory of its own.
-
-        Args:
-            images: read as results are taken, a few ahead.
-            quality, max_bytes, bpp, best, metadata, strict: as for `encode`.
-
-        Yields:
-            The bytes of each image's file, in their order.
-
-        Raises:
-            DlfError, OSError, TypeError, ValueError: as `encode`, in the turn of the image; it ends all.
+        Several are worked on at a time, by one thread each, which is meant for images too small to keep all
+        threads busy.  Each takes the memory of its own.  Images are taken as results are, a few ahead; what
+        `encode` raises is raised in the turn of its image, and ends all.  For the rest see `encode`.
         """
         codec, workers = self._for_many()
 
@@ -205,7 +197,12 @@ class Codec:
             return self, 1
         if self._single is None:
             options = replace(self._engine, threads=1)
-            self._single = Codec(self._bundle.folder, max_pixels=self._max_pixels, engine=options)
+            self._single = Codec(
+                self._bundle.folder,
+                max_pixels=self._max_pixels,
+                max_seconds=self._max_seconds,
+                engine=options,
+            )
         return self._single, workers
 
     def preload(
@@ -243,7 +240,7 @@ class Codec:
         Raises:
             FormatError, LimitExceeded, OSError, TypeError: as `decode`.
         """
-        content = _file_bytes(data, self._max_pixels)
+        content = file_bytes(data, self._max_pixels)
         stream = container.load(content, self._max_pixels)
         header = stream.header
         sizes = {name: len(part) for name, part in container.parts(stream)}
@@ -255,7 +252,7 @@ class Codec:
         else:
             name = model.manifest.name
             if symbols:
-                received = self._load(model).codec.receive(stream)
+                received = self._ready(model, ()).receive(stream)
                 token_bits, detail_bits = received.token_bits, received.detail_bits
         return StreamInfo(
             version=VERSION,
@@ -305,6 +302,11 @@ class Codec:
         )
         raise ChecksumError(msg)
 
+    def _ready(self, model: ModelBundle, soon: tuple[str, ...]) -> StreamCodec:
+        """Return what codes one image with a model; soon: see `_load`."""
+        codec = self._load(model, soon).codec
+        return codec if self._max_seconds is None else codec.within(self._max_seconds)
+
     def _load(self, model: ModelBundle, soon: tuple[str, ...] = ()) -> _Loaded:
         """Return a model that is ready to run; it is loaded when first asked for.
 
@@ -318,50 +320,17 @@ class Codec:
         return self._loaded[model.folder]
 
 
-def _content(data: object, read_all: Callable[[Any], object] = lambda file: file.read()) -> bytes:
-    """Return the bytes of a bytes-like object, or of an open binary file from its start; raises TypeError.
-
-    read_all: gives the rest of an open file.
-    """
-    if isinstance(data, bytes):
-        return data
-    try:
-        return bytes(memoryview(data))  # type: ignore[arg-type]
-    except TypeError:
-        pass
-    is_text = isinstance(data, io.TextIOBase)  # not read: its bytes need not be text at all
-    read = None if is_text else getattr(data, "read", None)
-    with suppress(AttributeError, OSError):  # a pipe has no start; io.UnsupportedOperation is an OSError
-        if callable(read):
-            data.seek(0)  # type: ignore[attr-defined]
-    content = read_all(data) if callable(read) else None
-    if not isinstance(content, bytes):
-        is_text = is_text or isinstance(content, str)
-        kind = "a file in text mode" if is_text else f"an object of {type(data).__name__}"
-        msg = f"expected bytes, a path or a file opened in binary mode, not {kind}"
-        raise TypeError(msg)
-    return content
-
-
-def _file_bytes(data: Data, max_pixels: int) -> bytes:
-    """Return the bytes of a ``.dlf`` file, however it is given; raises as `read_file`."""
-    if isinstance(data, str | os.PathLike):
-        with Path(data).open("rb") as file:
-            return read_file(file, max_pixels)
-    return _content(data, lambda file: read_file(file, max_pixels))
-
-
 @lru_cache(maxsize=1)
 def _default_codec() -> Codec:
     return Codec()
 
 
-def _limited_codec(max_pixels: int) -> Codec:
-    """Return the default codec, or one of another limit that has its networks."""
+def _limited_codec(max_pixels: int, max_seconds: float | None) -> Codec:
+    """Return the default codec, or one of other limits that has its networks."""
     default = _default_codec()
-    if max_pixels == MAX_PIXELS:
+    if max_pixels == MAX_PIXELS and max_seconds is None:
         return default
-    codec = Codec(max_pixels=max_pixels)
+    codec = Codec(max_pixels=max_pixels, max_seconds=max_seconds)
     codec._loaded = default._loaded
     return codec
 
@@ -376,21 +345,28 @@ def encode(
     metadata: bool = False,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
 ) -> bytes:
-    """Compress an image of at most `max_pixels` with the model of the package; see `Codec.encode`."""
-    return _limited_codec(max_pixels).encode(
+    """Compress an image with the model of the package; limits as of `Codec`, the rest of `Codec.encode`."""
+    return _limited_codec(max_pixels, max_seconds).encode(
         image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
     )
 
 
-def decode(data: Data, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Paint the image of a ``.dlf`` file, of at most `max_pixels`; see `Codec.decode`."""
-    return _limited_codec(max_pixels).decode(data)
+def decode(data: Data, *, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None) -> Image.Image:
+    """Paint the image of a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.decode`."""
+    return _limited_codec(max_pixels, max_seconds).decode(data)
 
 
-def info(data: Data, *, symbols: bool = False, max_pixels: int = MAX_PIXELS) -> StreamInfo:
-    """Describe a ``.dlf`` file of at most `max_pixels`; see `Codec.info`."""
-    return _limited_codec(max_pixels).info(data, symbols=symbols)
+def info(
+    data: Data,
+    *,
+    symbols: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
+) -> StreamInfo:
+    """Describe a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.info`."""
+    return _limited_codec(max_pixels, max_seconds).info(data, symbols=symbols)
 
 
 def models() -> tuple[InstalledModel, ...]:

@@ -144,12 +144,8 @@ class Settings:
 
 def machine() -> Machine:
     """Describe this machine."""
-    libraries = {}
-    for name in LIBRARIES:
-        try:
-            libraries[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    versions = {name: _version(name) for name in LIBRARIES}
+    libraries = {name: number for name, number in versions.items() if number is not None}
     configuration = cast("dict[str, Any]", np.show_config(mode="dicts"))
     simd = configuration.get("SIMD Extensions", {})
     known = {*simd.get("baseline", ()), *simd.get("found", ())}
@@ -162,6 +158,13 @@ def machine() -> Machine:
         platform.python_version(),
         libraries,
     )
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:
@@ -344,7 +347,7 @@ OTHERS = {
 
 
 def measure_others(settings: Settings, source: Source | None = None) -> Iterator[ProcessRow]:
-    """Yield rows of those of `OTHERS` that are installed, at a low quality of theirs; sizes are not matched."""
+    """Yield rows of those of `OTHERS` that are installed, at a low quality; sizes are not matched."""
     for size in settings.sizes:
         with _png(source, *size) as png:
             for name, (suffix, encode, decode) in OTHERS.items():

@@ -38,7 +38,7 @@ class EngineError(DlfError):
 
 
 class LimitExceeded(DlfError):
-    """The image is larger than the configured limit."""
+    """The image is larger than the configured limit, or takes longer."""
 
 
 class ImageError(DlfError):

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,14 +39,22 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return os.fdopen(file, "rb")
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes, *, replace: bool = True) -> None:
     """Write `data` to `path`; at no moment does a part of it stand under that name.
 
     The data goes to a new file in the same folder, which then takes the name, and the permissions of the
-    file that had it.  A link is followed, and what is not a regular file (a pipe, a device, an open file by
-    its number) is written to directly, for it must not be replaced.
+    file that had it.  Where the system can, the new file has no name until it is whole, so that nothing is
+    left of it even if this process is killed.  A link is followed, and what is not a regular file (a pipe, a
+    device, an open file by its number) is written to directly, for it must not be replaced.
+
+    Args:
+        path: name of the file.
+        data: all that it will hold.
+        replace: whether a file of that name gives way.  Of several that write one name at the same time and
+            do not replace, one succeeds.
 
     Raises:
+        FileExistsError: there is a file of that name, and it is not to be replaced.
         OSError: the folder or the file cannot be written; an older file of that name is then unchanged.
     """
     descriptor = descriptor_of(path)
@@ -62,27 +70,100 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         Path(path).write_bytes(data)
         return
     target = Path(path).resolve()
-    # as short as it may be: the target's own name can be as long as the file system allows
-    part = target.with_name(f".{os.urandom(8).hex()}.part")
+    if old is not None and not replace:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target))
+    if not _write_unnamed(target, data, old, replace=replace):
+        _write_named(target, data, old, replace=replace)
+
+
+def _write_unnamed(target: Path, data: bytes, old: os.stat_result | None, *, replace: bool) -> bool:
+    """Write a file that has no name before it is whole; returns False where there is no such thing."""
+    try:
+        descriptor = os.open(target.parent, os.O_WRONLY | os.O_TMPFILE, 0o666)
+    except (
+        AttributeError,
+        OSError,
+    ):  # another system or file system; what else is wrong is said by the other way
+        return False
+    whole = f"/proc/self/fd/{descriptor}"
+    with os.fdopen(descriptor, "wb") as file:
+        if not os.path.exists(whole):
+            return False
+        _fill(file, data)
+        if old is None:
+            with suppress(FileExistsError) if replace else nullcontext():
+                _name(whole, target)
+                return True
+        else:
+            _pass_on(old, descriptor)
+        part = _part(target)
+        try:
+            _name(whole, part)
+            part.replace(target)
+        except BaseException:  # also Ctrl-C must not leave the unfinished file behind
+            part.unlink(missing_ok=True)
+            raise
+    return True
+
+
+def _name(whole: str, name: Path) -> None:
+    """Give a file that is known by its number a name that no other has; raises FileExistsError."""
+    folder = os.open(name.parent, os.O_PATH)
+    try:
+        os.link(whole, name.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+def _write_named(target: Path, data: bytes, old: os.stat_result | None, *, replace: bool) -> None:
+    """Write a file under a name of its own first."""
+    part = _part(target)
     try:
         with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            _fill(file, data)
         if old is not None:
             _pass_on(old, part)
-        part.replace(target)
-    except BaseException:  # also Ctrl-C must not leave the unfinished file behind
+        if replace:
+            part.replace(target)
+        else:
+            _rename_new(part, target)
+    except BaseException:
         part.unlink(missing_ok=True)
         raise
 
 
-def _pass_on(old: os.stat_result, path: Path) -> None:
-    """Give a file the permissions, and where that is allowed the owner, of another."""
+def _rename_new(part: Path, target: Path) -> None:
+    """Give a file a name that no other has; raises FileExistsError."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no second names on this file system
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from None
+        part.rename(target)
+    else:
+        part.unlink()
+
+
+def _part(target: Path) -> Path:
+    """Return the name of an unfinished file, as short as it may be: the target's can be as long as it may."""
+    return target.with_name(f".{os.urandom(8).hex()}.part")
+
+
+def _fill(file: BinaryIO, data: bytes) -> None:
+    """Write data and wait until the disk has it."""
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _pass_on(old: os.stat_result, path: Path | int) -> None:
+    """Give a file, by name or number, the permissions and where that is allowed the owner of another."""
     if hasattr(os, "chown"):
         with suppress(PermissionError):
             os.chown(path, old.st_uid, old.st_gid)
-    path.chmod(stat.S_IMODE(old.st_mode))
+    os.chmod(path, stat.S_IMODE(old.st_mode))
 
 
 def find_files(folder: Path, suffixes: Collection[str], *, recursive: bool) -> Iterator[Path]:

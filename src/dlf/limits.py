@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import operator
 
-from dlf.errors import LimitExceeded
+from dlf.errors import InvalidArgument, LimitExceeded
 
-MAX_PIXELS = 2**26
-"""Default limit of width * height: 67,108,864 pixels (64 megapixels)."""
+MAX_PIXELS = 2**25
+"""Default limit of width * height: 33,554,432 pixels (32 megapixels)."""
 
 MAX_SIDE = 2**16
 """Limit of either side.  A picture of few pixels but one very long side would be padded to many more."""
@@ -33,8 +33,26 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
         msg = f"the picture is {width}x{height}, but a side may have at most {MAX_SIDE:,} pixels"
         raise LimitExceeded(msg)
     if width * height > max_pixels:
-        msg = f"the picture is {width}x{height}, above the limit of {max_pixels:,} pixels"
+        limit = f"the limit of {max_pixels:,} pixels (max-pixels raises it)"
+        msg = f"the picture is {width}x{height}, above {limit}"
         raise LimitExceeded(msg)
+
+
+def check_seconds(value: object) -> None:
+    """Refuse what is no limit of time.
+
+    Raises:
+        TypeError: neither None, which is no limit, nor a number.
+        InvalidArgument: not above 0.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"max_seconds must be a number or None, not {type(value).__name__}"
+        raise TypeError(msg)
+    if not value > 0:
+        msg = f"max_seconds is {value}, but must be above 0"
+        raise InvalidArgument(msg)
 
 
 def whole_number(value: object, name: str) -> int:

@@ -52,7 +52,7 @@ def test_round_trip() -> None:
     assert b"".join(data for _, data in container.parts(container.load(EXAMPLE))) == EXAMPLE
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 65536), (65536, 1024), (8192, 8192)])
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 65536), (65536, 512), (8192, 4096)])
 def test_sizes_at_the_limits(width: int, height: int) -> None:
     stream = container.seal(Header(0, 0, width, height), b"", NUMERICS)
     assert container.load(container.dump(stream)) == stream
@@ -106,7 +106,7 @@ def test_the_checksum_tells_models_apart() -> None:
         (b"DLF\x10\x01\x32\x80\x80\x80\x80\x80\x01\x01", FormatError, "more than 5 bytes"),
         (b"DLF\x10\x01\x32" + varint.pack(100_000) * 2, LimitExceeded, "100000x100000"),
         (b"DLF\x10\x01\x32" + varint.pack(65_537) + b"\x01", LimitExceeded, "side"),
-        (b"DLF\x10\x01\x32" + varint.pack(8193) * 2, LimitExceeded, "67,108,864"),
+        (b"DLF\x10\x01\x32" + varint.pack(5793) * 2, LimitExceeded, "33,554,432"),
     ],
 )
 def test_refused_header(body: bytes, error: type[Exception], words: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dlf.entropy.coder import SymbolReader, SymbolWriter, exchange_bit
+from dlf.entropy.coder import SymbolReader, SymbolWriter, exchange_bits
 from dlf.errors import FormatError
 
 Call = tuple[NDArray[np.int32], NDArray[np.uint32]]
@@ -144,11 +144,10 @@ def test_any_data_gives_symbols_or_a_format_error(seed: int) -> None:
 
 def test_bits_cost_one_bit() -> None:
     writer = SymbolWriter()
-    for bit in (1, 0, 1, 1):
-        assert exchange_bit(writer, bit) == bit
+    assert exchange_bits(writer, "1011") == "1011"
     assert writer.bits == 4
     reader = SymbolReader(writer.finish())
-    assert [exchange_bit(reader, 0) for _ in range(4)] == [1, 0, 1, 1]
+    assert exchange_bits(reader, "00") + exchange_bits(reader, "00") == "1011"
     assert writer.finish() == b"\xb0"
 
 

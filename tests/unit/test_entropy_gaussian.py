@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dlf.entropy.coder import SymbolReader, SymbolWriter, exchange_bit
+from dlf.entropy.coder import SymbolReader, SymbolWriter, UInt32, exchange_bits
 from dlf.entropy.gaussian import MAX_SYMBOL, exchange_symbols, table_index
 from dlf.entropy.tables import Tables
 from dlf.errors import FormatError
+from dlf.records import Int32
 
 
 def transfer(symbols: list[int], index: list[int], tables: Tables) -> tuple[list[int], bytes]:
@@ -64,12 +65,34 @@ def test_too_large_escapes_are_refused(tables: Tables) -> None:
     for zeros in (15, 16, 60):
         writer = SymbolWriter()
         writer.exchange(escape, tables.gaussian_frequency[5])
-        for bit in [0] + [0] * zeros + [1] * 61:
-            exchange_bit(writer, bit)
+        exchange_bits(writer, "0" + "0" * zeros + "1" * 61)
         with pytest.raises(FormatError, match="too large"):
             exchange_symbols(
                 SymbolReader(writer.finish()), np.zeros(1, np.int32), np.array([5], np.int16), tables
             )
+
+
+def test_many_escapes_take_few_calls_of_the_coder(tables: Tables) -> None:
+    """A call costs as much as a hundred bits, so a bit a call made a hostile megabyte a matter of minutes."""
+    rng = np.random.default_rng(5)
+    sizes = np.int32(2) ** rng.integers(5, 15, 4000) + rng.integers(0, 20, 4000)
+    symbols = (sizes * rng.choice([-1, 1], 4000)).astype(np.int32)
+    index = np.full(4000, 3, np.int16)
+    writer = SymbolWriter()
+    cost = exchange_symbols(writer, symbols, index, tables).bits.sum()
+    assert cost == pytest.approx(writer.bits)
+    reader, calls = SymbolReader(writer.finish()), 0
+    exchange = reader.exchange
+
+    def counted(given: Int32, frequency: UInt32) -> Int32:
+        nonlocal calls
+        calls += 1
+        return exchange(given, frequency)
+
+    reader.exchange = counted  # type: ignore[method-assign]
+    assert (exchange_symbols(reader, np.zeros(4000, np.int32), index, tables).symbols == symbols).all()
+    reader.finish()
+    assert calls < 300
 
 
 def test_every_symbol_tells_its_own_cost(tables: Tables) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from dlf.bitstream import container
 from dlf.bitstream.bounds import file_bound, payload_bound, read_file
 from dlf.bitstream.header import Header
 from dlf.cli.options import pixels
-from dlf.codec import bundle
+from dlf.codec import bundle, deadline
 from dlf.codec.bundle import MANIFEST, MAX_BYTES, TABLES, ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.entropy.tables import Tables
@@ -154,6 +156,24 @@ def test_functions_take_a_limit_and_share_the_networks(
 
 
 @pytest.mark.usefixtures("installed")
+def test_functions_take_a_limit_of_time(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = picture(300, 40)
+    data = dlf.encode(rgb, max_seconds=600)
+    assert data == dlf.encode(rgb)
+    now = itertools.count(0, 10)  # ten seconds pass from one network to the next
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: next(now))
+    for use, subject in ((dlf.encode, rgb), (dlf.decode, data), (partial(dlf.info, symbols=True), data)):
+        with pytest.raises(LimitExceeded, match=r"longer than the limit of 5\.5 seconds"):
+            use(subject, max_seconds=5.5)  # type: ignore[operator]
+        use(subject, max_seconds=1000)  # type: ignore[operator]
+        use(subject)  # type: ignore[operator]
+        with pytest.raises(dlf.InvalidArgument, match="above 0"):
+            use(subject, max_seconds=0)  # type: ignore[operator]
+        with pytest.raises(TypeError, match="max_seconds"):
+            use(subject, max_seconds="5")  # type: ignore[operator]
+
+
+@pytest.mark.usefixtures("installed")
 def test_info_runs_no_network_unless_asked(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dlf.encode(picture(20, 20))
     api._default_codec.cache_clear()
@@ -192,7 +212,11 @@ def test_commands_take_a_limit(command: Callable[..., Done]) -> None:
         assert done.code == 1
         assert "the picture is 40x30, above the limit of 1,199 pixels" in done.err
     assert command("info", "a.dlf", "--max-pixels", "1200").code == 0
+    done = command("encode", "a.png", "-o", "b.dlf", "--max-seconds", "1e-9")
+    assert done.code == 1
+    assert "longer than the limit of 1e-09 seconds" in done.err
     assert not os.path.exists("b.dlf")
+    assert command("decode", "a.dlf", "-o", "b.png", "--max-seconds", "0").code == 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dlf.cli.jobs import tell
-from dlf.cli.options import COUNT, ENGINES, PATH, listed
+from dlf.cli.options import COUNT, ENGINES, PATH, listed, whole_numbers
 
 if TYPE_CHECKING:
     from dlf.benchmark import ProcessRow, Row, Spent
@@ -30,13 +30,11 @@ def sizes(text: str) -> tuple[tuple[int, int], ...]:
 
 def thread_counts(text: str) -> tuple[int, ...]:
     """Argument type: numbers of threads, such as 1,2."""
-    return tuple(COUNT.convert(word, None, None) for word in listed(text))
+    return whole_numbers(text, 1, 1024)
 
 
 @click.command("bench")
-@click.option(
-    "--image", type=PATH, metavar="FILE", help="Image to resize to each size.  [default: one made up]"
-)
+@click.option("--image", type=PATH, metavar="FILE", help="Image to resize.  [default: one made up]")
 @click.option("--sizes", type=sizes, default="768x512", show_default=True, metavar="WxH,...")
 @click.option("--models", type=listed, default="fast,base", show_default=True, metavar="MODEL,...")
 @click.option("--threads", type=thread_counts, metavar="N,...", help="Processor threads.  [default: all]")
@@ -102,11 +100,9 @@ def _seconds(spent: Spent) -> str:
 
 
 def _text(row: Row) -> str:
-    threads = (
-        "all threads" if row.threads is None else f"{row.threads} thread{'s' if row.threads > 1 else ''}"
-    )
+    threads = "all" if row.threads is None else row.threads
     lines = [
-        f"{row.task} {row.model} {row.width}x{row.height}, {threads}: {_seconds(row.median)}, "
+        f"{row.task} {row.model} {row.width}x{row.height}, threads {threads}: {_seconds(row.median)}, "
         f"{row.products:.2f} products of {_seconds(row.product)}; first image {_seconds(row.first)}",
         *(f"  {name:<18} {_seconds(spent)}" for name, spent in row.stages.items()),
     ]

@@ -53,7 +53,9 @@ def _codec(
         for bundle in bundles:
             _check(bundle, outputs, engine.given(), options)
     log.debug("threads %s, device %s", options.threads or "all", options.device)
-    return dlf.Codec(common.model, max_pixels=common.max_pixels, engine=options)
+    return dlf.Codec(
+        common.model, max_pixels=common.max_pixels, max_seconds=common.max_seconds, engine=options
+    )
 
 
 def _check(bundle: ModelBundle, outputs: Outputs, given: list[str], options: EngineOptions) -> None:

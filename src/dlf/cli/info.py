@@ -40,7 +40,7 @@ def command(common: Common, symbols: bool, quiet: bool) -> int:
     if sys.stdout is None:
         msg = "standard output is closed, so nothing can be shown"
         raise click.UsageError(msg)
-    codec = dlf.Codec(common.model, max_pixels=common.max_pixels)
+    codec = dlf.Codec(common.model, max_pixels=common.max_pixels, max_seconds=common.max_seconds)
 
     def work(job: Job) -> Report:
         data = streams.read_dlf(job.source, common.max_pixels)

@@ -106,18 +106,27 @@ def writing(outputs: Outputs, make: Callable[[Job], tuple[bytes, Report]]) -> Wo
     def work(job: Job) -> Report:
         target = str(job.target)
         is_there = streams.exists(job)  # asked before the work, so that nobody waits for a refusal
-        if is_there and outputs.skip_existing:
-            text = one_line(f"{job.source} -> {target}: skipped, {target} exists")
-            return Report(text, {"output": target, "skipped": True})
         if is_there and not outputs.overwrite:
-            msg = f"{target} exists ({_remedy(job)})"
-            raise JobError(msg)
+            return _existing(job, outputs)
         data, report = make(job)
-        streams.write(job, data)
+        try:
+            streams.write(job, data, replace=outputs.overwrite)
+        except FileExistsError:  # another process was quicker
+            return _existing(job, outputs)
         log.debug("wrote %d bytes to %s%s", len(data), target, ", replacing a file" if is_there else "")
         return report
 
     return work
+
+
+def _existing(job: Job, outputs: Outputs) -> Report:
+    """Pass over an input whose output exists, or raise JobError."""
+    target = str(job.target)
+    if outputs.skip_existing:
+        text = one_line(f"{job.source} -> {target}: skipped, {target} exists")
+        return Report(text, {"output": target, "skipped": True})
+    msg = f"{target} exists ({_remedy(job)})"
+    raise JobError(msg)
 
 
 def _remedy(job: Job) -> str:

@@ -101,7 +101,7 @@ class Common:
 
     inputs: paths, or "-".  model: folder, name or role; None is the package's default.
     recursive: look into the folders of an input folder.  json: report as JSON lines.
-    max_pixels: limit of width * height.
+    max_pixels: limit of width * height.  max_seconds: limit of the networks' time for an image, None is none.
     """
 
     inputs: tuple[str, ...]
@@ -109,6 +109,7 @@ class Common:
     recursive: bool
     json: bool
     max_pixels: int
+    max_seconds: float | None
 
 
 common_options = gathered(
@@ -123,8 +124,14 @@ common_options = gathered(
         type=pixels,
         metavar="N",
         default=MAX_PIXELS,
-        show_default="64 megapixels",
+        show_default="32 megapixels",
         help="Refuse images of more pixels, such as 12M, which is 12 million.",
+    ),
+    click.option(
+        "--max-seconds",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="S",
+        help="Give an image up once its networks have run that long.  [default: no limit]",
     ),
 )
 

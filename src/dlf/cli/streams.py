@@ -141,10 +141,11 @@ def _is_special(target: str) -> bool:
         return False
 
 
-def write(job: Job, data: bytes) -> None:
+def write(job: Job, data: bytes, *, replace: bool) -> None:
     """Write a result to its target, whole or not at all.
 
     Raises:
+        FileExistsError: the target is there, which it was not before, and `replace` is not set.
         BrokenPipeError: whoever read standard output went away.
         JobError: it cannot be written.
     """
@@ -156,8 +157,10 @@ def write(job: Job, data: bytes) -> None:
             return
         if job.make_folder:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(target, data)
+        write_bytes(target, data, replace=replace)
     except OSError as error:
+        if isinstance(error, FileExistsError) and os.path.lexists(target):
+            raise
         if target == STDIO:
             if isinstance(error, BrokenPipeError):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from dlf.bitstream.header import Header
 from dlf.codec import tiling
 from dlf.codec.backend import Backend
 from dlf.codec.bundle import Manifest
+from dlf.codec.deadline import TimedBackend
 from dlf.codec.detail import Details, Receiver, Sender, Side, walk
 from dlf.codec.semantic import exchange_tokens
 from dlf.codec.symbol_sum import Summed, exchange_sum
@@ -61,6 +63,12 @@ class StreamCodec:
     def __init__(self, manifest: Manifest, tables: Tables, backend: Backend) -> None:
         self._model, self._numerics, self._channels = manifest.id, manifest.numerics, manifest.channels
         self._tables, self._backend = tables, backend
+
+    def within(self, seconds: float) -> StreamCodec:
+        """Return this codec with a limit of time from now on: LimitExceeded once it is over."""
+        limited = copy(self)
+        limited._backend = TimedBackend(self._backend, seconds)
+        return limited
 
     def encode_rgb(self, rgb: UInt8, quality: int, blob: bytes = b"") -> Stream:
         """Compress uint8 (height, width, 3).

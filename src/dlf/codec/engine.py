@@ -16,6 +16,7 @@ from dlf.codec.bundle import ModelBundle
 from dlf.entropy.tables import Tables
 from dlf.errors import EngineError, InvalidArgument
 from dlf.extras import need
+from dlf.interrupts import postponed
 from dlf.limits import whole_number
 
 MAX_THREADS = 1024
@@ -110,9 +111,11 @@ def make_backend(
     check_options(bundle, options)
     if bundle.manifest.engine == "torch":
         return cast("Backend", _torch_backend().TorchBackend(bundle, tables, options))
-    # imported here because ONNX Runtime takes as long to import as everything else together
-    from dlf.codec.onnx_backend import OnnxBackend
-    from dlf.codec.openvino_engine import OpenVino, WhenItPays, is_installed
+    # imported here because ONNX Runtime takes as long to import as everything else together; once an import
+    # of it was interrupted, every other one fails
+    with postponed():
+        from dlf.codec.onnx_backend import OnnxBackend
+        from dlf.codec.openvino_engine import OpenVino, WhenItPays, is_installed
 
     threads = options.threads
     build: OpenVino | WhenItPays | None = None

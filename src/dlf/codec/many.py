@@ -22,9 +22,9 @@ def processors() -> int:
 def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """Yield the results of all items, of which `workers` are worked on at a time; at least 1.
 
-    Items are taken from where they come as results are taken, a few ahead.  What the work of an item raises is
-    raised in its turn, and ends all; so does closing the iterator.  Threads suffice, for networks run outside of
-    the interpreter's lock.
+    Items are taken from where they come as results are taken, a few ahead.  What the work of an item raises
+    is raised in its turn, and ends all; so does closing the iterator.  Threads suffice, for networks run
+    outside of the interpreter's lock.
     """
     if workers == 1:
         yield from map(work, items)

@@ -114,7 +114,7 @@ class OnnxBackend:
 
     def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents; see `Backend`."""
-        plan = Plan(*rgb.shape[:2], corner=corner)
+        plan = Plan(rgb.shape[0], rgb.shape[1], corner=corner)
         plans = self._plans(plan)
         quality_input = np.array([quality], np.float32)
         tokens, y = self._run("analysis", ("indices", "y"), plan, rgb=rgb, quality=quality_input, **plans)
@@ -206,11 +206,8 @@ class OnnxBackend:
         feeds = {name: np.ascontiguousarray(inputs[name]) for name in network.inputs if name in inputs}
         if self.watch is not None:
             self.watch(graph, feeds)
-        run = (
-            network.run_large
-            if plan.padded[0] * plan.padded[1] >= _LARGE and network.run_large is not None
-            else network.run
-        )
+        is_large = plan.padded[0] * plan.padded[1] >= _LARGE
+        run = network.run_large if is_large and network.run_large is not None else network.run
         try:
             return run(outputs, feeds)
         except Exception as error:  # the libraries' exceptions have no common base of their own
@@ -322,7 +319,7 @@ def open_session(
     options.intra_op_num_threads = threads or 0
     # waiting threads of one graph must not keep the cores from the next one
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # tiles and images differ in size, and the plan of one would hold a block of memory beside the others' pieces
+    # sizes differ, and the plan for one of them would hold a block of memory beside the pieces of the others
     options.enable_mem_pattern = False
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -64,9 +64,10 @@ class SymbolCoder(Protocol):
         ...
 
 
-def exchange_bit(coder: SymbolCoder, bit: int) -> int:
-    """Write or read one bit with equal odds for 0 and 1."""
-    return int(coder.exchange(np.array([bit], np.int32), _BIT)[0])
+def exchange_bits(coder: SymbolCoder, bits: str) -> str:
+    """Write or read bits with equal odds, in "0" and "1"; a reader uses only how many there are."""
+    given = np.frombuffer(bits.encode("ascii"), np.uint8).astype(np.int32) - ord("0")
+    return (coder.exchange(given, _BIT) + ord("0")).astype(np.uint8).tobytes().decode("ascii")
 
 
 def exchange_byte(coder: SymbolCoder, byte: int) -> int:

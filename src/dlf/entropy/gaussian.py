@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.entropy.coder import Exchanged, SymbolCoder, exchange_bit, information
+from dlf.entropy.coder import Exchanged, SymbolCoder, exchange_bits, information
 from dlf.entropy.tables import UNSENT, Tables
 from dlf.errors import FormatError
 from dlf.records import Int32
@@ -50,25 +50,42 @@ def exchange_symbols(
         bits[order[part]] = information(entries[part], frequency)
     exchanged = np.empty_like(symbols)
     exchanged[order] = entries - limit
-    for place in order[entries == 2 * limit + 1]:
-        before = coder.bits
-        exchanged[place] = _exchange_large(coder, int(symbols[place]), limit)
-        bits[place] += coder.bits - before
+    large = order[entries == 2 * limit + 1]
+    exchanged[large] = _exchange_large(coder, symbols[large], limit)
+    bits[large] += 2 * np.frexp(np.abs(exchanged[large]) - limit)[1]  # twice the binary digits of the excess
     return Exchanged(exchanged, bits)
 
 
-def _exchange_large(coder: SymbolCoder, symbol: int, limit: int) -> int:
-    """Write or read one symbol beyond the limit: a sign bit, then |symbol| - limit as Elias gamma code."""
-    negative = exchange_bit(coder, int(symbol < 0))
-    excess = abs(symbol) - limit
-    length = 0  # bits after the leading one
-    while not exchange_bit(coder, int(excess >> (length + 1) == 0)):
-        length += 1
+def _exchange_large(coder: SymbolCoder, symbols: Int32, limit: int) -> list[int]:
+    """Write or read symbols beyond the limit, each a sign bit, then |symbol| - limit as Elias gamma code.
+
+    As many bits are exchanged at once as there must be at least, for a call of the coder costs as much as
+    hundreds of them.
+    """
+    sent = "".join(_large_code(symbol, limit) for symbol in symbols.tolist())
+    coded, start = "", 0
+    received: list[int] = []
+    while len(received) < len(symbols):
+        one = coded.find("1", start + 1)
+        if one < 0:
+            one = max(start + 1, len(coded))  # at the earliest
+        length = one - start - 1  # digits after the leading one
         if 1 << length > MAX_SYMBOL:
             raise FormatError(_TOO_LARGE)
-    received = 1
-    for bit in reversed(range(length)):
-        received = received << 1 | exchange_bit(coder, excess >> bit & 1)
-    if received + limit > MAX_SYMBOL:
-        raise FormatError(_TOO_LARGE)
-    return -(received + limit) if negative else received + limit
+        end = one + 1 + length
+        if end > len(coded):
+            least = end + len(_large_code(limit + 1, limit)) * (len(symbols) - len(received) - 1)
+            coded += exchange_bits(coder, sent[len(coded) : least].ljust(least - len(coded), "0"))
+            continue
+        size = limit + int(coded[one:end], 2)
+        if size > MAX_SYMBOL:
+            raise FormatError(_TOO_LARGE)
+        received.append(-size if coded[start] == "1" else size)
+        start = end
+    return received
+
+
+def _large_code(symbol: int, limit: int) -> str:
+    """Return a symbol's sign and gamma code in "0" and "1"; within the limit as if it were just beyond."""
+    digits = f"{max(abs(symbol) - limit, 1):b}"
+    return f"{int(symbol < 0)}{'0' * (len(digits) - 1)}{digits}"

@@ -93,7 +93,7 @@ class TorchBackend:
             dlf = self.load(ANALYSIS, rgb.shape[0] * rgb.shape[1])
             pixels = from_levels(torch.tensor(rgb, device=self._device))
             return dlf.analyse(
-                pixels, self._quality(quality), self._grid(Plan(*rgb.shape[:2], corner=corner))
+                pixels, self._quality(quality), self._grid(Plan(rgb.shape[0], rgb.shape[1], corner=corner))
             )
 
     @torch.inference_mode()

@@ -1,0 +1,48 @@
+"""A limit of time: a backend that stops before its next network once the time is over."""
+
+from __future__ import annotations
+
+import time
+
+from dlf.codec.backend import Backend
+from dlf.errors import LimitExceeded
+from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+
+
+class TimedBackend:
+    """Another backend's networks, within some seconds from now on.
+
+    The clock is looked at before each network and each tile, so the last one may end a few seconds late.
+    Every method raises LimitExceeded once the time is over.
+    """
+
+    def __init__(self, backend: Backend, seconds: float) -> None:
+        self._backend, self._seconds = backend, seconds
+        self._end = time.monotonic() + seconds
+
+    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
+        """Pixels to latents; see `Backend`."""
+        self._check()
+        return self._backend.analyse(rgb, quality, corner)
+
+    def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
+        """Integer parameters that are known before any detail symbol; see `Backend`."""
+        self._check()
+        return self._backend.prior(rows, cols, quality, tokens)
+
+    def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
+        """Integer parameters of a later step; see `Backend`."""
+        self._check()
+        return self._backend.context(step, y_hat, common)
+
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
+        """Latents to pixels; see `Backend`."""
+        self._check()
+        return self._backend.synthesise(tokens, y_hat, quality, corner)
+
+    def _check(self) -> None:
+        if time.monotonic() > self._end:
+            msg = f"it takes longer than the limit of {self._seconds:g} seconds"
+            raise LimitExceeded(msg)
