@@ -22,7 +22,8 @@ from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import TO_DECODE, TO_ENCODE, EngineOptions, make_backend
-from dlf.codec.many import in_order, processors
+from dlf.codec.machine import processors
+from dlf.codec.many import in_order
 from dlf.codec.rate_search import encode_to_size, make_target
 from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image

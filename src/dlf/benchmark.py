@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -32,16 +30,13 @@ from dlf.codec import bundle
 from dlf.codec.backend import Backend
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
+from dlf.codec.machine import Machine
 from dlf.errors import DlfError
 from dlf.imageio import Source, load_rgb
 from dlf.records import UInt8
 
 PRODUCT_SIDE = 2048
 """Rows and columns of the matrices that everything is compared with."""
-
-LIBRARIES = ("dlf-codec", "numpy", "onnxruntime", "openvino", "Pillow")
-FEATURES = ("X86_V3", "X86_V4", "AVX2", "AVX512F", "AVX512_ICL", "AVX512_SPR", "NEON", "ASIMDDP", "SVE")
-"""Features of processors, by numpy's names, that networks run faster with."""
 
 NETWORKS = {
     "analyse": "analysis",
@@ -54,22 +49,6 @@ NETWORKS = {
 
 class BenchmarkError(DlfError):
     """Something that was to be measured did not run."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What was measured on.
-
-    features: of the processor, of `FEATURES`.  cores: that this process may use.
-    libraries: versions of those that are installed.
-    """
-
-    system: str
-    processor: str
-    features: tuple[str, ...]
-    cores: int
-    python: str
-    libraries: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -140,40 +119,6 @@ class Settings:
     quality: int = 50
     repeats: int = 5
     operators: bool = False
-
-
-def machine() -> Machine:
-    """Describe this machine."""
-    versions = {name: _version(name) for name in LIBRARIES}
-    libraries = {name: number for name, number in versions.items() if number is not None}
-    configuration = cast("dict[str, Any]", np.show_config(mode="dicts"))
-    simd = configuration.get("SIMD Extensions", {})
-    known = {*simd.get("baseline", ()), *simd.get("found", ())}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(
-        f"{platform.system()} {platform.machine()}",
-        _processor(),
-        tuple(name for name in FEATURES if name in known),
-        cores,
-        platform.python_version(),
-        libraries,
-    )
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def made_up(width: int, height: int) -> UInt8:

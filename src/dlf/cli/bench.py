@@ -68,12 +68,12 @@ def command(
     """
     from dlf.benchmark import (
         Settings,
-        machine,
         measure,
         measure_others,
         measure_processes,
         to_json,
     )
+    from dlf.codec.machine import machine
 
     settings = Settings(models, sizes, threads or (None,), engine, quality, repeats, operators)
     here = machine()

@@ -24,7 +24,10 @@ MAX_THREADS = 1024
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
-ENGINES = ("auto", "onnxruntime", "openvino")
+ACCELERATORS = {"cuda": "onnxruntime-gpu", "coreml": "onnxruntime", "directml": "onnxruntime-directml"}
+"""Engines of ONNX Runtime beside the processor, each with the package that has it, on systems that do."""
+
+ENGINES = ("auto", "onnxruntime", "openvino", *ACCELERATORS)
 """What runs the networks of pixels of an ONNX model; see `EngineOptions`."""
 
 
@@ -44,7 +47,8 @@ class EngineOptions:
             stores.
         compiled: let torch compile the networks, which takes minutes and pays for many pictures.
         progress: called while the networks run, with what runs and how much of it is done, 0..1.
-        engine: what runs models of ONNX graphs, "auto", "onnxruntime" or "openvino"; others do not heed it.
+        engine: what runs models of ONNX graphs, one of `ENGINES`; others do not heed it.  Accelerators
+            run the networks of pixels alone; what decides symbols stays on the processor.
             OpenVINO computes in bfloat16 where the processor has it, unless the precision says float32.
             "auto" encodes with ONNX Runtime, so that an image always gives the same bytes, and decodes with
             it until so much is decoded that OpenVINO pays, if it is installed and the processor has bfloat16.
@@ -99,6 +103,11 @@ def check_options(bundle: ModelBundle, options: EngineOptions) -> None:
         from dlf.codec import openvino_engine
 
         openvino_engine.check(precision)
+    if options.engine in ACCELERATORS:
+        from dlf.codec import onnx_backend
+
+        if (missing := onnx_backend.missing(options.engine)) is not None:
+            raise EngineError(missing)
 
 
 def make_backend(
@@ -114,13 +123,15 @@ def make_backend(
     # imported here because ONNX Runtime takes as long to import as everything else together; once an import
     # of it was interrupted, every other one fails
     with postponed():
-        from dlf.codec.onnx_backend import OnnxBackend
+        from dlf.codec.onnx_backend import Accelerated, OnnxBackend
         from dlf.codec.openvino_engine import OpenVino, WhenItPays, is_installed
 
     threads = options.threads
-    build: OpenVino | WhenItPays | None = None
+    build: OpenVino | WhenItPays | Accelerated | None = None
     if options.engine == "openvino":
         build = OpenVino(threads, options.precision)
+    elif options.engine in ACCELERATORS:
+        build = Accelerated(options.engine, threads)
     elif options.engine == "auto" and is_installed():
         build = WhenItPays(threads)
     return OnnxBackend(bundle, tables, threads, build, soon)

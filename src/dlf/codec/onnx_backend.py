@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
@@ -20,6 +21,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from dlf.codec.backend import Network
 from dlf.codec.bundle import ModelBundle
+from dlf.codec.engine import ACCELERATORS
+from dlf.codec.openvino_engine import PIXEL_GRAPHS
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
 from dlf.geometry import CELL, WINDOW, WINDOW_CELLS, Plan, WindowPlan, ceil_div, window_plan
@@ -57,6 +60,7 @@ else:
 # below this every integer has its own float32
 _EXACT = 1 << 24
 _FATAL_ONLY = 4
+_CPU = "CPUExecutionProvider"
 # pixels of what a network is run on, from which on its memory is given back at once, for a tenth of the time
 _LARGE = 1 << 20
 # cells that the prior network, two 3x3 convolutions one after the other, looks to each side
@@ -249,9 +253,7 @@ class OnnxBackend:
         """Build a graph; raises whatever the library does."""
 
         def plain() -> Network:
-            session = open_session(data, self._threads)
-            names = tuple(node.name for node in session.get_inputs())
-            return Network(names, session.run, partial(session.run, run_options=_giving_back()))
+            return _network_of(open_session(data, self._threads), _giving_back())
 
         return plain() if self._build is None else self._build(graph, data, plain)
 
@@ -276,6 +278,44 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_start_again)
 
 
+@dataclass(frozen=True)
+class Accelerated:
+    """Builds the graphs of pixels for an accelerator, the others as they are, exact on the processor.
+
+    engine: a key of `PROVIDERS`; what it cannot run of a graph runs on the processor, in `threads` threads.
+    """
+
+    engine: str
+    threads: int | None
+
+    def __call__(self, graph: str, data: bytes, plain: Callable[[], Network]) -> Network:
+        """Build a graph; see `Build`."""
+        if graph not in PIXEL_GRAPHS:
+            return plain()
+        return _network_of(open_session(data, self.threads, provider=PROVIDERS[self.engine]))
+
+
+_NAMES = "CUDAExecutionProvider", "CoreMLExecutionProvider", "DmlExecutionProvider"
+PROVIDERS = dict(zip(ACCELERATORS, _NAMES, strict=True))
+"""ONNX Runtime's names of `ACCELERATORS`."""
+
+
+def missing(engine: str) -> str | None:
+    """Say why an accelerator cannot be used here; None if this build of ONNX Runtime has it."""
+    name = PROVIDERS[engine]
+    has = name in onnxruntime.get_available_providers()
+    return None if has else f"ONNX Runtime has no {name} here; {ACCELERATORS[engine]} has it on some systems"
+
+
+def _network_of(
+    session: onnxruntime.InferenceSession, large: onnxruntime.RunOptions | None = None
+) -> Network:
+    """Return a session as a network; large: options of runs on large images, None as of others."""
+    names = tuple(node.name for node in session.get_inputs())
+    run_large = None if large is None else partial(session.run, run_options=large)
+    return Network(names, session.run, run_large)
+
+
 def _giving_back() -> onnxruntime.RunOptions:
     """Options of a run that leaves nothing of its memory to the next one."""
     options = onnxruntime.RunOptions()
@@ -286,10 +326,7 @@ def _giving_back() -> onnxruntime.RunOptions:
 def operator_times(
     data: bytes, feeds: Mapping[str, NDArray[Any]], threads: int | None = None
 ) -> dict[str, float]:
-    """Run a graph twice and return the seconds of each kind of operator in the second run, by its name.
-
-    What ONNX Runtime makes of the graph counts, such as "Conv", "FusedConv" or "ReorderInput".
-    """
+    """Run a graph twice; return the seconds of each kind of operator, as optimised, in the second run."""
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="dlf-profile-") as folder:
@@ -308,11 +345,15 @@ def operator_times(
 
 
 def open_session(
-    data: bytes, threads: int | None = None, options: onnxruntime.SessionOptions | None = None
+    data: bytes,
+    threads: int | None = None,
+    options: onnxruntime.SessionOptions | None = None,
+    provider: str = _CPU,
 ) -> onnxruntime.InferenceSession:
-    """Build a graph for the CPU; raises whatever ONNX Runtime does.
+    """Build a graph; raises whatever ONNX Runtime does.
 
     options: to begin with; None is those of the library.
+    provider: what runs as much of it as it can, the CPU the rest.
     """
     options = options or onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
@@ -322,12 +363,13 @@ def open_session(
     # sizes differ, and the plan for one of them would hold a block of memory beside the pieces of the others
     options.enable_mem_pattern = False
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(data, options, providers=list(dict.fromkeys((provider, _CPU))))
 
 
 def _plan_of(latent: NDArray[Any], corner: tuple[int, int] = (0, 0)) -> Plan:
     """Plan of the image whose latent (..., rows, cols) is given."""
-    return Plan(latent.shape[-2] * CELL, latent.shape[-1] * CELL, corner=corner)
+    rows, cols = latent.shape[-2:]
+    return Plan(rows * CELL, cols * CELL, corner=corner)
 
 
 def _by_border(count: int) -> NDArray[np.int64]:
