@@ -62,7 +62,7 @@ _EXACT = 1 << 24
 _FATAL_ONLY = 4
 _CPU = "CPUExecutionProvider"
 # pixels of what a network is run on, from which on its memory is given back at once, for a tenth of the time
-_LARGE = 1 << 20
+_LARGE = 1 << 19
 # cells that the prior network, two 3x3 convolutions one after the other, looks to each side
 _PRIOR_REACH = 2
 
