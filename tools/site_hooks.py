@@ -30,7 +30,9 @@ ROOT = Path(__file__).parents[1]
 ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 COLUMNS = 80  # of the help texts: what fits the page
 SEE_ALSO = {
+    "dlf serve": "service",
     "dlf eval": "evaluation",
+    "dlf web": "browser",
     "dlf train": "training",
     "dlf plan": "one_gpu",
     "dlf export": "training",
@@ -57,8 +59,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Turn links to files of the root, name pages by their titles, and print the help of commands."""
-    markdown = re.sub(r"\[(\w+)\.md\]\(\1\.md", lambda link: f"[{title(link[1])}]({link[1]}.md", markdown)
-    text = link_root_files(markdown, r"\.\./")
+    text = link_root_files(link_root_files(markdown, r"\.\./"), "")
+    text = re.sub(r"\[(\w+)\.md\]\(\1\.md", lambda link: f"[{title(link[1])}]({link[1]}.md", text)
     for marker, write in WRITTEN.items():
         if marker in text:
             text = text.replace(marker, write())
@@ -69,7 +71,7 @@ def link_root_files(text: str, prefix: str) -> str:
     """Links to README.md and its like lead to their pages; other files of the root have none."""
     for name, page in ROOT_PAGES.items():
         text = re.sub(rf"\]\({prefix}{re.escape(name)}", f"]({page}", text)
-    return re.sub(rf"\[([^\]]+)\]\({prefix}(?:NOTICE|LICENSE|CITATION\.cff)\)", r"\1", text)
+    return re.sub(rf"\[([^\]]+)\]\({prefix}(?:NOTICE|LICENSE|SECURITY\.md|CITATION\.cff)\)", r"\1", text)
 
 
 def title(page: str) -> str:

@@ -25,6 +25,7 @@ from dlf.codec.engine import TO_DECODE, TO_ENCODE, EngineOptions, make_backend
 from dlf.codec.machine import processors
 from dlf.codec.many import in_order
 from dlf.codec.rate_search import encode_to_size, make_target
+from dlf.codec.spent import Spent, spent_on
 from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, check_seconds, whole_number
@@ -271,6 +272,15 @@ class Codec:
             detail_bits=detail_bits,
             checked=name is not None,
         )
+
+    def spent(self, data: Data) -> Spent:
+        """Say where the bits of a ``.dlf`` file went; like `info` with its symbols, this paints nothing.
+
+        Raises:
+            FormatError, LimitExceeded, UnknownModel, OSError, TypeError: as `decode`.
+        """
+        stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
+        return spent_on(self._ready(self._writer(stream)).receive(stream))
 
     def _quality(self, quality: int | None) -> int:
         if quality is None:

@@ -38,7 +38,11 @@ class EngineError(DlfError):
 
 
 class LimitExceeded(DlfError):
-    """The image is larger than the configured limit, or takes longer."""
+    """The image is larger than the configured limit, or takes longer (`TimeExceeded`)."""
+
+
+class TimeExceeded(LimitExceeded):
+    """The image takes longer than the configured limit."""
 
 
 class ImageError(DlfError):
@@ -47,6 +51,10 @@ class ImageError(DlfError):
 
 class MissingExtra(DlfError):
     """An optional dependency is not installed; the message holds the pip line to type."""
+
+
+class SiteError(DlfError):
+    """A static site cannot be made: its folder is taken, or files of the runtime are missing."""
 
 
 class TrainingError(DlfError):

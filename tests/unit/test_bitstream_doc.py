@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.entropy.coder import SymbolWriter
+from dlf.geometry import window_plan
 from dlf.records import UInt8
 
 DOC = Path(__file__).parents[2] / "docs" / "bitstream.md"
@@ -51,6 +54,37 @@ def test_documented_range_decoder(seed: int) -> None:
     decoder = documented()["RangeDecoder"](writer.finish())
     for frequency, symbols in written:
         assert [decoder.symbol(frequency) for _ in symbols] == symbols
+    assert documented()["is_canonical"](decoder)
+
+
+def test_documented_test_of_payloads() -> None:
+    """All payloads of up to two bytes, and some longer ones, read as a few symbols."""
+    frequency = np.array([2**16 - 700, 500, 199, 1], np.uint32)
+    found = set()
+    for symbols in product(range(4), repeat=3):
+        writer = SymbolWriter()
+        writer.exchange(np.array(symbols, np.int32), frequency)
+        found.add(writer.finish())
+    assert 0 < max(map(len, found)) <= 7
+    tried = {bytes(part) for size in range(3) for part in product(range(256), repeat=size)}
+    tried |= found | {payload + b"\1" for payload in found} | {payload[:-1] for payload in found}
+    accepted = set()
+    for payload in tried:
+        decoder = documented()["RangeDecoder"](payload)
+        with suppress(ValueError):
+            for _ in range(3):
+                decoder.symbol(frequency.tolist())
+            if documented()["is_canonical"](decoder):
+                accepted.add(payload)
+    assert accepted == found
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+@pytest.mark.parametrize(("rows", "cols"), [(2, 2), (8, 8), (20, 34), (6, 34)])
+def test_documented_index_maps(rows: int, cols: int, shift: int) -> None:
+    maps, wanted = documented()["window_maps"](rows, cols, 8, shift), window_plan(rows, cols, 8, shift)
+    for name, found in maps.items():
+        np.testing.assert_array_equal(found, getattr(wanted, name))
 
 
 def test_documented_checksum() -> None:

@@ -186,7 +186,9 @@ def test_parity_and_back(model: Dlf, bundle: ModelBundle, picture: Callable[[int
     for name, tensor in model.state_dict().items():
         combined = name.endswith(("class_embedding", "positional_embedding", "spread.square"))
         if not combined and name not in found.guessed and "details.context" not in name:
-            torch.testing.assert_close(found.tensors[name], tensor, rtol=0, atol=0, msg=name)
+            # biases hold means over a picture, whose sums depend on how torch shares them out among threads
+            near = 1e-5 if name.endswith(".bias") else 0
+            torch.testing.assert_close(found.tensors[name], tensor, rtol=near, atol=near, msg=name)
     again = Dlf(TINY).eval().requires_grad_(False)
     again.load_state_dict(found.tensors)
     parity = compare(again, bundle, [picture(96, 320)], 50)

@@ -48,6 +48,7 @@ def test_bits_lie_where_the_image_has_something_to_say(mock: Callable[..., Path]
     data = codec.encode(rgb, 60)
     found = spent(model, data)
     check_sums(found, codec.info(data, symbols=True))
+    assert np.array_equal(codec.spent(data).cells, found.cells)
     assert found.cells.shape == (10, 17)
     assert found.windows.shape == found.tokens.shape == (2, 3)
     assert found.tokens.tolist() == [[4, 4, 1], [1, 1, 1]]

@@ -25,6 +25,8 @@ COMMANDS = (
     "models",
     "engines",
     "bench",
+    "serve",
+    "web",
     "eval",
     "train",
     "plan",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from dlf.codec.backend import Backend
-from dlf.errors import LimitExceeded
+from dlf.errors import TimeExceeded
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
 
@@ -13,7 +13,7 @@ class TimedBackend:
     """Another backend's networks, within some seconds from now on.
 
     The clock is looked at before each network and each tile, so the last one may end a few seconds late.
-    Every method raises LimitExceeded once the time is over.
+    Every method raises TimeExceeded once the time is over.
     """
 
     def __init__(self, backend: Backend, seconds: float) -> None:
@@ -45,4 +45,4 @@ class TimedBackend:
     def _check(self) -> None:
         if time.monotonic() > self._end:
             msg = f"it takes longer than the limit of {self._seconds:g} seconds"
-            raise LimitExceeded(msg)
+            raise TimeExceeded(msg)

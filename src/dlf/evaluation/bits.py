@@ -1,35 +1,16 @@
-"""Where the bits of one of our files went: detail bits of each cell, tokens and their bits of each window."""
+"""Where the bits of one of our files went, read with a model of one's choice."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from dlf.bitstream import container
 from dlf.codec import bundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
-from dlf.codec.semantic import NOT_SENT
-from dlf.geometry import WINDOW_CELLS, ceil_div
+from dlf.codec.spent import Map, Spent, spent_on
 
-Map = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Spent:
-    """Information content of a file's parts, in bits.
-
-    cells: of the detail symbols of each 32x32 cell of the padded image, float64 (rows, cols).
-    windows: of the tokens of each 256x256 window, float64 (rows, cols).
-    tokens: how many tokens each window sends, int64 (rows, cols).
-    """
-
-    cells: Map
-    windows: Map
-    tokens: NDArray[np.int64]
+__all__ = ["Map", "Spent", "spent"]
 
 
 def spent(model: str | os.PathLike[str] | None, data: bytes, threads: int | None = None) -> Spent:
@@ -43,8 +24,4 @@ def spent(model: str | os.PathLike[str] | None, data: bytes, threads: int | None
     opened = bundle.find(model)
     tables = opened.tables()
     backend = make_backend(opened, tables, EngineOptions(threads=threads))
-    received = StreamCodec(opened.manifest, tables, backend).receive(container.load(data))
-    cells = received.detail_cost.sum(0)
-    windows = tuple(ceil_div(side, WINDOW_CELLS) for side in cells.shape)
-    tokens = (received.tokens != NOT_SENT).sum(1).reshape(windows)
-    return Spent(cells, received.token_cost.sum(1).reshape(windows), tokens)
+    return spent_on(StreamCodec(opened.manifest, tables, backend).receive(container.load(data)))

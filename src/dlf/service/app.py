@@ -1,0 +1,219 @@
+"""What the service answers: its routes, and what stands between a request and a worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+
+import dlf
+from dlf.codec.bundle import find
+from dlf.imageio import formats
+from dlf.service import bodies, parameters
+from dlf.service.guards import Guard
+from dlf.service.media import MEDIA_TYPES
+from dlf.service.metrics import Metrics
+from dlf.service.openapi import document, page
+from dlf.service.pool import Pool
+from dlf.service.settings import Settings
+from dlf.service.site import Listed, files_of
+from dlf.service.tasks import Answer, Refused, Spending, Task, refusal, to_json
+
+DLF_HEADERS = (
+    "Dlf-Quality",
+    "Dlf-Width",
+    "Dlf-Height",
+    "Dlf-Bpp",
+    "Dlf-Scale",
+    "Retry-After",
+    "X-Request-Id",
+)
+"""Headers that pages of other origins may read, where they are let in."""
+
+Read = Callable[[Request], Task]
+
+
+class Service:
+    """The parts that requests share.
+
+    Raises:
+        UnknownModel, BundleError: the model that the settings name cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.metrics = settings, Metrics()
+        self.pool = Pool(settings, self.metrics)
+        self.default = find(settings.model).describe()
+        self.models = dlf.models()
+        self.names = {
+            name: model.id for model in self.models for name in (model.name, str(model.id), *model.roles)
+        } | {self.default.name: self.default.id}
+        writable = {known.name for known in formats() if known.writable}
+        self.formats = [name for name in MEDIA_TYPES if name in writable]
+
+    def about(self) -> dict[str, object]:
+        """Return what clients may know of the limits."""
+        settings = self.settings
+        return {
+            "version": dlf.__version__,
+            "max_bytes": settings.max_bytes,
+            "max_pixels": settings.max_pixels,
+            "seconds": settings.timeout,
+            "workers": settings.workers,
+            "queue": settings.queue,
+            "formats": self.formats,
+            "avif": "avif" in self.formats,
+        }
+
+    def work(self, read: Read) -> Callable[[Request], Awaitable[Response]]:
+        """Return the endpoint of a task that `read` reads from the query and the headers."""
+
+        async def endpoint(request: Request) -> Response:
+            if request.method != "POST":
+                raise HTTPException(405, headers={"Allow": "POST"})
+            task = read(request)
+            settings = self.settings
+            with self.pool.place():
+                body = await bodies.read(request, settings.max_bytes, settings.upload_timeout)
+                self.metrics.body_bytes.labels(request.url.path).observe(len(body))
+                answer = await self.pool.run(task, body, request.is_disconnected)
+            return respond(answer)
+
+        return endpoint
+
+
+def make_app(settings: Settings) -> Starlette:
+    """Return the service as an application of ASGI; its workers start with it, and end with it.
+
+    Raises:
+        UnknownModel, BundleError: the model that the settings name cannot be used.
+        SiteError: the runtime that the settings name is not there.
+    """
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        service.pool.open()
+        yield
+        await service.pool.close()
+
+    middleware = []
+    if settings.origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["Content-Type"],
+                expose_headers=DLF_HEADERS,
+            )
+        )
+    routes = _routes(service)
+    paths = [route.path for route in routes]
+    files = files_of(settings.runtime)
+    made = [_fixed(f"/{name}", data) for name, data in files.items() if isinstance(data, bytes)]
+    lying = {name: path for name, path in files.items() if isinstance(path, Path)}
+    guard = Middleware(Guard, service.metrics, settings.origins, paths)
+    return Starlette(
+        routes=[*routes, *made, Mount("/", Listed(lying))],
+        middleware=[guard, *middleware],
+        exception_handlers={Refused: _refused, HTTPException: _http, ClientDisconnect: _gone, 500: _failed},
+        lifespan=lifespan,
+    )
+
+
+def _routes(service: Service) -> list[Route]:
+    def post(path: str, read: Read) -> Route:
+        # GET too: else the static files below would say that there is nothing of that name
+        return Route(path, service.work(read), methods=["GET", "POST"])
+
+    def get(path: str, answer: Callable[[], Response]) -> Route:
+        async def endpoint(_: Request) -> Response:
+            return answer()
+
+        return Route(path, endpoint, methods=["GET"])
+
+    described = document(dlf.__version__)
+    return [
+        post("/encode", lambda request: parameters.encode(request.query_params, service.names)),
+        post("/decode", lambda request: parameters.decode(
+            request.query_params, request.headers.get("accept", ""), service.formats
+        )),
+        post("/info", lambda request: parameters.describe(request.query_params)),
+        post("/bits", lambda request: parameters.nothing(request.query_params, Spending())),
+        post("/avif", lambda request: parameters.rival(request.query_params)),
+        get("/models", lambda: respond(Answer(_models(service)))),
+        get("/limits", lambda: respond(Answer(to_json(service.about())))),
+        get("/health", lambda: respond(Answer(to_json({"status": "alive"})))),
+        get("/ready", lambda: _ready(service)),
+        get("/metrics", lambda: Response(service.metrics.text(), media_type="text/plain; version=0.0.4")),
+        get("/openapi.json", lambda: respond(Answer(json.dumps(described, indent=1).encode()))),
+        get("/api", lambda: HTMLResponse(page(described))),
+    ]  # fmt: skip
+
+
+def _fixed(path: str, data: bytes) -> Route:
+    """Return the route of a JSON text that never changes."""
+
+    async def endpoint(_: Request) -> Response:
+        return respond(Answer(data))
+
+    return Route(path, endpoint, methods=["GET"])
+
+
+def _models(service: Service) -> bytes:
+    """All models as JSON, without their folders: the places of our files concern nobody."""
+    models = []
+    for model in service.models:
+        fields = asdict(model)
+        del fields["folder"]
+        models.append({**fields, "default": model.id == service.default.id})
+    return to_json(models)
+
+
+def _ready(service: Service) -> Response:
+    ready = service.pool.ready
+    if not ready:
+        return respond(Refused(503, "no worker has its networks yet", 1).answer())
+    return respond(Answer(to_json({"status": "ready", "workers": ready})))
+
+
+def respond(answer: Answer) -> Response:
+    """Return an answer as Starlette sends it; answers are about their own request, so nobody keeps them."""
+    headers = {"Cache-Control": "no-store", **answer.headers}
+    return Response(answer.body, answer.status, headers, answer.media_type)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return respond(error.answer())
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentences = {
+        404: "there is nothing of this name here",
+        405: "this path is asked in another way; see /api",
+    }
+    answer = refusal(
+        error.status_code, sentences.get(error.status_code, error.detail), **(error.headers or {})
+    )
+    return respond(answer)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return respond(refusal(499, "the client went away"))
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    return respond(refusal(500, "unexpected error; the log of the service says more"))
