@@ -279,8 +279,8 @@ class Codec:
         Raises:
             FormatError, LimitExceeded, UnknownModel, OSError, TypeError: as `decode`.
         """
-        stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
-        return spent_on(self._ready(self._writer(stream)).receive(stream))
+        stream = container.load(file_bytes(data, self._max_pixels), self._max_pixels)
+        return spent_on(self._ready(self._writer(stream), ()).receive(stream))
 
     def _quality(self, quality: int | None) -> int:
         if quality is None:
