@@ -167,6 +167,8 @@ def _compile(data: bytes, threads: int | None, precision: str | None) -> Network
     return Network(tuple(port.any_name for port in compiled.inputs), run)
 
 
+_importing = Lock()
+
 _process: int | None = None
 """The process that has imported it through `_openvino`."""
 
@@ -200,7 +202,8 @@ def _openvino() -> ModuleType:
     global _process
     if _process is None:
         _process = os.getpid()
-    if "openvino" in sys.modules:  # the host imported it, and how it reports is the host's choice
-        return need("openvino", "openvino")
-    with _telemetry_off():
-        return need("openvino", "openvino")
+    with _importing:  # two networks may be built at a time
+        if "openvino" in sys.modules:  # the host imported it, and how it reports is the host's choice
+            return need("openvino", "openvino")
+        with _telemetry_off():
+            return need("openvino", "openvino")
