@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 COLUMNS = 80  # of the help texts: what fits the page
 SEE_ALSO = {
+    "dlf batch": "batch",
     "dlf serve": "service",
     "dlf eval": "evaluation",
     "dlf web": "browser",

@@ -31,7 +31,21 @@ from dlf.errors import (
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from dlf.api import Codec, EngineOptions, InstalledModel, StreamInfo, decode, encode, info, models
+    from dlf.api import (
+        Codec,
+        Damage,
+        EngineOptions,
+        InstalledModel,
+        Salvaged,
+        StreamInfo,
+        Verdict,
+        decode,
+        encode,
+        info,
+        models,
+        salvage,
+        verify,
+    )
 
     __version__: str
 
@@ -40,6 +54,7 @@ __all__ = [
     "CheckpointError",
     "ChecksumError",
     "Codec",
+    "Damage",
     "DlfError",
     "EngineError",
     "EngineOptions",
@@ -49,16 +64,20 @@ __all__ = [
     "InvalidArgument",
     "LimitExceeded",
     "MissingExtra",
+    "Salvaged",
     "StreamInfo",
     "TimeExceeded",
     "UnknownModel",
     "UnreachableSize",
     "UnsupportedVersion",
+    "Verdict",
     "__version__",
     "decode",
     "encode",
     "info",
     "models",
+    "salvage",
+    "verify",
 ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
@@ -14,33 +15,46 @@ import numpy as np
 from PIL import Image
 
 from dlf.bitstream import container
-from dlf.bitstream.container import Stream
 from dlf.bitstream.metadata import pack as pack_metadata
-from dlf.bitstream.sources import Data, content_of, file_bytes
-from dlf.bitstream.spec import MAX_QUALITY, VERSION
+from dlf.bitstream.spec import MAX_QUALITY
 from dlf.codec import bundle
+from dlf.codec.budget import Load, check_total, encode_set
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import TO_DECODE, TO_ENCODE, EngineOptions, make_backend
+from dlf.codec.file_forms import WholeFile, describe
+from dlf.codec.file_forms import load as load_file
 from dlf.codec.machine import processors
-from dlf.codec.many import in_order
 from dlf.codec.rate_search import encode_to_size, make_target
+from dlf.codec.resilient import check_packets
+from dlf.codec.resilient import encode as encode_packets
+from dlf.codec.salvage import read_remains
 from dlf.codec.spent import Spent, spent_on
-from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
+from dlf.codec.verify import check_file
+from dlf.content import Data, content_of, damaged_bytes, file_bytes
+from dlf.errors import ChecksumError, FormatError, InvalidArgument, LimitExceeded, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, check_seconds, whole_number
-from dlf.records import InstalledModel, StreamInfo
+from dlf.many_images import ManyImages
+from dlf.records import Damage, InstalledModel, Salvaged, StreamInfo, UInt8, Verdict
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Codec",
+    "Damage",
     "Data",
     "EngineOptions",
     "InstalledModel",
+    "Salvaged",
     "StreamInfo",
+    "Verdict",
     "decode",
     "encode",
     "info",
     "models",
+    "salvage",
+    "verify",
 ]
 
 
@@ -50,7 +64,7 @@ class _Loaded:
     codec: StreamCodec
 
 
-class Codec:
+class Codec(ManyImages):
     """A codec whose model is loaded once, when first needed.
 
     Several threads may use one codec.  It can be copied, pickled and carried through a fork; the copy loads
@@ -109,6 +123,7 @@ class Codec:
         best: bool = False,
         metadata: bool = False,
         strict: bool = False,
+        packet_bytes: int | None = None,
     ) -> bytes:
         """Compress an image, at a quality or to a size.
 
@@ -123,6 +138,8 @@ class Codec:
             metadata: store ICC profile, EXIF and XMP of the image as well.
             strict: refuse a file with a flaw that can be passed over, such as a JPEG without its end marker;
                 otherwise it is read, with a line in the log.
+            packet_bytes: make a file of packets, which can be read without each other, of at most so many
+                bytes but for those of a single window of 256x256 pixels; it has a quality and no metadata.
 
         Returns:
             The bytes of the ``.dlf`` file.
@@ -134,22 +151,55 @@ class Codec:
             TypeError, ValueError: an argument is of a wrong type or out of range, or two say the size.
         """
         target = make_target(quality, max_bytes, bpp)
+        if packet_bytes is not None:
+            check_packets(packet_bytes, has_target=target is not None, metadata=metadata)
         quality = self._quality(quality)
-        source = (
-            image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else content_of(image)
-        )
-        rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
-        blob = pack_metadata(attached) if metadata and attached is not None else b""
+        rgb, blob = self._read(_rereadable(image), metadata=metadata, strict=strict)
         codec = self._ready(self._bundle, TO_ENCODE)
+        if packet_bytes is not None:
+            return encode_packets(codec, rgb, quality, packet_bytes)
         if target is None:
             return container.dump(codec.encode_rgb(rgb, quality, blob))
         return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
 
-    def decode(self, data: Data) -> Image.Image:
+    def encode_set(
+        self,
+        images: Sequence[Source],
+        total_bytes: int,
+        *,
+        best: bool = False,
+        metadata: bool = False,
+        strict: bool = False,
+    ) -> list[bytes]:
+        """Compress images to one number of bytes for all: one quality, or two next to each other.
+
+        Args:
+            images: as for `encode`; each is read two or three times, and few are in memory at a time.
+            total_bytes: of all files together: they have at most that many, and where the images allow it at
+                least 97 % of them.
+            best: where the images' files are all larger than that or all smaller, return the nearest.
+            metadata: as for `encode`.
+            strict: as for `encode`.
+
+        Raises:
+            UnreachableSize: the images have no files of that total, and `best` is not set.
+            ImageError, LimitExceeded, OSError, TypeError, ValueError: as `encode`.
+        """
+
+        def loader(source: Source) -> Load:
+            return lambda: self._read(source, metadata=metadata, strict=strict)
+
+        again = [loader(_rereadable(image)) for image in images]
+        check_total(total_bytes, len(again))
+        return encode_set(self._ready(self._bundle), again, total_bytes, best=best)
+
+    def decode(self, data: Data, *, allow_partial: bool = False, best_effort: bool = False) -> Image.Image:
         """Paint the image of a ``.dlf`` file, in RGB.
 
         Args:
             data: the file's bytes, its path, or the file opened in binary mode.
+            allow_partial: paint a file whose end is missing from what there is, with a line in the log.
+            best_effort: paint a damaged file as well, though nothing of it is sure; see `salvage`.
 
         Raises:
             FormatError, LimitExceeded: the data is damaged, not of this format, too large, or takes too long.
@@ -157,42 +207,64 @@ class Codec:
             OSError: there is no such file, or it cannot be opened.
             TypeError: `data` is nothing of the above.
         """
-        stream = container.load(file_bytes(data, self._max_pixels), self._max_pixels)
-        rgb = self._ready(self._writer(stream), TO_DECODE).decode_stream(stream)
-        return to_image(rgb, stream.metadata)
+        if allow_partial or best_effort:
+            salvaged = self.salvage(data, best_effort=best_effort)
+            if salvaged.damage is not None:
+                log.warning("%s", salvaged.damage.summary)
+            return salvaged.image
+        return self._paint(file_bytes(data, self._max_pixels))
 
-    def encode_many(
-        self,
-        images: Iterable[Source],
-        quality: int | None = None,
-        *,
-        max_bytes: int | None = None,
-        bpp: float | None = None,
-        best: bool = False,
-        metadata: bool = False,
-        strict: bool = False,
-    ) -> Iterator[bytes]:
-        """Compress many images, each to the same bytes as by `encode`; yields the files in their order.
+    def salvage(self, data: Data, *, best_effort: bool = False) -> Salvaged:
+        """Paint the image of a file that may be cut, and say what came through.
 
-        Several are worked on at a time, by one thread each, which is meant for images too small to keep all
-        threads busy.  Each takes the memory of its own.  Images are taken as results are, a few ahead; what
-        `encode` raises is raised in the turn of its image, and ends all.  For the rest see `encode`.
+        What is missing of a cut file takes its likeliest values.  Its model is the first that has its number.
+
+        Args:
+            data: as for `decode`.
+            best_effort: paint a damaged file as well.  What follows its first wrong bit is invented, and
+                nothing tells where that is; metadata that are malformed are left out.
+
+        Raises:
+            FormatError: not of this format, cut before the first symbol, or damaged in another way without
+                `best_effort`.
+            UnknownModel, LimitExceeded, OSError, TypeError: as `decode`.
         """
-        codec, workers = self._for_many()
+        content = damaged_bytes(data)
+        try:
+            return Salvaged(self._paint(content), None)
+        except (FormatError, LimitExceeded, UnknownModel) as error:
+            reason = error
+        models = chain([self._bundle], bundle.installed())
+        remains = read_remains(
+            content, reason, models, self._ready, self._max_pixels,
+            best_effort=best_effort,
+        )  # fmt: skip
+        return Salvaged(to_image(remains.rgb, remains.metadata), remains.damage)
 
-        def encode_one(image: Source) -> bytes:
-            return codec.encode(
-                image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
-            )
+    def _paint(self, content: bytes) -> Image.Image:
+        """Decode a file that must be whole; raises as `decode`."""
+        file = load_file(content, self._max_pixels)
+        codec = self._ready(self._writer(file), TO_DECODE)
+        return to_image(codec.paint(file.receive(codec), file.header), file.metadata)
 
-        return in_order(encode_one, images, workers)
+    def verify(self, data: Data, *, paint: bool = False) -> Verdict:
+        """Check a whole ``.dlf`` file: header, metadata, checksum, and every symbol of the payload.
 
-    def decode_many(self, files: Iterable[Data]) -> Iterator[Image.Image]:
-        """Paint the images of many ``.dlf`` files, best of small ones; see `encode_many` and `decode`."""
-        codec, workers = self._for_many()
-        return in_order(codec.decode, files, workers)
+        It runs the networks that decide symbols, for seconds where the image is large.
 
-    def _for_many(self) -> tuple[Codec, int]:
+        Args:
+            data: as for `decode`.
+            paint: run the network that paints as well.
+
+        Raises:
+            OSError, TypeError: as `decode`; what is wrong with the file itself is in the verdict.
+        """
+        return check_file(
+            lambda: file_bytes(data, self._max_pixels), self._max_pixels, self._writer, self._ready,
+            paint=paint,
+        )  # fmt: skip
+
+    def _for_many(self) -> tuple[ManyImages, int]:
         """Return a codec whose networks run in one thread each, and how many may run at a time."""
         workers = self._engine.threads or processors()
         if workers == 1 or self._bundle.manifest.engine != "onnx":
@@ -243,35 +315,13 @@ class Codec:
             FormatError, LimitExceeded, OSError, TypeError: as `decode`.
         """
         content = file_bytes(data, self._max_pixels)
-        stream = container.load(content, self._max_pixels)
-        header = stream.header
-        sizes = {name: len(part) for name, part in container.parts(stream)}
-        name, token_bits, detail_bits = None, None, None
+        file = load_file(content, self._max_pixels)
         try:
-            model = self._writer(stream)
+            model = self._writer(file)
         except UnknownModel:
-            pass  # the sizes are worth telling all the same
-        else:
-            name = model.manifest.name
-            if symbols:
-                received = self._ready(model, ()).receive(stream)
-                token_bits, detail_bits = received.token_bits, received.detail_bits
-        return StreamInfo(
-            version=VERSION,
-            model=header.model,
-            model_name=name,
-            quality=header.quality,
-            width=header.width,
-            height=header.height,
-            header_bytes=len(header.pack()),
-            metadata_bytes=sizes.get("metadata", 0),
-            payload_bytes=sizes["payload"],
-            checksum_bytes=sizes["checksum"],
-            file_bytes=len(content),
-            token_bits=token_bits,
-            detail_bits=detail_bits,
-            checked=name is not None,
-        )
+            return describe(file, len(content))  # the sizes are worth telling all the same
+        received = file.receive(self._ready(model)) if symbols else None
+        return describe(file, len(content), model.manifest.name, received)
 
     def spent(self, data: Data) -> Spent:
         """Say where the bits of a ``.dlf`` file went; like `info` with its symbols, this paints nothing.
@@ -279,8 +329,13 @@ class Codec:
         Raises:
             FormatError, LimitExceeded, UnknownModel, OSError, TypeError: as `decode`.
         """
-        stream = container.load(file_bytes(data, self._max_pixels), self._max_pixels)
-        return spent_on(self._ready(self._writer(stream), ()).receive(stream))
+        file = load_file(file_bytes(data, self._max_pixels), self._max_pixels)
+        return spent_on(file.receive(self._ready(self._writer(file))))
+
+    def _read(self, source: Source, *, metadata: bool, strict: bool) -> tuple[UInt8, bytes]:
+        """Return pixels, uint8 (H, W, 3), and packed metadata."""
+        rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
+        return rgb, pack_metadata(attached) if metadata and attached is not None else b""
 
     def _quality(self, quality: int | None) -> int:
         if quality is None:
@@ -291,20 +346,18 @@ class Codec:
             raise InvalidArgument(msg)
         return number
 
-    def _writer(self, stream: Stream) -> ModelBundle:
-        """Return the model whose symbols a stream holds: this codec's own, else the first that fits.
+    def _writer(self, file: WholeFile) -> ModelBundle:
+        """Return the model whose symbols a file holds: this codec's own, else the first that fits.
 
         Raises:
-            UnknownModel: no model of the stream's number is installed.
+            UnknownModel: no model of the file's number is installed.
             ChecksumError: none of those that are fits.
         """
-        number, misfits = stream.header.model, set()
-        loaded = [kept.bundle for kept in list(self._loaded.values())]
-        for candidate in chain([self._bundle], loaded, bundle.installed()):
-            if candidate.manifest.id == number:
-                if container.fits(stream, candidate.manifest.numerics):
-                    return candidate
-                misfits.add(f"'{candidate.manifest.name}'")
+        number, misfits = file.header.model, set()
+        for candidate in self._candidates(number):
+            if file.fits(candidate.manifest.numerics):
+                return candidate
+            misfits.add(f"'{candidate.manifest.name}'")
         if not misfits:
             raise bundle.not_installed(number)
         msg = (
@@ -313,22 +366,31 @@ class Codec:
         )
         raise ChecksumError(msg)
 
-    def _ready(self, model: ModelBundle, soon: tuple[str, ...]) -> StreamCodec:
+    def _candidates(self, number: int) -> Iterator[ModelBundle]:
+        """Yield the models of a number: this codec's own, those that are loaded, then the installed."""
+        loaded = [kept.bundle for kept in list(self._loaded.values())]
+        for candidate in chain([self._bundle], loaded, bundle.installed()):
+            if candidate.manifest.id == number:
+                yield candidate
+
+    def _ready(self, model: ModelBundle, soon: tuple[str, ...] = ()) -> StreamCodec:
         """Return what codes one image with a model; soon: see `_load`."""
         codec = self._load(model, soon).codec
         return codec if self._max_seconds is None else codec.within(self._max_seconds)
 
     def _load(self, model: ModelBundle, soon: tuple[str, ...] = ()) -> _Loaded:
-        """Return a model that is ready to run; it is loaded when first asked for.
-
-        soon: graphs that will be needed; see `make_backend`.
-        """
+        """Return a model that is ready to run; soon: graphs to begin to build when it is first asked for."""
         if model.folder not in self._loaded:
             tables = model.tables()
             backend = make_backend(model, tables, self._engine, soon)
             loaded = _Loaded(model, StreamCodec(model.manifest, tables, backend))
             self._loaded.setdefault(model.folder, loaded)  # all threads take the one that came first
         return self._loaded[model.folder]
+
+
+def _rereadable(image: Source) -> Source:
+    """Return an image that can be read as often as one likes: an open file becomes its bytes."""
+    return image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else content_of(image)
 
 
 @lru_cache(maxsize=1)
@@ -355,18 +417,42 @@ def encode(
     best: bool = False,
     metadata: bool = False,
     strict: bool = False,
+    packet_bytes: int | None = None,
     max_pixels: int = MAX_PIXELS,
     max_seconds: float | None = None,
 ) -> bytes:
     """Compress an image with the model of the package; limits as of `Codec`, the rest of `Codec.encode`."""
     return _limited_codec(max_pixels, max_seconds).encode(
-        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
-    )
+        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict,
+        packet_bytes=packet_bytes,
+    )  # fmt: skip
 
 
-def decode(data: Data, *, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None) -> Image.Image:
+def decode(
+    data: Data,
+    *,
+    allow_partial: bool = False,
+    best_effort: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
+) -> Image.Image:
     """Paint the image of a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.decode`."""
-    return _limited_codec(max_pixels, max_seconds).decode(data)
+    codec = _limited_codec(max_pixels, max_seconds)
+    return codec.decode(data, allow_partial=allow_partial, best_effort=best_effort)
+
+
+def salvage(
+    data: Data, *, best_effort: bool = False, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None
+) -> Salvaged:
+    """Paint what there is of a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.salvage`."""
+    return _limited_codec(max_pixels, max_seconds).salvage(data, best_effort=best_effort)
+
+
+def verify(
+    data: Data, *, paint: bool = False, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None
+) -> Verdict:
+    """Check a whole ``.dlf`` file; limits as of `Codec`, the rest of `Codec.verify`."""
+    return _limited_codec(max_pixels, max_seconds).verify(data, paint=paint)
 
 
 def info(

@@ -67,3 +67,18 @@ class CheckpointError(DlfError):
 
 class SpecError(DlfError, ValueError):
     """What is to be evaluated is named in a way that cannot be understood or cannot be."""
+
+
+class BatchError(DlfError):
+    """A batch cannot start or go on: there is nothing to take, or its place cannot be read or written."""
+
+
+def explain(error: Exception) -> str:
+    """Say in one sentence what went wrong."""
+    if isinstance(error, DlfError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return f"unexpected error, please report it: {type(error).__name__}: {error}".replace("\n", " ")

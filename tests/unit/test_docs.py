@@ -203,7 +203,8 @@ def test_the_walks_of_the_architecture_name_what_is_there(heading: str) -> None:
 
 
 COMMAND = re.compile(
-    r"(?:^|`|&& |\| |-m )dlf ([a-z]+(?: (?:import|split|recover)\b)?)([^\n`|&#;]*)", re.MULTILINE
+    r"(?:^|`|&& |\| |-m )dlf ([a-z]+(?: (?:import|split|recover|encode|decode)\b)?)([^\n`|&#;]*)",
+    re.MULTILINE,
 )
 OPTION = re.compile(r"(?<=\s)(--[a-z][\w-]*|-[a-zA-Z])(?=[\s=]|$)")
 

@@ -20,6 +20,7 @@ from dlf.bundles import graphs
 from dlf.bundles.bundle_writer import BundleSpec, seal, seal_like, tables_file
 from dlf.bundles.eight_bits import Packed
 from dlf.bundles.onnx_graph import Signature, store_eight, store_half, to_onnx
+from dlf.bundles.rewriting import rewrite
 from dlf.codec.bundle import FILES, GRAPHS, TABLES, ModelBundle
 from dlf.entropy.tables import QUALITIES, TOTAL, gaussian_frequencies
 from dlf.files import write_bytes
@@ -148,7 +149,10 @@ def trace(model: Dlf, name: str) -> ModelProto:
         example = [tokens, cells, quality, *plans]
         inputs, outputs = ("tokens", "y_hat", "quality", *graphs.PLAN_INPUTS), ("rgb",)
         axes = {"tokens": {0: "windows"}, "y_hat": on_cells, **plan_axes}
-    return to_onnx(module, example, Signature(inputs, outputs, axes))
+    traced = to_onnx(module, example, Signature(inputs, outputs, axes))
+    if name in (ANALYSIS, SYNTHESIS):  # the others decide symbols, and stay as they were traced
+        rewrite(traced)
+    return traced
 
 
 def _tables(model: Dlf, use: TokenUse) -> bytes:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dlf.bundles.onnx_bundle import ANALYSIS, CONTEXT, PRIOR, SYNTHESIS, trace
 from dlf.bundles.onnx_graph import EIGHT, HALF, SCALE
+from dlf.bundles.rewriting import rewrite
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
 from dlf.nn.build import PRESETS
@@ -52,7 +53,9 @@ def recover(bundle: ModelBundle, preset: str) -> Recovered:
     state = probe.state_dict()
     recovered = Recovered()
     for name in (ANALYSIS, SYNTHESIS):
-        for ours, theirs in _pairs(trace(probe, name), onnx.load_from_string(bundle.read(name))):
+        graph = onnx.load_from_string(bundle.read(name))
+        rewrite(graph)  # as `trace` does; bundles of before have other graphs
+        for ours, theirs in _pairs(trace(probe, name), graph):
             _place(recovered.tensors, state, ours, torch.from_numpy(theirs))
     for name in (PRIOR, CONTEXT):
         _, constants = _operations(onnx.load_from_string(bundle.read(name)))

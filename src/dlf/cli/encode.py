@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dlf.cli import jobs, streams
+from dlf.cli import jobs, set_budget, streams
 from dlf.cli.display import Display
 from dlf.cli.jobs import Report
 from dlf.cli.names import DLF, Job, Naming, expand, in_and_out, plan, readable_suffixes
@@ -38,6 +38,15 @@ from dlf.errors import UnreachableSize
     is_flag=True,
     help="Refuse files with a flaw that can be passed over, such as a JPEG without its end.",
 )
+@click.option(
+    "--resilient", is_flag=True, help="Make packets that can be read without each other, for lossy links."
+)
+@click.option(
+    "--packet-bytes",
+    type=click.IntRange(32, 2**20),
+    metavar="N",
+    help="Size of such a packet at most, unless a single window needs more.  [default: 256]",
+)
 @click.option("--keep-suffix", is_flag=True, help="Call the output of a.png a.png.dlf instead of a.dlf.")
 @engine_options
 @loudness_options
@@ -48,6 +57,8 @@ def command(
     size: FileSize,
     keep_metadata: bool,
     strict: bool,
+    resilient: bool,
+    packet_bytes: int | None,
     keep_suffix: bool,
     quiet: bool,
 ) -> int:
@@ -59,25 +70,43 @@ def command(
     folder that are called like decoded ones, such as NAME.dlf.png, are left out.
     """
     from dlf.cli.codec import codec_to_encode  # brings numpy, which the parser does not need
+    from dlf.codec.resilient import PACKET_BYTES
 
+    if packet_bytes is not None and not resilient:
+        msg = "--packet-bytes goes with --resilient only"
+        raise click.UsageError(msg)
+    if resilient and (keep_metadata or size.given()):
+        msg = f"--resilient is not allowed with {'--keep-metadata' if keep_metadata else size.given()[0]}"
+        raise click.UsageError(msg)
+    packets = (packet_bytes or PACKET_BYTES) if resilient else None
     naming = Naming(
         lambda each, _: (Path(each.path).name if keep_suffix else Path(each.path).stem) + DLF,
         inputs=readable_suffixes,
         suffixes=(DLF,),
         remedy="--keep-suffix tells them apart",
     )
+    set_budget.check_options(size, outputs)
     names, output = in_and_out(common.inputs, outputs, naming)
     inputs = list(expand(names, naming.inputs, recursive=common.recursive))
     planned = plan(inputs, output, naming)
     streams.check_stdout(planned, json=common.json)
     display = Display(quiet=quiet)
     codec = codec_to_encode(common, outputs, engine, display)
+    files = {}
+    if size.total_bytes is not None:
+        files = set_budget.encode_jobs(
+            codec, planned, common, outputs, size, metadata=keep_metadata, strict=strict
+        )
 
     def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
+        if job in files:
+            return files[job], _report(job, files[job], 0.0)
         source = streams.image_source(job.source)
         try:
-            data = codec.encode(source, **size.arguments(), metadata=keep_metadata, strict=strict)
+            data = codec.encode(
+                source, **size.arguments(), metadata=keep_metadata, strict=strict, packet_bytes=packets
+            )
         except UnreachableSize as error:
             msg = f"{error} (--best takes it)"
             raise UnreachableSize(msg) from error

@@ -55,7 +55,7 @@ def command(common: Common, symbols: bool, quiet: bool) -> int:
 
 def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:
     """Parts of the file in their order, tokens and details after the payload that holds them."""
-    from dlf.bitstream import container
+    from dlf.codec.file_forms import load
 
     model = "not installed" if info.model_name is None else info.model_name
     values = {
@@ -67,8 +67,13 @@ def _rows(data: bytes, info: dlf.StreamInfo) -> list[Row]:
         "height": str(info.height),
         "checksum": f"{data[-4:][::-1].hex()} ({'good' if info.checked else 'not checked'})",
     }
+    if info.packets:
+        values["heads"] = (
+            f"version {info.version}, {info.packets} packets, model {values['model']}, quality {info.quality}"
+        )
+        values["checksum"] = "see dlf verify"
     rows = []
-    for name, part in container.parts(container.load(data, info.width * info.height)):
+    for name, part in load(data, info.width * info.height).parts():
         rows.append(Row(name, values.get(name, ""), 8 * len(part)))
         if name == "payload" and info.token_bits is not None and info.detail_bits is not None:
             rows += [Row("tokens", "in the payload", info.token_bits)]
@@ -89,7 +94,16 @@ def _table(source: str, rows: list[Row], info: dlf.StreamInfo) -> str:
         f"  {name:<{widths[0]}}  {value:<{widths[1]}}  {size:>{widths[2]}}  {bpp:>{widths[3]}}"
         for name, value, size, bpp in lines
     )
-    return f"{source}\n{body}"
+    return f"{source}\n{body}{_settled(info)}"
+
+
+def _settled(info: dlf.StreamInfo) -> str:
+    """Say how much of the file must be there for each stage of the picture."""
+    if info.settled is None:
+        return ""
+    tokens, *steps = info.settled
+    stages = ", ".join(f"step {number} {size:,}" for number, size in enumerate(steps, 1))
+    return f"\n  cut:  the tokens need {tokens:,} bytes of the file, the details up to {stages}"
 
 
 def _bytes(bits: float) -> str:

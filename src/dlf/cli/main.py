@@ -13,14 +13,16 @@ from importlib import import_module
 import click
 
 import dlf
-from dlf.cli.jobs import LogLines, complain, explain, tell
+from dlf.cli.jobs import LogLines, complain, tell
 from dlf.cli.streams import buffer_standard_output, drop_standard_output, hold_standard_streams
-from dlf.errors import DlfError
+from dlf.errors import DlfError, explain
 
 COMMANDS = (
     "encode",
     "decode",
+    "batch",
     "info",
+    "verify",
     "formats",
     "models",
     "engines",

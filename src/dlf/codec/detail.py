@@ -8,6 +8,7 @@ prior ------> scale, mean of step 0      coded places ----.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 from dlf.codec.backend import Backend
 from dlf.codec.rounding import round_symbols
-from dlf.entropy.coder import Exchanged, SymbolReader, SymbolWriter
+from dlf.entropy.coder import Exchanged, SymbolCoder, SymbolWriter
 from dlf.entropy.gaussian import exchange_symbols, table_index
 from dlf.entropy.quadtree import step_masks
-from dlf.entropy.tables import Tables
+from dlf.entropy.tables import UNSENT, Tables
 from dlf.errors import BundleError
 from dlf.records import Float32, Float64, Int32, Prior
 
@@ -74,7 +75,7 @@ class Sender:
 class Receiver:
     """Reads what a Sender wrote."""
 
-    def __init__(self, reader: SymbolReader, tables: Tables) -> None:
+    def __init__(self, reader: SymbolCoder, tables: Tables) -> None:
         self._reader, self._tables = reader, tables
 
     def exchange(
@@ -82,6 +83,25 @@ class Receiver:
     ) -> Exchanged:
         """Read the symbols of one step."""
         return exchange_symbols(self._reader, np.zeros(len(index), np.int32), index, self._tables)
+
+
+Passed = Callable[[int], object]
+"""Called after a run of symbols with how many of them were to be sent."""
+
+
+class Watched:
+    """A side that says when a step is done; those of the table that is not sent do not count."""
+
+    def __init__(self, side: Side, passed: Passed) -> None:
+        self._side, self._passed = side, passed
+
+    def exchange(
+        self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
+    ) -> Exchanged:
+        """Pass the symbols of one step; see `Side`."""
+        exchanged = self._side.exchange(mask, index, mean, step)
+        self._passed(int((index >= UNSENT).sum()))
+        return exchanged
 
 
 def walk(backend: Backend, tables: Tables, prior: Prior, side: Side) -> Details:

@@ -101,11 +101,11 @@ def _search_quality(size: Size, target: int, start: int, fixed: int) -> int | No
             low = quality, over
         if high[0] - low[0] <= 1 or 0 < over <= _TRIM:
             break
-        quality = _next_quality(low, high)
+        quality = next_quality(low, high)
     return high[0] if high[0] <= MAX_QUALITY else None
 
 
-def _next_quality(low: tuple[int, float], high: tuple[int, float]) -> int:
+def next_quality(low: tuple[int, float], high: tuple[int, float]) -> int:
     """Return a quality strictly between two, from the logarithms of their bytes over the target.
 
     It aims at the middle of what ends the search.

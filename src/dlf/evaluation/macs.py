@@ -22,6 +22,8 @@ _PRODUCTS: dict[str, Callable[[Shape, Shape, Shape], int]] = {
     "ConvTranspose": lambda x, weight, y: prod(x) * prod(weight[1:]),
     "Gemm": lambda a, b, y: prod(a) * y[1],
     "MatMul": lambda a, b, y: prod(y) * a[-1],
+    # of ONNX Runtime: both of its products, without what a mask adds to the keys
+    "MultiHeadAttention": lambda query, key, y: 2 * prod(y) * key[1],
 }
 """Shapes of the two factors and of the product -> multiply-accumulates, by operator of ONNX."""
 

@@ -1,4 +1,4 @@
-"""The bytes of a ``.dlf`` file, however it is given."""
+"""The bytes of a file, however a caller gives it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dlf.bitstream.bounds import read_file
+from dlf.bitstream.bounds import read_file, read_up_to
+from dlf.errors import LimitExceeded
+
+MAX_DAMAGED_BYTES = 2**26
+"""Limit of what is read of a file whose header may be destroyed."""
 
 Data = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 """A ``.dlf`` file: its bytes, its path, or the file opened in binary mode, read from its start."""
@@ -46,3 +50,20 @@ def file_bytes(data: Data, max_pixels: int) -> bytes:
         with Path(data).open("rb") as file:
             return read_file(file, max_pixels)
     return content_of(data, lambda file: read_file(file, max_pixels))
+
+
+def damaged_bytes(data: Data) -> bytes:
+    """Return the bytes of a file whose header may be destroyed, so that nothing bounds them but a limit.
+
+    Raises:
+        LimitExceeded: there are more than `MAX_DAMAGED_BYTES`.
+        OSError, TypeError: as `file_bytes`.
+    """
+    if isinstance(data, str | os.PathLike):
+        with Path(data).open("rb") as file:
+            return damaged_bytes(file)
+    content = content_of(data, lambda file: read_up_to(file, MAX_DAMAGED_BYTES + 1))
+    if len(content) > MAX_DAMAGED_BYTES:
+        msg = f"the file has more than {MAX_DAMAGED_BYTES:,} bytes, too many to look for a picture in"
+        raise LimitExceeded(msg)
+    return content

@@ -1,0 +1,78 @@
+"""``dlf encode --total-bytes``: the files of all inputs from one number of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from dlf.cli import streams
+from dlf.cli.names import Job, JobError
+from dlf.cli.options import Common, Outputs
+from dlf.cli.sizes import FileSize
+from dlf.errors import DlfError, UnreachableSize
+
+if TYPE_CHECKING:
+    import dlf
+
+
+def check_options(size: FileSize, outputs: Outputs) -> None:
+    """Refuse what does not go with a total; raises click.UsageError."""
+    for option, given in (("--skip-existing", outputs.skip_existing), ("--jobs", outputs.jobs > 1)):
+        if size.total_bytes is not None and given:
+            msg = f"{option} is not allowed with --total-bytes"
+            raise click.UsageError(msg)
+
+
+def encode_jobs(
+    codec: dlf.Codec,
+    jobs: Sequence[Job],
+    common: Common,
+    outputs: Outputs,
+    size: FileSize,
+    *,
+    metadata: bool,
+    strict: bool,
+) -> dict[Job, bytes]:
+    """Return the files of all jobs that can be done; the others say themselves what is wrong with them.
+
+    Raises:
+        UnreachableSize: there are no files of that total.
+        InvalidArgument: there can be none.
+    """
+    sources = {}
+    for job in jobs:
+        try:
+            source = _source(job, common, outputs, strict=strict)
+        except (DlfError, OSError, MemoryError):
+            continue  # said when its turn comes
+        if source is not None:
+            sources[job] = source
+    if not sources or size.total_bytes is None:
+        return {}
+    try:
+        files = codec.encode_set(
+            list(sources.values()), size.total_bytes, best=size.best, metadata=metadata, strict=strict
+        )
+    except UnreachableSize as error:
+        msg = f"{error} (--best takes it)"
+        raise UnreachableSize(msg) from error
+    return dict(zip(sources, files, strict=True))
+
+
+def _source(job: Job, common: Common, outputs: Outputs, *, strict: bool) -> str | bytes | None:
+    """Return what an image can be read from again and again; None where its output may not be written.
+
+    Raises what reading it raises.
+    """
+    from dlf.imageio import load_rgb
+
+    try:
+        if streams.exists(job) and not outputs.overwrite:
+            return None
+    except JobError:
+        return None
+    source = streams.image_source(job.source)
+    load_rgb(source, max_pixels=common.max_pixels, strict=strict)
+    return source
