@@ -10,8 +10,6 @@ used, so that importing this package costs next to nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dlf.errors import (
     BundleError,
     CheckpointError,
@@ -28,6 +26,9 @@ from dlf.errors import (
     UnreachableSize,
     UnsupportedVersion,
 )
+
+# type checkers take it for true; to import it from `typing` would take longer than all this
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dlf.api import (

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -81,6 +80,8 @@ def _results(jobs: Sequence[Job], work: Work, workers: int) -> Generator[tuple[J
         for job in jobs:
             yield job, _attempt(job, work)
         return
+    from concurrent.futures import ThreadPoolExecutor  # a few milliseconds, which one job at a time saves
+
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(_attempt, job, work) for job in jobs]
         try:

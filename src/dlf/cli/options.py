@@ -46,7 +46,7 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
 REFERENCE = "reference"
 
-ENGINES = ("auto", "onnxruntime", "openvino", REFERENCE)
+ENGINES = ("auto", "onnxruntime", "openvino", "cuda", "coreml", "directml", REFERENCE)
 """Those of `dlf.codec.engine`, likewise."""
 
 COUNT = click.IntRange(1, 1024)

@@ -102,7 +102,7 @@ class StreamCodec:
     def analyse(self, rgb: UInt8, quality: int) -> Latents:
         """Return what the analysis network says of uint8 (height, width, 3), for `write`."""
         plan = self.plan(self.header(rgb, quality))
-        return tiling.analyse(self._backend, plan, plan.pad(rgb), quality)
+        return tiling.analyse(self._backend, plan, rgb, quality)
 
     def write(
         self, latents: Latents, header: Header, blob: bytes = b"", rate_weight: float | Float32 = 0.0

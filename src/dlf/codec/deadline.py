@@ -20,10 +20,10 @@ class TimedBackend:
         self._backend, self._seconds = backend, seconds
         self._end = time.monotonic() + seconds
 
-    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents; see `Backend`."""
         self.check()
-        return self._backend.analyse(rgb, quality)
+        return self._backend.analyse(rgb, quality, corner)
 
     def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
         """Integer parameters that are known before any detail symbol; see `Backend`."""
@@ -35,10 +35,12 @@ class TimedBackend:
         self.check()
         return self._backend.context(step, y_hat, common)
 
-    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
         """Latents to pixels; see `Backend`."""
         self.check()
-        return self._backend.synthesise(tokens, y_hat, quality)
+        return self._backend.synthesise(tokens, y_hat, quality, corner)
 
     def check(self) -> None:
         """Raise LimitExceeded if the time is over."""

@@ -65,7 +65,7 @@ class PaintingOnly:
             msg = f"ONNX Runtime cannot be loaded, so that nothing can be painted ({error})"
             raise EngineError(msg) from error
 
-    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Refuse to encode."""
         raise _decodes_only()
 
@@ -77,9 +77,11 @@ class PaintingOnly:
         """Refuse: what decides symbols is not this one's."""
         raise _decodes_only()
 
-    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        return self._painter.synthesise(tokens, y_hat, quality)
+        return self._painter.synthesise(tokens, y_hat, quality, corner)
 
 
 def _decodes_only() -> EngineError:

@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 from dlf.bitstream import container, packets
 from dlf.codec import file_forms
-from dlf.codec.bundle import ModelBundle
-from dlf.codec.codec import StreamCodec
-from dlf.codec.file_forms import WholeFile
+from dlf.codec.loaded import LoadedModels
 from dlf.errors import DlfError, UnknownModel
 from dlf.records import Verdict
 
@@ -16,15 +14,14 @@ from dlf.records import Verdict
 def check_file(
     read: Callable[[], bytes],
     max_pixels: int,
-    model_of: Callable[[WholeFile], ModelBundle],
-    codec_of: Callable[[ModelBundle], StreamCodec],
+    models: LoadedModels,
     *,
     paint: bool = False,
 ) -> Verdict:
     """Check a file, as `dlf.Codec.verify` says.
 
     read: returns its bytes, and refuses those whose header no file has.
-    model_of: returns the model whose checksum a file has, or raises.  codec_of: makes it ready.
+    models: those that may have written it.
     """
     size: int | None = None
     name: str | None = None
@@ -42,8 +39,8 @@ def check_file(
             opened.metadata()
         good[part], part = True, "checksum"
         file = file_forms.load(data, max_pixels)
-        model = model_of(file)
-        name, codec = model.manifest.name, codec_of(model)
+        model = models.writer(file)
+        name, codec = model.manifest.name, models.ready(model)
         good[part], part = True, "symbols"
         received = file.receive(codec)
         good[part], part = True, "painted"
