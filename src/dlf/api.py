@@ -8,6 +8,7 @@ from PIL import Image
 
 from dlf.codec import bundle
 from dlf.codec.engine import EngineOptions
+from dlf.codec.spent import Spent
 from dlf.content import Data
 from dlf.image_codec import Codec
 from dlf.imageio import Source
@@ -22,6 +23,7 @@ __all__ = [
     "EngineOptions",
     "InstalledModel",
     "Salvaged",
+    "Spent",
     "StreamInfo",
     "Verdict",
     "decode",

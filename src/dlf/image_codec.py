@@ -30,10 +30,10 @@ from dlf.codec.salvage import read_remains
 from dlf.codec.spent import Spent, spent_on
 from dlf.codec.verify import check_file
 from dlf.content import Data, content_of, damaged_bytes, file_bytes
-from dlf.errors import FormatError, InvalidArgument, LimitExceeded, UnknownModel
+from dlf.errors import FormatError, InvalidArgument, LimitExceeded, TimeExceeded, UnknownModel
 from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, check_seconds, whole_number
-from dlf.many_images import ManyImages
+from dlf.many_images import ManyImages, check_several
 from dlf.records import Salvaged, StreamInfo, UInt8, Verdict
 from dlf.roi.mask import Region, importance
 
@@ -163,6 +163,8 @@ class Codec(ManyImages):
     ) -> list[bytes]:
         """Compress images to one number of bytes for all: one quality, or two next to each other.
 
+        A limit of seconds is that of all together.
+
         Args:
             images: as for `encode`; each is read two or three times, and few are in memory at a time.
             total_bytes: of all files together: they have at most that many, and where the images allow it at
@@ -179,6 +181,7 @@ class Codec(ManyImages):
         def loader(source: Source) -> Load:
             return lambda: self._read(source, metadata=metadata, strict=strict)
 
+        check_several(images)
         again = [loader(_rereadable(image)) for image in images]
         check_total(total_bytes, len(again))
         return encode_set(self._models.ready(), again, total_bytes, best=best)
@@ -222,6 +225,8 @@ class Codec(ManyImages):
         content = damaged_bytes(data)
         try:
             return Salvaged(self._paint(content), None)
+        except TimeExceeded:
+            raise
         except (FormatError, LimitExceeded, UnknownModel) as error:
             reason = error
         models = chain([self._models.first], bundle.installed())

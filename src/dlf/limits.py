@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from numbers import Real
 
 from dlf.errors import InvalidArgument, LimitExceeded
 
@@ -43,14 +44,19 @@ def check_seconds(value: object) -> None:
 
     Raises:
         TypeError: neither None, which is no limit, nor a number.
-        InvalidArgument: not above 0.
+        InvalidArgument: not above 0, or larger than a float can be.
     """
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         msg = f"max_seconds must be a number or None, not {type(value).__name__}"
         raise TypeError(msg)
-    if not value > 0:
+    try:
+        seconds = float(value)
+    except OverflowError as error:
+        msg = "max_seconds is larger than a float can be; None is no limit"
+        raise InvalidArgument(msg) from error
+    if not seconds > 0:
         msg = f"max_seconds is {value}, but must be above 0"
         raise InvalidArgument(msg)
 

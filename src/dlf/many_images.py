@@ -6,11 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from dlf.codec.many import in_order
 from dlf.content import Data
 from dlf.imageio import Source
+
+IMAGES_NDIM = 4
+"""Axes of an array of several images: (images, height, width, colours)."""
 
 
 class ManyImages(ABC):
@@ -39,7 +43,11 @@ class ManyImages(ABC):
         Several are worked on at a time, by one thread each, which is meant for images too small to keep all
         threads busy.  Each takes the memory of its own.  Images are taken as results are, a few ahead; what
         `encode` raises is raised in the turn of its image, and ends all.  For the rest see `encode`.
+
+        Raises:
+            TypeError: `images` is a single one.
         """
+        check_several(images)
         codec, workers = self._for_many()
 
         def encode_one(image: Source) -> bytes:
@@ -52,5 +60,20 @@ class ManyImages(ABC):
 
     def decode_many(self, files: Iterable[Data]) -> Iterator[Image.Image]:
         """Paint the images of many ``.dlf`` files, best of small ones; see `encode_many` and `decode`."""
+        check_several(files)
         codec, workers = self._for_many()
         return in_order(codec.decode, files, workers)
+
+
+def check_several(items: object) -> None:
+    """Refuse one image or file where many are expected, though it may have parts to go through.
+
+    Raises:
+        TypeError: a text, bytes, an open file, or an array of one image.
+    """
+    is_array = isinstance(items, np.ndarray)
+    if is_array and np.ndim(items) == IMAGES_NDIM:  # type: ignore[arg-type]
+        return
+    if is_array or isinstance(items, str | bytes | bytearray | memoryview) or hasattr(items, "read"):
+        msg = f"expected several images or files, such as a list of them, not one {type(items).__name__}"
+        raise TypeError(msg)

@@ -233,7 +233,8 @@ class Verdict:
     """What a check of a whole ``.dlf`` file found.
 
     The parts are looked at in this order: each is True where it is good, False where it is wrong, and None
-    where a fault before it, or a model that is not installed, kept it from being looked at.
+    where a fault before it kept it from being looked at, or something that says nothing of the file: a model
+    that is not installed or cannot be run, or a limit of time.
 
     Attributes:
         problem: what is wrong, in a sentence; None if nothing is.

@@ -141,11 +141,52 @@ def test_a_file_that_is_not_there_is_a_file_not_found_error(tmp_path: Path) -> N
         ({"model": 2.5}, TypeError),
         ({"model": "x" * 5000}, dlf.UnknownModel),
         ({"model": b"default"}, TypeError),
+        ({"model": True}, TypeError),
+        ({"max_seconds": 0}, ValueError),
+        ({"max_seconds": float("nan")}, ValueError),
+        ({"max_seconds": 10**400}, ValueError),
+        ({"max_seconds": "3"}, TypeError),
+        ({"max_seconds": True}, TypeError),
     ],
 )
 def test_wrong_arguments_of_a_codec(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         dlf.Codec(**arguments)
+
+
+@pytest.mark.parametrize("seconds", [60, 60.0, np.float32(60), np.int64(60), float("inf")])
+def test_limits_of_time_are_numbers_of_any_kind(seconds: float, picture: Picture) -> None:
+    assert dlf.decode(dlf.encode(picture(32, 32)), max_seconds=seconds).size == (32, 32)
+
+
+@pytest.mark.parametrize("bpp", ["0.1", True, [0.1]])
+def test_bits_of_a_pixel_that_are_no_number_are_a_type_error(bpp: object, picture: Picture) -> None:
+    with pytest.raises(TypeError, match="bpp must be a number"):
+        dlf.encode(picture(32, 32), bpp=bpp)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        "photo.jpg",
+        b"bytes",
+        bytearray(3),
+        memoryview(b"abc"),
+        io.BytesIO(b"a\nb"),
+        np.zeros((9, 8, 3), np.uint8),
+    ],
+)
+def test_one_image_where_several_are_expected_is_a_type_error(one: Any) -> None:
+    """The letters of a path, the lines of a file and the rows of an array are no images."""
+    codec = dlf.Codec()
+    for use in (codec.encode_many, codec.decode_many, lambda images: codec.encode_set(images, 1000)):
+        with pytest.raises(TypeError, match="expected several"):
+            use(one)
+
+
+def test_an_array_of_several_images_is_taken(picture: Picture) -> None:
+    images = np.stack([picture(32, 40), picture(32, 40)[::-1]])
+    assert list(dlf.Codec().encode_many(images)) == [dlf.encode(image) for image in images]
 
 
 def test_wrong_engine_options() -> None:

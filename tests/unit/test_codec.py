@@ -88,12 +88,23 @@ def test_an_analysis_that_is_not_finite_is_refused(tables: Tables) -> None:
         Sender(np.full((8, 1, 1), np.nan, np.float32), SymbolWriter(), tables)
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 1184), (1200, 1300), (2592, 64), (3000, 40)])
+@pytest.mark.parametrize(
+    ("height", "width", "unit"),
+    [
+        (32, 1184, 32),
+        (1200, 1300, 32),
+        (2592, 64, 32),
+        (3000, 40, 32),
+        (1153, 33, 32),
+        (1281, 70, 64),
+        (2049, 5, 512),
+    ],
+)
 def test_tiles_change_nothing_where_the_networks_are_local(
-    height: int, width: int, backend: Backend, picture: Picture, monkeypatch: pytest.MonkeyPatch
+    height: int, width: int, unit: int, backend: Backend, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan(height, width)
-    rgb = plan.pad(picture(height, width))
+    plan = Plan(height, width, unit)
+    rgb = picture(height, width)
     tiled = tiling.analyse(backend, plan, rgb, 60)
     painted = tiling.synthesise(backend, plan, tiled.tokens, tiled.y, 60)
     monkeypatch.setattr(tiling, "CORE", 1 << 20)

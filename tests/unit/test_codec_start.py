@@ -92,6 +92,15 @@ def test_preloading_changes_nothing() -> None:
         codec.preload(model="none-such")
 
 
+def test_directions_may_be_preloaded_one_after_the_other() -> None:
+    codec = dlf.Codec(threads=2)
+    codec.preload(encode=True)
+    codec.preload(decode=True)
+    backend = codec._models.ready()._backend
+    assert isinstance(backend, OnnxBackend)
+    assert set(backend._networks) == {"analysis", "synthesis", "prior", "context"}
+
+
 def test_many_images_are_those_of_one_at_a_time() -> None:
     with Image.open(PHOTO) as photo:
         images = [photo.convert("RGB").crop((40 * i, 0, 40 * i + 64, 96)) for i in range(6)]

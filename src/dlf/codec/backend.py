@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -46,6 +46,15 @@ class Backend(Protocol):
         y_hat: float32 (channels, rows, cols), dequantised (times the step).
         corner: as for `analyse`.
         """
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A backend that can build graphs before they are needed."""
+
+    def prepare(self, graphs: Iterable[str]) -> None:
+        """Begin to build graphs that are not built yet; returns at once."""
         ...
 
 

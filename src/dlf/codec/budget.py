@@ -63,7 +63,7 @@ def check_total(total: int, images: int) -> int:
         raise InvalidArgument(msg)
     if number < MIN_FILE_BYTES * images:
         msg = (
-            f"total_bytes is {number}, but no {_images(images)} have less than "
+            f"total_bytes is {number}, but the files of {_images(images)} have at least "
             f"{MIN_FILE_BYTES * images} bytes together"
         )
         raise InvalidArgument(msg)
@@ -192,4 +192,4 @@ def _nearest(files: list[bytes], total: int, end: str, *, best: bool) -> list[by
 
 
 def _images(count: int) -> str:
-    return "image" if count == 1 else f"{count} images"
+    return "one image" if count == 1 else f"{count} images"

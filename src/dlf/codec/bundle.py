@@ -262,9 +262,13 @@ def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
     Raises:
         UnknownModel: no such model is installed.
         BundleError: it is, but its manifest cannot be used.
+        TypeError: `model` is nothing of the above.
     """
     if model is None:
         return ModelBundle.open(ASSETS / ROLES[DEFAULT])
+    if isinstance(model, bool) or not isinstance(model, str | os.PathLike | int):
+        msg = f"a model is a folder, a role, a name or a number, not {type(model).__name__}"
+        raise TypeError(msg)
     # not Path.is_file, which raises where a name is too long
     if not isinstance(model, int) and os.path.isfile(Path(model) / MANIFEST):
         return ModelBundle.open(Path(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from dlf.bitstream.bounds import payload_bound
 from dlf.bitstream.container import Stream
 from dlf.bitstream.header import Header
 from dlf.codec import tiling
-from dlf.codec.backend import Backend
+from dlf.codec.backend import Backend, Preparing
 from dlf.codec.bundle import Manifest
 from dlf.codec.deadline import TimedBackend
 from dlf.codec.detail import Details, Passed, Receiver, Sender, Side, Watched, walk
@@ -70,6 +71,11 @@ class StreamCodec:
         self._model, self.numerics, self.channels = manifest.id, manifest.numerics, manifest.channels
         self.tokens = tables.tokens
         self._tables, self._backend = tables, backend
+
+    def prepare(self, graphs: Iterable[str]) -> None:
+        """Begin to build graphs that are not built yet, where the backend can."""
+        if isinstance(self._backend, Preparing):
+            self._backend.prepare(graphs)
 
     def within(self, seconds: float) -> StreamCodec:
         """Return this codec with a limit of time from now on: LimitExceeded once it is over."""

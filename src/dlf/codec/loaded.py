@@ -75,7 +75,7 @@ class LoadedModels:
     def ready(self, model: ModelBundle | None = None, soon: tuple[str, ...] = ()) -> StreamCodec:
         """Return what codes one image with a model, None being the first.
 
-        soon: graphs to begin to build when the model is first asked for; see `make_codec`.
+        soon: graphs to begin to build, those that are not built; see `make_codec`.
         """
         codec = self._load(model or self.first, soon).codec
         return codec if self.max_seconds is None else codec.within(self.max_seconds)
@@ -84,4 +84,6 @@ class LoadedModels:
         if model.folder not in self._loaded:
             loaded = _Loaded(model, make_codec(model, model.tables(), self.engine, soon))
             self._loaded.setdefault(model.folder, loaded)  # all threads take the one that came first
+        else:
+            self._loaded[model.folder].codec.prepare(soon)
         return self._loaded[model.folder]

@@ -17,6 +17,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -189,6 +190,10 @@ def make_target(quality: int | None, max_bytes: int | None, bpp: float | None) -
     if max_bytes is not None and operator.index(max_bytes) < MIN_FILE_BYTES:
         msg = f"max_bytes is {max_bytes}, but no file has less than {MIN_FILE_BYTES} bytes"
         raise InvalidArgument(msg)
+    ratio: object = bpp  # whatever the caller gave
+    if ratio is not None and (isinstance(ratio, bool) or not isinstance(ratio, Real)):
+        msg = f"bpp must be a number, not {type(ratio).__name__}"
+        raise TypeError(msg)
     if bpp is not None and not 0 < bpp <= MAX_BPP:
         msg = f"bpp is {bpp}, but must be above 0 and at most {MAX_BPP}"
         raise InvalidArgument(msg)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dlf.bitstream import container, packets
 from dlf.codec import file_forms
 from dlf.codec.loaded import LoadedModels
-from dlf.errors import DlfError, UnknownModel
+from dlf.errors import BundleError, DlfError, EngineError, MissingExtra, TimeExceeded, UnknownModel
 from dlf.records import Verdict
+
+_NOT_OF_THE_FILE = UnknownModel, BundleError, EngineError, MissingExtra, TimeExceeded
 
 
 def check_file(
@@ -48,7 +50,7 @@ def check_file(
             codec.paint(received, file.header)
             good[part] = True
     except DlfError as error:
-        if not isinstance(error, UnknownModel):  # which says nothing of the file
+        if not isinstance(error, _NOT_OF_THE_FILE):
             good[part] = False
         return Verdict(str(error), size, name, **good)
     return Verdict(None, size, name, **good)
