@@ -69,7 +69,7 @@ def test_totals_that_cannot_be(codec: StreamCodec) -> None:
         encode_set(codec, images, 2 * high)
     assert sum(map(len, encode_set(codec, images, low - 1, best=True))) == low
     assert qualities(encode_set(codec, images, 2 * high, best=True)) == [100] * 3
-    with pytest.raises(InvalidArgument, match="no 3 images have less than 36 bytes together"):
+    with pytest.raises(InvalidArgument, match="the files of 3 images have at least 36 bytes together"):
         encode_set(codec, images, 35)
     with pytest.raises(InvalidArgument, match="no image"):
         encode_set(codec, [], 1000)
