@@ -191,7 +191,8 @@ def test_a_fork_goes_on_in_onnx_runtime() -> None:
             assert os.waitpid(child, 0)[1] == 0
         else:
             assert codec.encode(rgb) == dlf.encode(rgb)
-            assert codec.decode(data).size == dlf.Codec(engine=codec._models.engine).decode(data).size == (50, 40)
+            opened = dlf.Codec(engine=codec._models.engine).decode(data)
+            assert codec.decode(data).size == opened.size == (50, 40)
             sys.exit(0)
     """
     done = subprocess.run(
