@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import multiprocessing
 import os
 import tarfile
 from dataclasses import replace
@@ -19,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dlf.batch import Job, Task, run
 from dlf.batch.job import Summary
 from dlf.batch.manifest import Manifest
-from dlf.batch.processes import Processes
+from dlf.batch.processes import Processes, serve
 from dlf.batch.records import Item, Made, Row
 from dlf.batch.sources import Source, items
 from dlf.batch.stores import Store
@@ -233,3 +234,24 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(fcntl, "flock", flock)
     assert batch(write(tmp_path / "in", "a.png"), tmp_path / "out").done == 1
+
+
+def test_a_mended_shard_is_no_error_any_more(tmp_path: Path) -> None:
+    """Its members have rows of their own; the row of the shard itself goes."""
+    source, out = write(tmp_path / "in", "a.tar", "b.png"), tmp_path / "out"
+    assert batch(source, out).errors == 1
+    write_tar(source / "a.tar", "a.png")
+    assert batch(source, out).errors == 1  # but what is new is done
+    summary = batch(source, out, retry_errors=True)
+    assert (summary.done, summary.skipped, summary.errors) == (0, 2, 0)
+    assert set(rows(out)) == {"a.tar/a.png", "b.png"}
+    assert (out / "errors.jsonl").read_bytes() == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_worker_whose_parent_is_killed_ends_quietly() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    with os.fdopen(os.dup(ours.fileno()), "wb", buffering=0) as pipe:
+        pipe.write((1000).to_bytes(4, "big") + b"a part of a picture")
+    ours.close()
+    serve(theirs, lambda: lambda key, data: Made(Row(key)))

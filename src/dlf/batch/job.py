@@ -139,7 +139,9 @@ def _work(
     make: MakeWork,
 ) -> None:
     name = job.task.output_name
-    done = {name(row.path) for row in manifest.rows() if row.error is None or not job.retry_errors}
+    if job.retry_errors:
+        manifest.forget_errors()
+    done = {name(row.path) for row in manifest.rows()}
     number = max((number for number, _ in manifest.parts()), default=-1) + 1
     left = _left(listed, name, done, summary, progress)
     if job.address is not None:

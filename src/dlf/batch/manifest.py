@@ -72,16 +72,19 @@ class Manifest:
         self.store.write(self._file(number), to_lines(rows))
 
     def write_errors(self) -> int:
-        """Write the rows of what failed, and never succeeded, to `ERRORS`; returns how many there are."""
-        errors: dict[str, Row] = {}
-        for row in self.rows():
-            if row.error is not None:
-                errors[row.path] = row
-            else:
-                errors.pop(row.path, None)
+        """Write the rows of what failed to `ERRORS`; returns how many there are."""
+        errors = [row for row in self.rows() if row.error is not None]
         if errors or self.store.exists(ERRORS):
-            self.store.write(ERRORS, to_lines(list(errors.values())))
+            self.store.write(ERRORS, to_lines(errors))
         return len(errors)
+
+    def forget_errors(self) -> None:
+        """Remove the rows of what failed, so that it has none and is done again."""
+        for number, name in self.parts():
+            rows = self._read(name)
+            kept = [row for row in rows if row.error is None]
+            if len(kept) < len(rows):
+                self.add(number, kept)
 
     def _compare(self, asked: dict[str, object]) -> None:
         """Raise BatchError unless what an earlier run was asked for is the same."""
