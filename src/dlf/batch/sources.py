@@ -19,6 +19,8 @@ SHARD, TABLE = ".tar", ".parquet"
 
 _PATTERN = frozenset("*?[")
 
+_NAMED = 6  # endings in a message
+
 
 @dataclass(frozen=True)
 class Source:
@@ -53,7 +55,9 @@ def items(source: Source) -> Iterator[Item]:
             is_empty = False
             yield item
     if is_empty:
-        msg = f"{source.url} has nothing to take (of the endings {', '.join(sorted(source.suffixes))})"
+        endings = sorted(source.suffixes)
+        more = f" and {len(endings) - _NAMED} more" if len(endings) > _NAMED else ""
+        msg = f"{source.url} has nothing to take (of the endings {', '.join(endings[:_NAMED])}{more})"
         raise BatchError(msg)
 
 
