@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import IO
@@ -16,7 +17,7 @@ from dlf.batch.processes import Processes
 from dlf.batch.reader import Reader
 from dlf.batch.records import Item, Made, Row
 from dlf.batch.sink import KINDS, Sink
-from dlf.batch.sources import Source, items
+from dlf.batch.sources import Source, items, opened
 from dlf.batch.stores import Store, unusable
 from dlf.batch.worker import MakeWork, Task
 from dlf.errors import BatchError, InvalidArgument
@@ -109,16 +110,18 @@ def run(job: Job, progress: Progress = lambda _: None, make: MakeWork | None = N
         DlfError: the model cannot be used.
     """
     store = Store(job.out)
-    if store.root == Store(job.source.url.rstrip("/") or "/").root:
+    if store.place() == opened(job.source.url)[0].place():
         msg = f"{job.out} cannot be both what is taken and where the results go"
         raise BatchError(msg)
+    listed = items(job.source)
+    first = next(listed)  # where there is nothing to take, nothing is written
     summary = Summary()
     try:
         with _alone(store):
             manifest = Manifest(store)
             manifest.start(job.task, job.kind)
             try:
-                _work(job, manifest, summary, progress, make or job.task)
+                _work(job, manifest, chain((first,), listed), summary, progress, make or job.task)
                 summary.errors = manifest.write_errors()
             finally:
                 store.sweep()
@@ -127,10 +130,20 @@ def run(job: Job, progress: Progress = lambda _: None, make: MakeWork | None = N
     return summary
 
 
-def _work(job: Job, manifest: Manifest, summary: Summary, progress: Progress, make: MakeWork) -> None:
-    done = {row.path for row in manifest.rows() if row.error is None or not job.retry_errors}
+def _work(
+    job: Job,
+    manifest: Manifest,
+    listed: Iterator[Item],
+    summary: Summary,
+    progress: Progress,
+    make: MakeWork,
+) -> None:
+    name = job.task.output_name
+    if job.retry_errors:
+        manifest.forget_errors()
+    done = {name(row.path) for row in manifest.rows()}
     number = max((number for number, _ in manifest.parts()), default=-1) + 1
-    left = _left(items(job.source), done, summary, progress)
+    left = _left(listed, name, done, summary, progress)
     if job.address is not None:
         from dlf.batch import ray_engine
 
@@ -152,17 +165,26 @@ def _work(job: Job, manifest: Manifest, summary: Summary, progress: Progress, ma
     sink.close()
 
 
-def _left(listed: Iterator[Item], done: set[str], summary: Summary, progress: Progress) -> Iterator[Item]:
-    """Yield what has no row yet."""
+def _left(
+    listed: Iterator[Item],
+    output_name: Callable[[str], str],
+    done: set[str],
+    summary: Summary,
+    progress: Progress,
+) -> Iterator[Item]:
+    """Yield what has no row yet; done: names of results, which are taken out of it as they are met."""
     seen: set[str] = set()
     for item in listed:
-        if item.key in seen:
+        name = output_name(item.key)  # a.dlf and a.DLF have one
+        if name in seen:
             summary.twice += 1
             log.warning("%s is there twice; the first is taken", item.key)
-        elif item.key in done:
+            continue
+        seen.add(name)
+        if name in done:
+            done.remove(name)
             summary.count(None, progress)
         else:
-            seen.add(item.key)
             yield item
 
 
@@ -183,7 +205,9 @@ def _alone(store: Store) -> Iterator[None]:
             return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             msg = f"another batch is at work on {store.root}"
             raise BatchError(msg) from error
+        except OSError as error:
+            log.debug("there are no locks on this file system: %s", error)
         yield

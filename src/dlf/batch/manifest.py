@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 from dlf.batch.records import Row, rows_of, to_lines
@@ -15,7 +16,7 @@ from dlf.errors import BatchError
 FOLDER = "manifest"
 ERRORS = "errors.jsonl"
 _TASK = f"{FOLDER}/task.json"
-_PART = re.compile(r"part-([0-9]{6,12})(\.[a-z]+)")
+_PART = re.compile(r"part-([0-9]{6,12})\.([a-z]+)")
 
 
 def part_name(number: int, suffix: str = "") -> str:
@@ -33,31 +34,28 @@ class Manifest:
         """Note what is being done, and remove what an earlier run has left unfinished.
 
         Raises:
-            BatchError: the results of another task are there.
+            BatchError: the results of another task are there, or files that this one would replace.
         """
         asked = {"to": kind} | {
             name: value for name, value in asdict(replace(task, threads=1)).items() if value is not None
         }
+        shards = _numbers(self.store.names(""), kind)
         if self.store.exists(_TASK):
-            there = json.loads(self.store.read(_TASK))
-            if there != asked:
-                names = sorted(name for name in {*there, *asked} if there.get(name) != asked.get(name))
-                says = ", ".join(f"{name} {there.get(name)}, not {asked.get(name)}" for name in names)
-                msg = f"{self.store.root} has the results of another batch: {says}; give another folder"
-                raise BatchError(msg)
+            self._compare(asked)
+        elif shards:  # they may be the inputs
+            msg = f"{self.store.root} has {shards[0][1]}, but no manifest of a batch; give another folder"
+            raise BatchError(msg)
         else:
             self.store.write(_TASK, json.dumps(asked).encode())
         self.store.sweep()
         counted = {number for number, _ in self.parts()}
-        for name in self.store.names(""):
-            match = _PART.fullmatch(name)
-            if match is not None and int(match[1]) not in counted:
-                self.store.remove(name)  # a shard whose rows were never written
+        for number, name in shards:
+            if number not in counted:
+                self.store.remove(name)  # its rows were never written
 
     def parts(self) -> list[tuple[int, str]]:
         """Return number and file of each part that counts, in their order."""
-        found = ((_PART.fullmatch(name), name) for name in self.store.names(FOLDER))
-        return sorted((int(match[1]), f"{FOLDER}/{name}") for match, name in found if match is not None)
+        return [(number, f"{FOLDER}/{name}") for number, name in _numbers(self.store.names(FOLDER), "jsonl")]
 
     def has(self, number: int) -> bool:
         """Tell whether a part counts."""
@@ -74,16 +72,33 @@ class Manifest:
         self.store.write(self._file(number), to_lines(rows))
 
     def write_errors(self) -> int:
-        """Write the rows of what failed, and never succeeded, to `ERRORS`; returns how many there are."""
-        errors: dict[str, Row] = {}
-        for row in self.rows():
-            if row.error is not None:
-                errors[row.path] = row
-            else:
-                errors.pop(row.path, None)
+        """Write the rows of what failed to `ERRORS`; returns how many there are."""
+        errors = [row for row in self.rows() if row.error is not None]
         if errors or self.store.exists(ERRORS):
-            self.store.write(ERRORS, to_lines(list(errors.values())))
+            self.store.write(ERRORS, to_lines(errors))
         return len(errors)
+
+    def forget_errors(self) -> None:
+        """Remove the rows of what failed, so that it has none and is done again."""
+        for number, name in self.parts():
+            rows = self._read(name)
+            kept = [row for row in rows if row.error is None]
+            if len(kept) < len(rows):
+                self.add(number, kept)
+
+    def _compare(self, asked: dict[str, object]) -> None:
+        """Raise BatchError unless what an earlier run was asked for is the same."""
+        there = None
+        with suppress(ValueError):
+            there = json.loads(self.store.read(_TASK))
+        if not isinstance(there, dict):
+            msg = f"{self.store.path(_TASK)} is damaged; give another folder"
+            raise BatchError(msg)
+        if there != asked:
+            names = sorted(name for name in {*there, *asked} if there.get(name) != asked.get(name))
+            says = ", ".join(f"{name} {there.get(name)}, not {asked.get(name)}" for name in names)
+            msg = f"{self.store.root} has the results of another batch: {says}; give another folder"
+            raise BatchError(msg)
 
     def _read(self, name: str) -> list[Row]:
         try:
@@ -94,3 +109,9 @@ class Manifest:
 
     def _file(self, number: int) -> str:
         return f"{FOLDER}/{part_name(number, '.jsonl')}"
+
+
+def _numbers(names: list[str], suffix: str) -> list[tuple[int, str]]:
+    """Return number and name of those that are parts, in their order."""
+    found = ((_PART.fullmatch(name), name) for name in names)
+    return sorted((int(match[1]), name) for match, name in found if match is not None and match[2] == suffix)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from threading import Event, Lock, Thread
 from typing import Any
@@ -31,17 +32,17 @@ def serve(pipe: Connection, make: MakeWork) -> None:
     """Be a worker: load the model, then answer until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    work, error = None, None
     try:
-        try:
-            work = make()
-        except DlfError as error:
-            pipe.send(error)
-            return
-        pipe.send(None)
-        while True:
+        work = make()
+    except DlfError as reason:
+        error = reason
+    with suppress(
+        EOFError, OSError
+    ):  # the parent has closed the pipe or is gone, maybe in the middle of a picture
+        pipe.send(error)
+        while work is not None:
             pipe.send(work(*pipe.recv()))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
 
 
 class Ended(Exception):

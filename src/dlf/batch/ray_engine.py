@@ -20,7 +20,7 @@ from dlf.batch.manifest import Manifest
 from dlf.batch.processes import TRIES
 from dlf.batch.reader import Reader
 from dlf.batch.records import Item, Made, Row, failed, items_of, to_lines
-from dlf.batch.sink import Part, write_file
+from dlf.batch.sink import Part, placed
 from dlf.batch.stores import UNFINISHED, Store
 from dlf.batch.worker import MakeWork
 from dlf.errors import BatchError, explain
@@ -193,7 +193,7 @@ class PartMaker:
             for place, item in enumerate(planned):
                 ended = self._begin(number, item.key, place > 0)
                 made = self._made(item) if ended < TRIES else failed(item, "it ended its worker twice")
-                part.add(write_file(self._manifest.store, self._job.kind, made))
+                part.add(placed(self._manifest.store, self._job.kind, made))
             part.commit()
             self._begin(number, None, True)
         except BaseException:

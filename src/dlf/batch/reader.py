@@ -5,8 +5,8 @@ from __future__ import annotations
 from threading import Lock
 
 from dlf.batch.records import Item
-from dlf.batch.sources import Source, fixed_part
-from dlf.batch.stores import Store, read_at
+from dlf.batch.sources import Source, opened
+from dlf.batch.stores import read_at
 from dlf.batch.tables import Rows
 from dlf.errors import BatchError, LimitExceeded
 from dlf.limits import MAX_FILE_BYTES
@@ -16,7 +16,7 @@ class Reader:
     """Reads inputs of one source; several threads may use it.  Rows of a table are best read in order."""
 
     def __init__(self, source: Source) -> None:
-        self._fs, self._column = Store(fixed_part(source.url)).fs, source.column
+        self._fs, self._column = opened(source.url)[0].fs, source.column
         self._lock = Lock()
         self._rows: tuple[str, Rows] | None = None
 

@@ -71,7 +71,11 @@ def to_lines(records: list[Row] | list[Item]) -> bytes:
 
 def rows_of(lines: bytes) -> list[Row]:
     """Return the rows of JSON lines; raises ValueError, TypeError."""
-    return [replace(Row(""), **json.loads(line)) for line in lines.splitlines()]
+    rows = [replace(Row(""), **json.loads(line)) for line in lines.splitlines()]
+    if not all(isinstance(row.path, str) for row in rows):
+        msg = "a path is no text"
+        raise TypeError(msg)
+    return rows
 
 
 def items_of(lines: bytes) -> list[Item]:

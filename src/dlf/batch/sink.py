@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import tarfile
 from collections.abc import Callable
@@ -21,6 +22,11 @@ MAX_PART_BYTES = 2**28
 """Bytes of results after which a part ends, even with fewer pictures than it may have."""
 
 _GROUP_BYTES = 2**24  # of a table's row group
+
+_OF_THE_NAME = frozenset(
+    (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EINVAL)
+)
+"""Errors of writing a file that concern it alone, such as a name that the file system cannot have."""
 
 
 class Shard(Protocol):
@@ -142,7 +148,7 @@ class Sink:
 
     def add(self, made: Made) -> Row:
         """Take a result, and return its row as it stands in the manifest; raises what the store raises."""
-        made = write_file(self._manifest.store, self._kind, made)
+        made = placed(self._manifest.store, self._kind, made)
         with self._lock:
             self._part.add(made)
             if len(self._part) >= self._size or self._part.bytes >= MAX_PART_BYTES:
@@ -162,13 +168,23 @@ class Sink:
             self._part.abandon()
 
 
-def write_file(store: Store, kind: str, made: Made) -> Made:
-    """Write the file of a result that goes to a folder; one that cannot have its name fails alone."""
-    if kind != "folder" or made.data is None or made.row.output is None:
+def placed(store: Store, kind: str, made: Made) -> Made:
+    """Write the file of a result that goes to a folder; a result that cannot have its name fails alone."""
+    if made.data is None or made.row.output is None:
         return made
     try:
-        store.write(made.row.output, made.data)
-    except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-        msg = f"{made.row.output} cannot be written: {error.strerror}"
-        return Made(replace(made.row, output=None, error=msg))
+        if kind == "folder":
+            store.write(made.row.output, made.data)
+        elif kind == "parquet":
+            made.row.output.encode()
+    except UnicodeEncodeError:
+        return _nameless(made, "its name is not UTF-8")
+    except OSError as error:
+        if error.errno not in _OF_THE_NAME:
+            raise
+        return _nameless(made, error.strerror)
     return made
+
+
+def _nameless(made: Made, reason: str | None) -> Made:
+    return Made(replace(made.row, output=None, error=f"{made.row.output} cannot be written: {reason}"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dlf.batch import tables
@@ -16,9 +17,9 @@ from dlf.extras import first_line
 
 SHARD, TABLE = ".tar", ".parquet"
 
-OWN_FOLDERS = ("manifest", "_unfinished")
-
 _PATTERN = frozenset("*?[")
+
+_NAMED = 6  # endings in a message
 
 
 @dataclass(frozen=True)
@@ -46,82 +47,88 @@ def items(source: Source) -> Iterator[Item]:
         BatchError: there is nothing at that place, or it cannot be reached.
         MissingExtra: a table, and pyarrow is not installed.
     """
-    fixed, pattern = _split(source.url)
-    store = Store(fixed)
-    left_out = Store(source.but).root if source.but else None
+    store, pattern = opened(source.url)
+    left_out = Store(source.but).place() if source.but else None
     is_empty = True
-    for path, size, name in _files(store, pattern, left_out, source.url):
-        for item in _within(store.fs, source, path, size, name):
+    for file in _files(store, pattern, left_out, source.url):
+        for item in [file] if file.error is not None else _within(store.fs, source, file):
             is_empty = False
             yield item
     if is_empty:
-        msg = f"{source.url} has nothing to take (of the endings {', '.join(sorted(source.suffixes))})"
+        endings = sorted(source.suffixes)
+        more = f" and {len(endings) - _NAMED} more" if len(endings) > _NAMED else ""
+        msg = f"{source.url} has nothing to take (of the endings {', '.join(endings[:_NAMED])}{more})"
         raise BatchError(msg)
 
 
-def fixed_part(url: str) -> str:
-    """Return the folder or file of a place, without a pattern."""
-    return _split(url)[0]
+def opened(url: str) -> tuple[Store, list[str] | None]:
+    """Return the folder or file of a place, and the parts between "/" of the pattern below it, if it is one.
 
-
-def _split(url: str) -> tuple[str, str | None]:
-    """Split a pattern into the folder that is fixed and the rest; no pattern, no rest."""
-    if not _PATTERN & set(url):
-        return url, None
-    first = next(place for place, letter in enumerate(url) if letter in _PATTERN)
+    Raises:
+        BatchError: it cannot be reached.
+    """
+    first = next((place for place, letter in enumerate(url) if letter in _PATTERN), None)
+    if first is None:
+        return Store(url), None
+    with suppress(Exception):  # of any file system
+        named = Store(url)
+        if named.exists(""):  # "Photos [2020]" is a name
+            return named, None
     folder, slash, _ = url[:first].rpartition("/")
-    return (folder + slash if folder or slash else "."), url[len(folder + slash) :]
+    return Store(folder + slash if folder or slash else "."), url[len(folder + slash) :].split("/")
 
 
-def _files(
-    store: Store, pattern: str | None, left_out: str | None, url: str
-) -> Iterator[tuple[str, int | None, str]]:
-    """Yield path, size and name below the place of every file."""
+def _files(store: Store, pattern: list[str] | None, left_out: object, url: str) -> Iterator[Item]:
+    """Yield every file, with its name below the place as its key, and folders that cannot be read."""
     try:
         info = store.fs.info(store.root)
     except Exception as error:
         raise unusable(url, error) from error
     if info["type"] == "file":
-        yield store.root, info.get("size"), ""
+        yield Item("", store.root, info.get("size"))
         return
-    for path, size in _walk(store, store.root, left_out, url):
-        name = path[len(store.root.rstrip("/")) + 1 :]
-        if pattern is None or _matches(name, pattern):
-            yield path, size, name
-
-
-def _walk(store: Store, root: str, left_out: str | None, url: str) -> Iterator[tuple[str, int | None]]:
-    """Yield path and size of the files below a folder, folder by folder, so that only one is held."""
-    waiting = [root]
+    start = len(store.root.rstrip("/")) + 1
+    waiting = [store.root]
     while waiting:
         folder = waiting.pop()
         try:
             entries = sorted(store.fs.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
         except Exception as error:
-            if folder == root:
+            if folder == store.root:
                 raise unusable(url, error) from error
-            yield folder, None  # no file: whoever wants to read it says so
+            reason = getattr(error, "strerror", None) or first_line(error)
+            yield Item(folder[start:], folder, error=f"the folder cannot be read: {reason}")
             continue
         below = []
         for entry in entries:
             path = str(entry["name"]).rstrip("/")
-            name = path.rpartition("/")[2]
-            if name.startswith(".") or path in (folder, left_out):
+            if path == folder or path.rpartition("/")[2].startswith("."):
                 continue
+            names = path[start:].split("/")
             if entry["type"] == "directory":
-                if not entry.get("islink") and not (folder == root and name in OWN_FOLDERS):
+                is_wanted = pattern is None or _leads_to(names, pattern)
+                if is_wanted and not entry.get("islink") and store.place(path) != left_out:
                     below.append(path)
+            elif pattern is not None and not _fits(names, pattern):
+                continue
             elif entry["type"] == "file" or (entry.get("islink") and store.fs.isfile(path)):
-                yield path, entry.get("size")
+                yield Item(path[start:], path, entry.get("size"))
         waiting += reversed(below)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Tell whether a name fits; "**" stands for any folders or none, "*" for a part of one name."""
-    return _fits(name.split("/"), pattern.split("/"))
+def _leads_to(names: list[str], patterns: list[str]) -> bool:
+    """Tell whether something below a folder may fit."""
+    if not names or patterns[0] == "**":
+        return True
+    return (
+        len(patterns) > 1
+        and fnmatch.fnmatchcase(names[0], patterns[0])
+        and _leads_to(names[1:], patterns[1:])
+    )
 
 
 def _fits(names: list[str], patterns: list[str]) -> bool:
+    """Tell whether a name fits; "**" stands for any folders or none, "*" for a part of one name."""
     if not patterns:
         return not names
     if patterns[0] == "**":
@@ -129,15 +136,15 @@ def _fits(names: list[str], patterns: list[str]) -> bool:
     return bool(names) and fnmatch.fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
 
 
-def _within(fs: Any, source: Source, path: str, size: int | None, name: str) -> Iterator[Item]:
-    """Yield what a file holds; name: below the place that was named, "" for that place itself."""
-    ending = _ending(path)
+def _within(fs: Any, source: Source, file: Item) -> Iterator[Item]:
+    """Yield what a file holds; its key: below the place that was named, "" for that place itself."""
+    ending = _ending(file.url)
     if ending == SHARD:
-        yield from _members(fs, source, path, name)
+        yield from _members(fs, source, file.url, file.key)
     elif ending == TABLE:
-        yield from _rows(fs, source, path, name)
-    elif ending in source.suffixes or not name:
-        yield Item(name or path.rpartition("/")[2], path, size)
+        yield from _rows(fs, source, file.url, file.key)
+    elif ending in source.suffixes or not file.key:
+        yield replace(file, key=file.key or file.url.rpartition("/")[2])
 
 
 def _ending(name: str) -> str:
@@ -149,11 +156,20 @@ def _members(fs: Any, source: Source, path: str, name: str) -> Iterator[Item]:
     prefix = f"{name}/" if name else ""
     try:
         with fs.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            end = 0
             while (member := tar.next()) is not None:
+                if tar.offset <= end:
+                    msg = "a member ends before it begins"
+                    raise tarfile.ReadError(msg)
+                end = tar.offset
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
-                if member.isfile() and _ending(member.name) in source.suffixes:
+                if not member.isdir() and _ending(member.name) in source.suffixes:
                     key = safe_key(prefix + member.name)
-                    error = "it is a sparse member of a tar file" if member.issparse() else key.error
+                    error = key.error
+                    if not member.isfile() or member.issparse():
+                        error = (
+                            "it is a link, sparse or no file in the tar file, and only whole files are read"
+                        )
                     yield Item(key.text, path, member.size, member.offset_data, error=error)
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # where it ends there are zeros

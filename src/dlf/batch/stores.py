@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,8 @@ from dlf.extras import first_line, need
 
 UNFINISHED = "_unfinished"
 """Folder below a store for what is being written: in the same file system, where a file can be renamed."""
+
+_ENDINGS = (".part", ".jsonl")  # of what is put there; no result has such
 
 
 class Store:
@@ -47,6 +48,11 @@ class Store:
     def path(self, name: str) -> str:
         """Return the path of a file of this store, for the file system; name: with "/", below the root."""
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def place(self, path: str | None = None) -> tuple[tuple[str, ...], str]:
+        """Return what two names of one folder have in common; path: below the root, for the file system."""
+        path = self.root if path is None else path
+        return self.protocols, os.path.realpath(path) if self.is_local else path
 
     def read(self, name: str, offset: int | None = None, size: int | None = None) -> bytes:
         """Return bytes of a file; raises what the file system does, for a missing file FileNotFoundError."""
@@ -107,12 +113,13 @@ class Store:
             part.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove what was being written when a process died."""
-        if self.is_local:
-            shutil.rmtree(Path(self.root, UNFINISHED), ignore_errors=True)
-        else:
+        """Remove what was being written when a process died; results of a folder of that name stay."""
+        with suppress(OSError):
             for name in self.names(UNFINISHED):
-                self.remove(f"{UNFINISHED}/{name}")
+                if name.endswith(_ENDINGS):
+                    self.remove(f"{UNFINISHED}/{name}")
+            if self.is_local:
+                Path(self.root, UNFINISHED).rmdir()
 
 
 def read_at(fs: Any, path: str, offset: int | None = None, size: int | None = None) -> bytes:

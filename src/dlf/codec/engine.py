@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import cast
 
-from dlf.codec.backend import Backend
+from dlf.codec.backend import Backend, Network
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.entropy.tables import Tables
@@ -145,14 +145,16 @@ def make_backend(
     # imported here because ONNX Runtime takes as long to import as everything else together; once an import
     # of it was interrupted, every other one fails
     with postponed():
-        from dlf.codec.onnx_backend import Accelerated, OnnxBackend
+        from dlf.codec.onnx_backend import OnnxBackend
         from dlf.codec.openvino_engine import OpenVino, WhenItPays, is_installed
 
     threads = options.threads
-    build: OpenVino | WhenItPays | Accelerated | None = None
+    build: Callable[[str, bytes, Callable[[], Network]], Network] | None = None
     if options.engine == "openvino":
         build = OpenVino(threads, options.precision)
     elif options.engine in ACCELERATORS:
+        from dlf.codec.onnx_backend import Accelerated
+
         build = Accelerated(options.engine, threads)
     elif options.engine == "auto" and is_installed():
         build = WhenItPays(threads)
