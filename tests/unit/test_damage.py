@@ -248,6 +248,8 @@ def test_verify_names_the_part_that_is_wrong(file: bytes, tmp_path: Path) -> Non
         assert states == [True] * place + [False] + [None] * (3 - place)
     unknown = dlf.verify(file[:4] + b"\x22" + file[5:])
     assert (unknown.good, unknown.metadata, unknown.checksum) == (False, True, None)
+    with pytest.raises(dlf.TimeExceeded):
+        dlf.salvage(file, best_effort=True, max_seconds=1e-9)
     late = dlf.verify(file, max_seconds=1e-9)
     assert (late.good, late.checksum, late.symbols) == (False, True, None)
     with pytest.raises(FileNotFoundError):
