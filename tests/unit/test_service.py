@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -338,6 +339,17 @@ class TestPieces:
             except Refused as error:
                 outcomes.add(error.status)
         assert outcomes == {200, 422}
+
+    def test_forms_that_are_refused(self) -> None:
+        form = "multipart/form-data; boundary=b"
+        many = b"--b\r\nA: b\r\n\r\n\r\n" * 200_000
+        file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\nbytes'
+        start = time.process_time()
+        for body, says in ((many, "parts"), (file, "cut off"), (b"--b\r\n\r\nx\r\n--b--\r\n", "no file")):
+            with pytest.raises(Refused, match=says) as refused:
+                bodies.first_file(body, form)
+            assert refused.value.status == 422
+        assert time.process_time() - start < 0.5  # reading all of `many` takes seconds
 
     def test_what_a_worker_may_send(self) -> None:
         """Pickles it cannot, nor more than we would hold."""
