@@ -262,8 +262,33 @@ class TestPagesOfOthers:
         assert ask(f"{service.url}/encode", SMALL, **foreign).status == 403
         assert ask(f"{service.url}/encode", SMALL, sec_fetch_site="same-origin").status == 200
 
+    def test_browsers_that_name_the_origin_alone(self, service: Running) -> None:
+        """On plain HTTP from another machine they send no Sec-Fetch-Site."""
+        for origin, status in (
+            (service.url, 200),
+            (service.url.replace("http:", "https:"), 200),
+            ("https://example.org", 403),
+            ("http://127.0.0.1:1", 403),
+            ("null", 403),
+        ):
+            assert ask(f"{service.url}/encode", SMALL, origin=origin).status == status, origin
+
+    @pytest.mark.parametrize(("host", "status"), [
+        ("127.0.0.1:8000", 200), ("[::1]:8000", 200), ("localhost", 200), ("dlf:8000", 200), ("camera.local", 200),
+        ("example.org", 421), ("example.org:8000", 421), ("127.0.0.1.example.org", 421), ("EXAMPLE.org.", 421),
+    ])  # fmt: skip
+    def test_names_that_others_give_this_machine(self, service: Running, host: str, status: int) -> None:
+        """A page may let its own name lead here: to the browser its origin is then the service's."""
+        for path, body in (("/health", None), ("/", None), ("/info", b"x")):
+            reply = ask(f"{service.url}{path}", body, host=host, sec_fetch_site="same-origin")
+            assert (reply.status == 421) == (status == 421), (path, reply)
+        if status == 421:
+            assert "--host-name" in sentence(reply)
+
     def test_unless_named(self, tmp_path: Path) -> None:
-        with serving(tmp_path, "--workers", "1", "--cors", "https://example.org") as running:
+        with serving(tmp_path, "--workers", "1", "--cors", "https://example.org", "--host-name", "Example.net") as running:
+            assert ask(f"{running.url}/health", host="example.net:80").status == 200
+            assert ask(f"{running.url}/health", host="example.org").status == 421
             foreign = {"origin": "https://example.org", "sec_fetch_site": "cross-site"}
             reply = ask(f"{running.url}/encode?quality=x", b"x", **foreign)
             assert reply.status == 422
@@ -306,6 +331,7 @@ class TestFilesOfTheServer:
 
 @pytest.mark.parametrize(("options", "code", "says"), [
     (("--cors", "example.org"), 2, "'example.org' is not an origin"),
+    (("--host-name", "example.org:80"), 2, "'example.org:80' is not the name of a host"),
     (("--max-bytes", "many"), 2, "'many' is not a number of bytes"),
     (("--timeout", "0"), 2, "0"),
     (("--host", "no such host"), 1, "cannot listen on no such host"),

@@ -123,7 +123,7 @@ def make_app(settings: Settings) -> Starlette:
     files = files_of(settings.runtime)
     made = [_fixed(f"/{name}", data) for name, data in files.items() if isinstance(data, bytes)]
     lying = {name: path for name, path in files.items() if isinstance(path, Path)}
-    guard = Middleware(Guard, service.metrics, settings.origins, paths)
+    guard = Middleware(Guard, service.metrics, settings.origins, settings.names, paths)
     return Starlette(
         routes=[*routes, *made, Mount("/", Listed(lying))],
         middleware=[guard, *middleware],

@@ -41,6 +41,7 @@ class Settings:
         threads: of each worker; None shares the processors out.
         runtime: folder of the npm package onnxruntime-web; with it the page can decode in the browser.
         origins: web origins whose pages may use the service, or "*".
+        names: of hosts under which the service may be asked for, besides addresses and names of the local network.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +59,7 @@ class Settings:
     threads: int | None = None
     runtime: Path | None = None
     origins: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise InvalidArgument for numbers that no service can have."""
