@@ -142,6 +142,7 @@ class TestWork:
         assert 'dlf_work_seconds_count{task="Encode"}' in text
 
     def test_the_description_names_every_route(self, service: Running) -> None:
+        service.wait_for_workers(1)
         described = json.loads(ask(f"{service.url}/openapi.json").body)
         assert described == json.loads(json.dumps(document(dlf.__version__)))
         for path, methods in described["paths"].items():
@@ -274,8 +275,9 @@ class TestPagesOfOthers:
             assert ask(f"{service.url}/encode", SMALL, origin=origin).status == status, origin
 
     @pytest.mark.parametrize(("host", "status"), [
-        ("127.0.0.1:8000", 200), ("[::1]:8000", 200), ("localhost", 200), ("dlf:8000", 200), ("camera.local", 200),
-        ("example.org", 421), ("example.org:8000", 421), ("127.0.0.1.example.org", 421), ("EXAMPLE.org.", 421),
+        ("127.0.0.1:8000", 200), ("[::1]:8000", 200), ("localhost", 200), ("dlf:8000", 200),
+        ("camera.local", 200), ("example.org", 421), ("example.org:8000", 421), ("EXAMPLE.org.", 421),
+        ("127.0.0.1.example.org", 421),
     ])  # fmt: skip
     def test_names_that_others_give_this_machine(self, service: Running, host: str, status: int) -> None:
         """A page may let its own name lead here: to the browser its origin is then the service's."""
@@ -286,7 +288,9 @@ class TestPagesOfOthers:
             assert "--host-name" in sentence(reply)
 
     def test_unless_named(self, tmp_path: Path) -> None:
-        with serving(tmp_path, "--workers", "1", "--cors", "https://example.org", "--host-name", "Example.net") as running:
+        with serving(
+            tmp_path, "--workers", "1", "--cors", "https://example.org", "--host-name", "Example.net"
+        ) as running:
             assert ask(f"{running.url}/health", host="example.net:80").status == 200
             assert ask(f"{running.url}/health", host="example.org").status == 421
             foreign = {"origin": "https://example.org", "sec_fetch_site": "cross-site"}

@@ -41,7 +41,7 @@ class Settings:
         threads: of each worker; None shares the processors out.
         runtime: folder of the npm package onnxruntime-web; with it the page can decode in the browser.
         origins: web origins whose pages may use the service, or "*".
-        names: of hosts under which the service may be asked for, besides addresses and names of the local network.
+        names: of hosts under which the service may be asked for, besides addresses and local names.
     """
 
     host: str = "127.0.0.1"
