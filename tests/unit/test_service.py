@@ -179,6 +179,8 @@ class TestRefusals:
         ("encode?path=/etc/passwd", 422, "no parameter"),
         ("encode?model=no-such", 422, "no model"),
         ("decode?format=tiff", 422, "no format"),
+        ("decode?format=png&quality=90", 422, "lossless"),  # although it is no .dlf file: nothing is decoded
+        ("decode?format=webp&quality=0", 422, "1 to 100"),
         ("decode", 415, "not a .dlf file"),
         ("info", 415, "not a .dlf file"),
         ("bits", 415, "not a .dlf file"),
@@ -413,6 +415,7 @@ def test_settings_that_cannot_be() -> None:
         {"timeout": float("nan")},
         {"port": 70000},
         {"max_bytes": 0},
+        {"max_bytes": 2**30 + 1},  # more than goes through the pipe to a worker
     ):
         with pytest.raises(dlf.InvalidArgument):
             Settings(**wrong)  # type: ignore[arg-type]

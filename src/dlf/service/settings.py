@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlf.errors import InvalidArgument
+from dlf.limits import MAX_FILE_BYTES
 
 MAX_WORKERS = 4
 """Worker processes at most where nobody says how many: each holds the networks, half a gigabyte."""
@@ -74,9 +75,11 @@ class Settings:
             if not 0 < getattr(self, name) < float("inf"):
                 msg = f"{name} is {getattr(self, name)}, but must be a number of seconds above 0"
                 raise InvalidArgument(msg)
-        if self.port > 65535:
-            msg = f"there is no port {self.port}: the largest is 65535"
-            raise InvalidArgument(msg)
+        most = {"port": 65535, "max_bytes": MAX_FILE_BYTES}
+        for name, number in most.items():
+            if getattr(self, name) > number:
+                msg = f"{name} is {getattr(self, name)}, but must be at most {number}"
+                raise InvalidArgument(msg)
 
     @property
     def patience(self) -> float:
