@@ -201,6 +201,13 @@ class TestRefusals:
         for body in (coded[:-1], coded + b"x", coded[:40] + b"\xff" + coded[41:], b"DLF" + bytes(20)):
             assert ask(f"{service.url}/decode", body).status == 422
 
+    def test_a_picture_too_wide_for_its_format(self, service: Running) -> None:
+        file = io.BytesIO()
+        Image.new("L", (16384, 1)).save(file, "PNG")
+        wide = ask(f"{service.url}/encode?quality=0", file.getvalue()).body
+        reply = ask(f"{service.url}/decode?format=webp", wide)
+        assert (reply.status, "webp" in sentence(reply)) == (422, True), reply.body
+
     def test_a_type_that_nobody_accepts(self, service: Running, coded: bytes) -> None:
         reply = ask(f"{service.url}/decode", coded, accept="text/html, image/*;q=0")
         assert (reply.status, "image/png" in sentence(reply)) == (406, True)

@@ -28,7 +28,7 @@ from dlf.service.openapi import document, page
 from dlf.service.pool import Pool
 from dlf.service.settings import Settings
 from dlf.service.site import Listed, files_of
-from dlf.service.tasks import Answer, Refused, Spending, Task, refusal, to_json
+from dlf.service.tasks import Answer, Refused, Task, refusal, to_json
 
 DLF_HEADERS = (
     "Dlf-Quality",
@@ -158,7 +158,7 @@ def _routes(service: Service) -> list[Route]:
             request.query_params, request.headers.get("accept", ""), service.formats
         )),
         post("/info", lambda request: parameters.describe(request.query_params)),
-        post("/bits", lambda request: parameters.nothing(request.query_params, Spending())),
+        post("/bits", lambda request: parameters.spending(request.query_params)),
         post("/avif", lambda request: parameters.rival(request.query_params)),
         get("/models", lambda: respond(Answer(_models(service)))),
         get("/limits", lambda: respond(Answer(to_json(service.about())))),

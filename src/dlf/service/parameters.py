@@ -122,7 +122,7 @@ def rival(query: QueryParams) -> Rival:
     return Rival(most, values.truth("best"))
 
 
-def nothing(query: QueryParams, task: Spending) -> Spending:
-    """Return a task that takes no parameters; raises Refused (422) where there are some."""
+def spending(query: QueryParams) -> Spending:
+    """Return the task, which takes no parameters; raises Refused (422) where there are some."""
     Query(query, ())
-    return task
+    return Spending()
