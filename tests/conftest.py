@@ -28,8 +28,8 @@ GOLDEN = Path(__file__).parent / "golden"
 class MockBackend:
     """Integer arithmetic in the place of networks; every part depends on all that it is given."""
 
-    def analyse(self, rgb: UInt8, quality: int) -> Latents:
-        plan = Plan(*rgb.shape[:2])
+    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
+        plan = Plan(*rgb.shape[:2], corner=corner)
         rows, cols = plan.cells
         cells = rgb.reshape(rows, CELL, cols, CELL, 3).astype(np.int64)
         mean = cells.sum((1, 3)) // CELL**2 - 128
@@ -39,7 +39,8 @@ class MockBackend:
         down, across = plan.windows
         tokens = np.empty((down, across, TOKENS), np.int32)
         for i, j in np.ndindex(down, across):
-            window = rgb[i * WINDOW_PIXELS :, j * WINDOW_PIXELS :][:WINDOW_PIXELS, :WINDOW_PIXELS]
+            top, left = i * WINDOW_PIXELS - corner[0], j * WINDOW_PIXELS - corner[1]
+            window = rgb[max(0, top) : top + WINDOW_PIXELS, max(0, left) : left + WINDOW_PIXELS]
             tokens[i, j] = (int(window.sum()) // 97 + np.arange(TOKENS) ** 2) % CODES
         return Latents(tokens.reshape(-1, TOKENS), y.astype(np.float32))
 
@@ -57,15 +58,16 @@ class MockBackend:
         scale = np.clip(np.abs(around) // 2 + common.astype(np.int32) + 20 * step, -50, 400)
         return StepParams(scale.astype(np.int32), (around // 8).astype(np.int32))
 
-    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
         rows, cols = y_hat.shape[1:]
-        plan = Plan(rows * CELL, cols * CELL)
+        plan = Plan(rows * CELL, cols * CELL, corner=corner)
         colour = y_hat[:3].transpose(1, 2, 0) * (512 / (quality + 10)) + 128
         image = colour.repeat(CELL, 0).repeat(CELL, 1)
         shade = (tokens + 1).sum(1).reshape(plan.windows)
-        image += (
-            shade.repeat(WINDOW_PIXELS, 0).repeat(WINDOW_PIXELS, 1)[: rows * CELL, : cols * CELL, None] % 3
-        )
+        shades = shade.repeat(WINDOW_PIXELS, 0).repeat(WINDOW_PIXELS, 1)[corner[0] :, corner[1] :]
+        image += shades[: rows * CELL, : cols * CELL, None] % 3
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 

@@ -10,8 +10,6 @@ used, so that importing this package costs next to nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dlf.errors import (
     BundleError,
     CheckpointError,
@@ -29,8 +27,25 @@ from dlf.errors import (
     UnsupportedVersion,
 )
 
+# type checkers take it for true; to import it from `typing` would take longer than all this
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
-    from dlf.api import Codec, EngineOptions, InstalledModel, StreamInfo, decode, encode, info, models
+    from dlf.api import (
+        Codec,
+        Damage,
+        EngineOptions,
+        InstalledModel,
+        Salvaged,
+        StreamInfo,
+        Verdict,
+        decode,
+        encode,
+        info,
+        models,
+        salvage,
+        verify,
+    )
 
     __version__: str
 
@@ -39,6 +54,7 @@ __all__ = [
     "CheckpointError",
     "ChecksumError",
     "Codec",
+    "Damage",
     "DlfError",
     "EngineError",
     "EngineOptions",
@@ -48,16 +64,20 @@ __all__ = [
     "InvalidArgument",
     "LimitExceeded",
     "MissingExtra",
+    "Salvaged",
     "StreamInfo",
     "TimeExceeded",
     "UnknownModel",
     "UnreachableSize",
     "UnsupportedVersion",
+    "Verdict",
     "__version__",
     "decode",
     "encode",
     "info",
     "models",
+    "salvage",
+    "verify",
 ]
 
 

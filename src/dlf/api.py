@@ -1,334 +1,36 @@
-"""Front door: images <-> bytes of a ``.dlf`` file."""
+"""Front door: functions that turn images into bytes of a ``.dlf`` file and back with the package's model."""
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
-from pathlib import Path
-from typing import IO, Any
 
-import numpy as np
 from PIL import Image
 
-from dlf.bitstream import container
-from dlf.bitstream.bounds import read_file
-from dlf.bitstream.container import Stream
-from dlf.bitstream.metadata import pack as pack_metadata
-from dlf.bitstream.spec import MAX_QUALITY, VERSION
 from dlf.codec import bundle
-from dlf.codec.budget import Load, check_total, encode_set
-from dlf.codec.bundle import ModelBundle
-from dlf.codec.codec import StreamCodec
-from dlf.codec.engine import EngineOptions, make_backend
-from dlf.codec.rate_search import encode_to_size, make_target
-from dlf.codec.spent import Spent, spent_on
-from dlf.errors import ChecksumError, InvalidArgument, UnknownModel
-from dlf.imageio import Source, load_rgb, to_image
-from dlf.limits import MAX_PIXELS, check_seconds, whole_number
-from dlf.records import InstalledModel, StreamInfo, UInt8
+from dlf.codec.engine import EngineOptions
+from dlf.content import Data
+from dlf.image_codec import Codec
+from dlf.imageio import Source
+from dlf.limits import MAX_PIXELS
+from dlf.records import Damage, InstalledModel, Salvaged, StreamInfo, Verdict
+from dlf.roi.mask import Region
 
 __all__ = [
     "Codec",
+    "Damage",
     "Data",
     "EngineOptions",
     "InstalledModel",
+    "Salvaged",
     "StreamInfo",
+    "Verdict",
     "decode",
     "encode",
     "info",
     "models",
+    "salvage",
+    "verify",
 ]
-
-Data = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
-"""A ``.dlf`` file: its bytes, its path, or the file opened in binary mode, read from its start."""
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    bundle: ModelBundle
-    codec: StreamCodec
-
-
-class Codec:
-    """A codec whose model is loaded once, when first needed.
-
-    Several threads may use one codec.  It can be copied, pickled and carried through a fork; the copy loads
-    for itself.
-
-    Args:
-        model: folder, role ("base", "fast"), name or id of the model that encodes; None is the package's
-            default.  Decoding takes the model that the file names, if it is this one or installed.
-        threads: processor threads within one operation; None is what `engine` says, which is all unless told.
-        max_pixels: limit of width * height, both ways.
-        max_seconds: limit of the time that the networks of one image take; it is looked at between them and
-            between tiles, so it may be passed by the seconds that one of them takes.  None is no limit.
-        engine: what runs the networks, on which device and how precisely; None leaves it to the package.
-
-    Raises:
-        UnknownModel: the model is not installed.
-        BundleError: it cannot be used.
-        TypeError, ValueError: arguments that are none.
-    """
-
-    def __init__(
-        self,
-        model: str | os.PathLike[str] | int | None = None,
-        threads: int | None = None,
-        *,
-        max_pixels: int = MAX_PIXELS,
-        max_seconds: float | None = None,
-        engine: EngineOptions | None = None,
-    ) -> None:
-        given: object = engine  # whatever the caller gave
-        if not isinstance(given, EngineOptions | None):
-            msg = f"engine must be EngineOptions, not {type(given).__name__}"
-            raise TypeError(msg)
-        if whole_number(max_pixels, "max_pixels") < 1:
-            msg = f"max_pixels is {max_pixels}, but must be at least 1"
-            raise InvalidArgument(msg)
-        check_seconds(max_seconds)
-        options = engine or EngineOptions()
-        self._engine = options if threads is None else replace(options, threads=threads)
-        self._bundle = bundle.find(model)
-        self._max_pixels, self._max_seconds = max_pixels, max_seconds
-        self._loaded: dict[Path, _Loaded] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """All but what is loaded: networks can be neither copied nor sent."""
-        return vars(self) | {"_loaded": {}}
-
-    def encode(
-        self,
-        image: Source,
-        quality: int | None = None,
-        *,
-        max_bytes: int | None = None,
-        bpp: float | None = None,
-        best: bool = False,
-        metadata: bool = False,
-        strict: bool = False,
-    ) -> bytes:
-        """Compress an image, at a quality or to a size.
-
-        Args:
-            image: a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), the path of a file, its bytes,
-                or the file opened in binary mode, which is read from its start.
-            quality: 0 (smallest) to 100 (best); None is the model's default.
-            max_bytes: size of the file, metadata included, instead of a quality: it has at most that many
-                bytes, and where the image allows it at least 97 % of them.
-            bpp: the same in bits of the file for each pixel of the image.
-            best: where the image's files are all larger than that or all smaller, return the nearest.
-            metadata: store ICC profile, EXIF and XMP of the image as well.
-            strict: refuse a file with a flaw that can be passed over, such as a JPEG without its end marker;
-                otherwise it is read, with a line in the log.
-
-        Returns:
-            The bytes of the ``.dlf`` file.
-
-        Raises:
-            ImageError, LimitExceeded: the image cannot be read, is too large or takes too long.
-            UnreachableSize: the image has no file of that size, and `best` is not set.
-            OSError: there is no such file, or it cannot be opened.
-            TypeError, ValueError: an argument is of a wrong type or out of range, or two say the size.
-        """
-        target = make_target(quality, max_bytes, bpp)
-        quality = self._quality(quality)
-        rgb, blob = self._read(_rereadable(image), metadata=metadata, strict=strict)
-        codec = self._ready(self._bundle)
-        if target is None:
-            return container.dump(codec.encode_rgb(rgb, quality, blob))
-        return container.dump(encode_to_size(codec, rgb, target, blob, best=best))
-
-    def encode_set(
-        self,
-        images: Sequence[Source],
-        total_bytes: int,
-        *,
-        best: bool = False,
-        metadata: bool = False,
-        strict: bool = False,
-    ) -> list[bytes]:
-        """Compress images to one number of bytes for all: one quality, or two next to each other.
-
-        Args:
-            images: as for `encode`; each is read two or three times, and few are in memory at a time.
-            total_bytes: of all files together: they have at most that many, and where the images allow it at
-                least 97 % of them.
-            best: where the images' files are all larger than that or all smaller, return the nearest.
-            metadata: as for `encode`.
-            strict: as for `encode`.
-
-        Raises:
-            UnreachableSize: the images have no files of that total, and `best` is not set.
-            ImageError, LimitExceeded, OSError, TypeError, ValueError: as `encode`.
-        """
-
-        def loader(source: Source) -> Load:
-            return lambda: self._read(source, metadata=metadata, strict=strict)
-
-        again = [loader(_rereadable(image)) for image in images]
-        check_total(total_bytes, len(again))
-        return encode_set(self._ready(self._bundle), again, total_bytes, best=best)
-
-    def decode(self, data: Data) -> Image.Image:
-        """Paint the image of a ``.dlf`` file, in RGB.
-
-        Args:
-            data: the file's bytes, its path, or the file opened in binary mode.
-
-        Raises:
-            FormatError, LimitExceeded: the data is damaged, not of this format, too large, or takes too long.
-            UnknownModel: it needs a model that is not installed.
-            OSError: there is no such file, or it cannot be opened.
-            TypeError: `data` is nothing of the above.
-        """
-        stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
-        rgb = self._ready(self._writer(stream)).decode_stream(stream)
-        return to_image(rgb, stream.metadata)
-
-    def info(self, data: Data, *, symbols: bool = False) -> StreamInfo:
-        """Describe a ``.dlf`` file; its checksum is compared if the model is installed.
-
-        Args:
-            data: as for `decode`.
-            symbols: read the symbols too, and tell the bits of tokens and details apart.  It runs two of the
-                networks, for seconds where the image is large, and paints nothing.
-
-        Raises:
-            FormatError, LimitExceeded, OSError, TypeError: as `decode`.
-        """
-        content = _file_bytes(data, self._max_pixels)
-        stream = container.load(content, self._max_pixels)
-        header = stream.header
-        sizes = {name: len(part) for name, part in container.parts(stream)}
-        name, token_bits, detail_bits = None, None, None
-        try:
-            model = self._writer(stream)
-        except UnknownModel:
-            pass  # the sizes are worth telling all the same
-        else:
-            name = model.manifest.name
-            if symbols:
-                received = self._ready(model).receive(stream)
-                token_bits, detail_bits = received.token_bits, received.detail_bits
-        return StreamInfo(
-            version=VERSION,
-            model=header.model,
-            model_name=name,
-            quality=header.quality,
-            width=header.width,
-            height=header.height,
-            header_bytes=len(header.pack()),
-            metadata_bytes=sizes.get("metadata", 0),
-            payload_bytes=sizes["payload"],
-            checksum_bytes=sizes["checksum"],
-            file_bytes=len(content),
-            token_bits=token_bits,
-            detail_bits=detail_bits,
-            checked=name is not None,
-        )
-
-    def spent(self, data: Data) -> Spent:
-        """Say where the bits of a ``.dlf`` file went; like `info` with its symbols, this paints nothing.
-
-        Raises:
-            FormatError, LimitExceeded, UnknownModel, OSError, TypeError: as `decode`.
-        """
-        stream = container.load(_file_bytes(data, self._max_pixels), self._max_pixels)
-        return spent_on(self._ready(self._writer(stream)).receive(stream))
-
-    def _read(self, source: Source, *, metadata: bool, strict: bool) -> tuple[UInt8, bytes]:
-        """Return pixels, uint8 (H, W, 3), and packed metadata."""
-        rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
-        return rgb, pack_metadata(attached) if metadata and attached is not None else b""
-
-    def _quality(self, quality: int | None) -> int:
-        if quality is None:
-            return self._bundle.manifest.default_quality
-        number = whole_number(quality, "the quality")
-        if not 0 <= number <= MAX_QUALITY:
-            msg = f"the quality is {number}, but must be 0 to {MAX_QUALITY}"
-            raise InvalidArgument(msg)
-        return number
-
-    def _writer(self, stream: Stream) -> ModelBundle:
-        """Return the model whose symbols a stream holds: this codec's own, else the first that fits.
-
-        Raises:
-            UnknownModel: no model of the stream's number is installed.
-            ChecksumError: none of those that are fits.
-        """
-        number, misfits = stream.header.model, set()
-        loaded = [kept.bundle for kept in list(self._loaded.values())]
-        for candidate in chain([self._bundle], loaded, bundle.installed()):
-            if candidate.manifest.id == number:
-                if container.fits(stream, candidate.manifest.numerics):
-                    return candidate
-                misfits.add(f"'{candidate.manifest.name}'")
-        if not misfits:
-            raise bundle.not_installed(number)
-        msg = (
-            "the checksum does not match: the file is damaged, or written with another model of the number "
-            f"{number} than {', '.join(sorted(misfits))}"
-        )
-        raise ChecksumError(msg)
-
-    def _ready(self, model: ModelBundle) -> StreamCodec:
-        """Return what codes one image with a model."""
-        codec = self._load(model).codec
-        return codec if self._max_seconds is None else codec.within(self._max_seconds)
-
-    def _load(self, model: ModelBundle) -> _Loaded:
-        """Return a model that is ready to run; it is loaded when first asked for."""
-        if model.folder not in self._loaded:
-            tables = model.tables()
-            backend = make_backend(model, tables, self._engine)
-            loaded = _Loaded(model, StreamCodec(model.manifest, tables, backend))
-            self._loaded.setdefault(model.folder, loaded)  # all threads take the one that came first
-        return self._loaded[model.folder]
-
-
-def _rereadable(image: Source) -> Source:
-    """Return an image that can be read as often as one likes: an open file becomes its bytes."""
-    return image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else _content(image)
-
-
-def _content(data: object, read_all: Callable[[Any], object] = lambda file: file.read()) -> bytes:
-    """Return the bytes of a bytes-like object, or of an open binary file from its start; raises TypeError.
-
-    read_all: gives the rest of an open file.
-    """
-    if isinstance(data, bytes):
-        return data
-    try:
-        return bytes(memoryview(data))  # type: ignore[arg-type]
-    except TypeError:
-        pass
-    is_text = isinstance(data, io.TextIOBase)  # not read: its bytes need not be text at all
-    read = None if is_text else getattr(data, "read", None)
-    with suppress(AttributeError, OSError):  # a pipe has no start; io.UnsupportedOperation is an OSError
-        if callable(read):
-            data.seek(0)  # type: ignore[attr-defined]
-    content = read_all(data) if callable(read) else None
-    if not isinstance(content, bytes):
-        is_text = is_text or isinstance(content, str)
-        kind = "a file in text mode" if is_text else f"an object of {type(data).__name__}"
-        msg = f"expected bytes, a path or a file opened in binary mode, not {kind}"
-        raise TypeError(msg)
-    return content
-
-
-def _file_bytes(data: Data, max_pixels: int) -> bytes:
-    """Return the bytes of a ``.dlf`` file, however it is given; raises as `read_file`."""
-    if isinstance(data, str | os.PathLike):
-        with Path(data).open("rb") as file:
-            return read_file(file, max_pixels)
-    return _content(data, lambda file: read_file(file, max_pixels))
 
 
 @lru_cache(maxsize=1)
@@ -341,9 +43,7 @@ def _limited_codec(max_pixels: int, max_seconds: float | None) -> Codec:
     default = _default_codec()
     if max_pixels == MAX_PIXELS and max_seconds is None:
         return default
-    codec = Codec(max_pixels=max_pixels, max_seconds=max_seconds)
-    codec._loaded = default._loaded
-    return codec
+    return default.within(max_pixels, max_seconds)
 
 
 def encode(
@@ -355,18 +55,43 @@ def encode(
     best: bool = False,
     metadata: bool = False,
     strict: bool = False,
+    roi: Region | None = None,
+    packet_bytes: int | None = None,
     max_pixels: int = MAX_PIXELS,
     max_seconds: float | None = None,
 ) -> bytes:
     """Compress an image with the model of the package; limits as of `Codec`, the rest of `Codec.encode`."""
     return _limited_codec(max_pixels, max_seconds).encode(
-        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
-    )
+        image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict,
+        roi=roi, packet_bytes=packet_bytes,
+    )  # fmt: skip
 
 
-def decode(data: Data, *, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None) -> Image.Image:
+def decode(
+    data: Data,
+    *,
+    allow_partial: bool = False,
+    best_effort: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float | None = None,
+) -> Image.Image:
     """Paint the image of a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.decode`."""
-    return _limited_codec(max_pixels, max_seconds).decode(data)
+    codec = _limited_codec(max_pixels, max_seconds)
+    return codec.decode(data, allow_partial=allow_partial, best_effort=best_effort)
+
+
+def salvage(
+    data: Data, *, best_effort: bool = False, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None
+) -> Salvaged:
+    """Paint what there is of a ``.dlf`` file; limits as of `Codec`, the rest of `Codec.salvage`."""
+    return _limited_codec(max_pixels, max_seconds).salvage(data, best_effort=best_effort)
+
+
+def verify(
+    data: Data, *, paint: bool = False, max_pixels: int = MAX_PIXELS, max_seconds: float | None = None
+) -> Verdict:
+    """Check a whole ``.dlf`` file; limits as of `Codec`, the rest of `Codec.verify`."""
+    return _limited_codec(max_pixels, max_seconds).verify(data, paint=paint)
 
 
 def info(

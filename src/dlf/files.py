@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import secrets
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext, suppress
@@ -149,7 +148,7 @@ def _rename_new(part: Path, target: Path) -> None:
 
 def _part(target: Path) -> Path:
     """Return the name of an unfinished file, as short as it may be: the target's can be as long as it may."""
-    return target.with_name(f".{secrets.token_hex(8)}.part")
+    return target.with_name(f".{os.urandom(8).hex()}.part")
 
 
 def _fill(file: BinaryIO, data: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +33,14 @@ class Plan:
     """Grids of an image of `height` x `width` pixels (both at least 1).
 
     unit: pixels; the image is padded to multiples of it, itself a multiple of a latent cell.
+    corner: of a tile, the row and the column, within its first window, where its first pixel lies, multiples
+        of 32 below 256; an image as a whole starts with a window.
     """
 
     height: int
     width: int
     unit: int = CELL
+    corner: tuple[int, int] = (0, 0)
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -58,8 +62,13 @@ class Plan:
     @property
     def windows(self) -> tuple[int, int]:
         """Rows and columns of windows."""
-        rows, cols = self.patches
-        return ceil_div(rows, WINDOW), ceil_div(cols, WINDOW)
+        (rows, cols), (row, col) = self.patches, self.first_patch
+        return ceil_div(row + rows, WINDOW), ceil_div(col + cols, WINDOW)
+
+    @property
+    def first_patch(self) -> tuple[int, int]:
+        """Row and column of the corner, in patches."""
+        return self.corner[0] // PATCH, self.corner[1] // PATCH
 
     def window_patches(self) -> Int64:
         """Patches of the padded image inside each window: int64 (windows,), each in 4..256."""
@@ -73,10 +82,20 @@ class Plan:
         """
         return -(-self.window_patches() * tokens // WINDOW_PATCHES)
 
-    def pad(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Replicate the last row and column of uint8 (height, width, 3) up to `padded`."""
-        height, width = self.padded
-        return np.pad(rgb, ((0, height - self.height), (0, width - self.width), (0, 0)), mode="edge")
+    def pad(
+        self,
+        rgb: NDArray[np.uint8],
+        rows: tuple[int, int] | None = None,
+        cols: tuple[int, int] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Replicate the last row and column of uint8 (height, width, 3) up to `padded`.
+
+        rows, cols: half-open ranges of the padded image that are wanted; None is all.
+        """
+        (top, bottom), (left, right) = rows or (0, self.padded[0]), cols or (0, self.padded[1])
+        part = rgb[min(top, self.height - 1) : bottom, min(left, self.width - 1) : right]
+        missing = (bottom - top - part.shape[0], right - left - part.shape[1])
+        return np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
 
     def crop(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Cut the padding off again."""
@@ -105,15 +124,22 @@ class WindowPlan:
 
 @lru_cache(maxsize=64)
 def window_plan(
-    rows: int, cols: int, window: int, shift: int = 0, origin: tuple[int, int] = (0, 0)
+    rows: int,
+    cols: int,
+    window: int,
+    shift: int = 0,
+    origin: tuple[int, int] = (0, 0),
+    first: tuple[int, int] = (0, 0),
 ) -> WindowPlan:
     """Plan windows of `window` x `window` over a grid, cyclically shifted up and left by `shift`.
 
     A grid smaller than a window in one direction gives windows of just that size (unshifted, since
     nothing lies beyond); `origin` says where in a full window such a small window's places lie.
+    A grid that is a part of another one starts `first` rows and columns below and right of where a window
+    does, so that its windows are those of the other; what it lacks of them is outside.
     """
-    r, r_region, r_slot = _axis(rows, window, shift, origin[0])
-    c, c_region, c_slot = _axis(cols, window, shift, origin[1])
+    r, r_region, r_slot = _axis(rows, window, shift, origin[0], first[0])
+    c, c_region, c_slot = _axis(cols, window, shift, origin[1], first[1])
     inside = (r_region >= 0)[:, None, :, None] & (c_region >= 0)[None, :, None, :]
     gather = r[:, None, :, None] * cols + c[None, :, None, :]
     region = r_region[:, None, :, None] * 2 + c_region[None, :, None, :]
@@ -131,17 +157,20 @@ def window_plan(
     )
 
 
-def _axis(size: int, window: int, shift: int, origin: int) -> tuple[Int64, Int64, Int64]:
+def _axis(size: int, window: int, shift: int, origin: int, first: int) -> tuple[Int64, Int64, Int64]:
     """One axis of a window plan: grid index and region, both (windows, length), and slot (length,)."""
-    length = min(size, window)
-    count = ceil_div(size, length)
-    shift = 0 if count == 1 and size < window else shift
+    first %= window
+    end = first + size
+    length = window if first else min(size, window)
+    count = ceil_div(end, length)
+    shift = 0 if count == 1 and length < window else shift
     place = np.arange(count * length)
     index = (place + shift) % (count * length)
+    outside = (index < first) | (index >= end)
     # places that the shift carried round the edge are not neighbours of the rest
-    region = np.where(index >= size, -1, (place >= count * length - shift).astype(np.int64))
+    region = np.where(outside, -1, (place >= count * length - shift).astype(np.int64))
     slot = np.arange(length) + (origin if length < window else 0)
-    index = np.where(index >= size, 0, index)
+    index = np.where(outside, 0, index - first)
     return index.reshape(count, length), region.reshape(count, length), slot
 
 
@@ -154,12 +183,13 @@ class Span:
 
 
 def tile_spans(size: int, core: int, halo: int) -> list[Span]:
-    """Cut `size` padded pixels into cores of `core` pixels that see `halo` more on either side.
+    """Cut `size` padded pixels into cores of at most `core` pixels that see `halo` more on either side.
 
-    A size of at most core + 2 * halo is one tile.  `core` and `halo` are multiples of a window, so
-    that every tile starts at a window.
+    A size of at most core + 2 * halo is one tile.  `core` is a multiple of a window, and every core starts at
+    one; they are as equal as that allows.  `halo` is a multiple of a cell.
     """
     if size <= core + 2 * halo:
         return [Span((0, size), (0, size))]
-    starts = range(0, size, core)
-    return [Span((a, min(a + core, size)), (max(0, a - halo), min(size, a + core + halo))) for a in starts]
+    windows, count = ceil_div(size, WINDOW_PIXELS), ceil_div(size, core)
+    cuts = [min(size, windows * i // count * WINDOW_PIXELS) for i in range(count + 1)]
+    return [Span((a, b), (max(0, a - halo), min(size, b + halo))) for a, b in pairwise(cuts)]

@@ -17,10 +17,12 @@ import dlf
 from conftest import MockBackend, make_arrays, picture, to_npz, write_bundle
 from dlf.bitstream import container
 from dlf.bitstream.header import Header
-from dlf.codec import bundle
+from dlf.codec import bundle, resilient
 from dlf.codec.bundle import MANIFEST, TABLES
 from dlf.codec.codec import StreamCodec
+from dlf.codec.salvage import read_remains
 from dlf.entropy.tables import Tables
+from dlf.errors import FormatError
 from dlf.imageio import load_rgb
 from fuzz.mutation import Mutate, StreamMutation, mutate_bytes
 
@@ -74,6 +76,30 @@ def decode_target() -> Target:
     return Target(tuple(seeds), mutate, codec.decode)
 
 
+def salvage_target() -> Target:
+    """What is read of cut and damaged files and of packets, with the networks of `coder_target`."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = bundle.find(write_bundle(Path(folder, "model")))
+        codec = StreamCodec(model.manifest, model.tables(), MockBackend())
+    rgb = picture(110, 290)
+    seeds = [container.dump(codec.encode_rgb(rgb, quality)) for quality in (0, 50, 100)]
+    seeds += [resilient.encode(codec, rgb, quality, 64) for quality in (0, 50)]
+
+    def read(data: bytes) -> None:
+        for best_effort in (True, False):
+            read_remains(
+                data, FormatError(""), [model], lambda _: codec, MOST_PIXELS, best_effort=best_effort
+            )
+
+    stream = StreamMutation(model.manifest.numerics, 181)
+
+    def mutate(rng: random.Random, data: bytes) -> bytes:
+        made = (mutate_bytes if rng.random() < 0.5 else stream)(rng, data)
+        return made[: rng.randrange(len(made) + 1)] if rng.random() < 0.3 else made
+
+    return Target(tuple(seeds), mutate, read)
+
+
 def tables_target() -> Target:
     """The tables of a model."""
     arrays = make_arrays()
@@ -124,6 +150,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "header": header_target,
     "coder": coder_target,
     "decode": decode_target,
+    "salvage": salvage_target,
     "tables": tables_target,
     "bundle": bundle_target,
     "image": image_target,

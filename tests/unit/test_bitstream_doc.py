@@ -158,3 +158,33 @@ def test_documented_escapes() -> None:
     found = documented()["read_step"](documented()["RangeDecoder"](writer.finish()), scale, turn, arrays)
     np.testing.assert_array_equal(found[turn], sent)
     assert not found[~turn].any()
+
+
+@pytest.mark.torch
+def test_documented_packets(tiny_v2_bundle: Path, picture: Callable[[int, int], UInt8]) -> None:
+    from dlf.bitstream import packets
+    from dlf.codec import resilient
+
+    bundle = ModelBundle.open(tiny_v2_bundle)
+    data = dlf.Codec(bundle.folder, threads=1).encode(picture(400, 600), 60, packet_bytes=120)
+    known = bundle.tables()
+    codec = StreamCodec(bundle.manifest, known, OnnxBackend(bundle, known, 1))
+    held = resilient.check(codec, packets.load(data))
+    wanted = resilient.receive(codec, held).received
+    names = documented()
+    with np.load(io.BytesIO(bundle.read("tables.npz"))) as file:
+        tables = dict(file)
+    graphs = graph(bundle, "prior.onnx"), graph(bundle, "context.onnx")
+    tokens, y_hat = np.zeros((2, 3, known.tokens), int), np.zeros(wanted.y_hat.shape)
+    found = list(names["read_packets"](b"lost" + data[:-9] + bytes(9), 416, 608, bundle.manifest.numerics))
+    assert len(found) == len(held) - 1 > 1
+    found = list(names["read_packets"](data, 416, 608, bundle.manifest.numerics))
+    for windows, cells, payload in found:
+        decoder, size = names["RangeDecoder"](payload), tuple(map(len, cells))
+        part = names["read_tokens"](decoder, *size, 60, tables)
+        tokens[np.ix_(*windows)] = part
+        y_hat[np.ix_(range(len(y_hat)), *cells)] = names["read_details"](
+            decoder, *size, 60, part, tables, *graphs
+        )
+    np.testing.assert_array_equal(tokens.reshape(wanted.tokens.shape), wanted.tokens)
+    np.testing.assert_allclose(y_hat, wanted.y_hat, rtol=1e-6)

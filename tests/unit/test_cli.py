@@ -78,7 +78,7 @@ def test_encode_info_decode(dlf: Callable[..., Done], photo: Path, tmp_path: Pat
     rows = {line.split()[0]: line.split() for line in done.text.splitlines()[1:]}
     assert list(rows) == [
         *("part", "magic", "version_flags", "model", "quality", "width", "height"),
-        *("payload", "tokens", "details", "checksum", "file"),
+        *("payload", "tokens", "details", "checksum", "file", "cut:"),
     ]
     parts = ("magic", "version_flags", "model", "quality", "width", "height", "payload", "checksum")
     assert sum(int(rows[name][-2].replace(",", "")) for name in parts) == size

@@ -18,7 +18,7 @@ KEPT = sorted(path for path in FOUND.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize(
-    ("name", "runs"), [("header", 2000), ("coder", 200), ("tables", 200), ("image", 100)]
+    ("name", "runs"), [("header", 2000), ("coder", 200), ("salvage", 100), ("tables", 200), ("image", 100)]
 )
 @pytest.mark.filterwarnings("ignore")
 def test_mutated_inputs_are_read_or_refused(name: str, runs: int) -> None:

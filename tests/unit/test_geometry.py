@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dlf.geometry import Plan, tile_spans, window_plan
+from dlf.geometry import Plan, WindowPlan, tile_spans, window_plan
 
 SIZES = [(1, 1), (1, 5), (16, 16), (31, 33), (255, 257), (512, 768), (1100, 1700)]
 
@@ -82,15 +82,44 @@ def test_origin_places_a_small_grid_in_its_window() -> None:
     assert window_plan(2, 2, 8, origin=(3, 5)).slot.tolist() == [29, 30, 37, 38]
 
 
-@pytest.mark.parametrize("size", [32, 1536, 1568, 1700 // 32 * 32, 4096, 4128, 8192])
-def test_tiles_cover_and_overlap(size: int) -> None:
-    spans = tile_spans(size, 1024, 256)
+@pytest.mark.parametrize("halo", [64, 256])
+@pytest.mark.parametrize("size", [32, 1152, 1184, 1536, 1568, 1700 // 32 * 32, 4096, 4128, 8192])
+def test_tiles_cover_and_overlap(size: int, halo: int) -> None:
+    spans = tile_spans(size, 1024, halo)
     assert [a for span in spans for a in span.core[:1]] == [0, *(span.core[1] for span in spans[:-1])]
     assert spans[-1].core[1] == size
+    assert (len(spans) == 1) == (size <= 1024 + 2 * halo)
     for span in spans:
-        assert span.seen[0] % 256 == 0
-        assert span.seen[0] == max(0, span.core[0] - 256) or len(spans) == 1
-        assert span.seen[1] == min(size, span.core[0] + 1280) or len(spans) == 1
+        assert span.core[0] % 256 == 0
+        assert span.core[1] - span.core[0] <= 1024 or len(spans) == 1
+        assert span.seen == (max(0, span.core[0] - halo), min(size, span.core[1] + halo))
+    sizes = [span.core[1] - span.core[0] for span in spans]
+    assert max(sizes) - min(sizes) <= 512
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+@pytest.mark.parametrize("start", [0, 2, 6, 8, 12])
+def test_a_part_of_a_grid_has_the_windows_of_the_whole(start: int, shift: int) -> None:
+    """Wherever it starts, places that may see each other in the part do so in the whole, and the reverse."""
+    rows, cols, window = 40, 8, 8
+    whole, part = (
+        window_plan(rows, cols, window, shift),
+        window_plan(20, cols, window, shift, first=(start, 0)),
+    )
+
+    def names(plan: WindowPlan, moved: int) -> list[set[int]]:
+        groups = []
+        for gather, region in zip(plan.gather, plan.region, strict=True):
+            groups += [set((gather[region == of] + moved * cols).tolist()) for of in set(region[region >= 0])]
+        return [group for group in groups if group]
+
+    inside = set(range((start + shift) * cols, (start + 20 - shift) * cols))
+    theirs, ours = ([group & inside for group in names(*of)] for of in ((whole, 0), (part, start)))
+    assert sorted(map(sorted, filter(None, ours))) == sorted(map(sorted, filter(None, theirs)))
+    slots = part.slot[np.isin(part.gather, [0]).nonzero()[1]]
+    assert part.scatter.shape == (20, cols)
+    assert set(part.scatter.reshape(-1)) == set(np.flatnonzero(part.region.reshape(-1) >= 0))
+    assert (slots // window == (start - shift) % window).any()
 
 
 def test_padding_to_whole_windows() -> None:

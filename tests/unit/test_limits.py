@@ -26,7 +26,7 @@ from dlf.bitstream import container
 from dlf.bitstream.bounds import file_bound, payload_bound, read_file
 from dlf.bitstream.header import Header
 from dlf.cli.options import pixels
-from dlf.codec import bundle, deadline
+from dlf.codec import bundle, deadline, loaded
 from dlf.codec.bundle import MANIFEST, MAX_BYTES, TABLES, ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.entropy.tables import Tables
@@ -177,7 +177,7 @@ def test_functions_take_a_limit_of_time(picture: Picture, monkeypatch: pytest.Mo
 def test_info_runs_no_network_unless_asked(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dlf.encode(picture(20, 20))
     api._default_codec.cache_clear()
-    monkeypatch.setattr(api, "make_backend", None)
+    monkeypatch.setattr(loaded, "make_codec", None)
     info = dlf.info(data)
     assert (info.checked, info.model_name, info.token_bits, info.detail_bits) == (True, "mock", None, None)
     with pytest.raises(dlf.ChecksumError):

@@ -110,8 +110,8 @@ def test_the_networks_of_symbols_never_go_to_openvino(rgb: UInt8, monkeypatch: p
     codec = dlf.Codec(engine=OPENVINO)
     codec.decode(codec.encode(rgb))
     model = bundle.find(None)
-    assert compiled == [model.read("analysis.onnx"), model.read("synthesis.onnx")]
-    assert kept == [model.read("prior.onnx"), model.read("context.onnx")]
+    assert sorted(compiled) == sorted(model.read(f"{graph}.onnx") for graph in ("analysis", "synthesis"))
+    assert sorted(kept) == sorted(model.read(f"{graph}.onnx") for graph in ("prior", "context"))
 
 
 def test_several_threads_may_use_one_codec(rgb: UInt8) -> None:
@@ -191,7 +191,7 @@ def test_a_fork_goes_on_in_onnx_runtime() -> None:
             assert os.waitpid(child, 0)[1] == 0
         else:
             assert codec.encode(rgb) == dlf.encode(rgb)
-            assert codec.decode(data).size == dlf.Codec(engine=codec._engine).decode(data).size == (50, 40)
+            assert codec.decode(data).size == dlf.Codec(engine=codec._models.engine).decode(data).size == (50, 40)
             sys.exit(0)
     """
     done = subprocess.run(
@@ -231,11 +231,13 @@ def test_engines_are_listed_with_times(run_cli: Callable[..., Done]) -> None:
     listed = run_cli("engines", "--size", "64x64", "--repeats", "1", "--json")
     assert listed.code == 0
     rows = [json.loads(line) for line in listed.out.splitlines()]
-    assert [(row["engine"], row["precision"]) for row in rows] == [
+    here = [row for row in rows if row["missing"] is None]
+    assert [(row["engine"], row["precision"]) for row in here] == [
         ("onnxruntime", "float32"),
         *(("openvino", precision) for precision in openvino_engine.precisions()),
     ]
-    assert all(row[graph]["best"] > 0 for row in rows for graph in ("analysis", "synthesis"))
+    assert all(row[graph]["best"] > 0 for row in here for graph in ("analysis", "synthesis"))
+    assert {row["engine"] for row in rows if row["missing"]} <= {"cuda", "coreml", "directml"}
 
 
 def test_engines_that_are_not_installed_are_listed(

@@ -41,8 +41,11 @@ def file_bound(header: Header) -> int:
     # no padding is larger, nor are two of them in the order of their units
     padded = Plan(header.height + MAX_PADDING - 1, header.width + MAX_PADDING - 1)
     metadata = MAX_VARINT_BYTES + MAX_METADATA_BYTES + _BLOCK_BYTES if header.has_metadata else 0
-    most = len(header.pack()) + metadata + payload_bound(padded, MAX_TOKENS, MAX_CHANNELS) + CHECKSUM_BYTES
-    return min(most, MAX_FILE_BYTES)
+    fixed = len(header.pack()) + CHECKSUM_BYTES
+    if header.has_packets:  # each has at least a window, and these can be no smaller than in the picture
+        fixed += 3 * MAX_VARINT_BYTES + _SUM_BYTES + _END_BYTES
+        fixed *= padded.windows[0] * padded.windows[1]
+    return min(fixed + metadata + payload_bound(padded, MAX_TOKENS, MAX_CHANNELS), MAX_FILE_BYTES)
 
 
 def check_length(length: int, header: Header) -> None:
@@ -61,15 +64,15 @@ def read_file(file: IO[bytes], max_pixels: int) -> bytes:
         OSError: as the file's `read` does.
         TypeError: `read` gives no bytes.
     """
-    head = _read(file, MAX_HEADER_BYTES)
+    head = read_up_to(file, MAX_HEADER_BYTES)
     header, _ = Header.unpack(head)
     check_size(header.width, header.height, max_pixels)
-    data = head + _read(file, file_bound(header) + 1 - len(head))
+    data = head + read_up_to(file, file_bound(header) + 1 - len(head))
     check_length(len(data), header)
     return data
 
 
-def _read(file: IO[bytes], most: int) -> bytes:
+def read_up_to(file: IO[bytes], most: int) -> bytes:
     """Read until so many bytes are there or no more come; a pipe gives them in parts."""
     parts: list[bytes] = []
     while most > 0 and (part := file.read(min(most, _PART))):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dlf.bitstream import varint
 from dlf.bitstream.spec import (
     FLAG_METADATA,
+    FLAG_PACKETS,
     KNOWN_FLAGS,
     MAGIC,
     MAX_QUALITY,
@@ -27,6 +28,7 @@ class Header:
     quality: 0..100.
     width, height: pixels, at least 1 each; the size limits are the caller's to check.
     has_metadata: whether a metadata blob follows the header.
+    has_packets: whether the file is a row of packets (`dlf.bitstream.packets`) instead of one payload.
     """
 
     model: int
@@ -34,6 +36,7 @@ class Header:
     width: int
     height: int
     has_metadata: bool = False
+    has_packets: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.quality <= MAX_QUALITY:
@@ -45,7 +48,7 @@ class Header:
 
     def fields(self) -> tuple[tuple[str, bytes], ...]:
         """Name and bytes of each field, in the order of the file."""
-        flags = FLAG_METADATA if self.has_metadata else 0
+        flags = FLAG_METADATA * self.has_metadata | FLAG_PACKETS * self.has_packets
         return (
             ("magic", MAGIC),
             ("version_flags", bytes([VERSION << 4 | flags])),
@@ -65,7 +68,7 @@ class Header:
 
         Raises:
             FormatError: the data is not a ``.dlf`` file, ends too early, or holds an impossible value.
-            UnsupportedVersion: the version or a flag is not known to this package.
+            UnsupportedVersion: the version, a flag, or two of them together, are not known to this package.
         """
         if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
             msg = "this is not a .dlf file"
@@ -77,7 +80,7 @@ class Header:
         if version != VERSION:
             msg = f"the file has format version {version}, but this package reads version {VERSION}"
             raise UnsupportedVersion(msg)
-        if flags & ~KNOWN_FLAGS:
+        if flags & ~KNOWN_FLAGS or flags == KNOWN_FLAGS:
             msg = f"the file uses features that this package does not know (flags {flags:#06b})"
             raise UnsupportedVersion(msg)
         model, at = varint.unpack(data, len(MAGIC) + 1)
@@ -87,4 +90,5 @@ class Header:
         quality = data[at]
         width, at = varint.unpack(data, at + 1)
         height, at = varint.unpack(data, at)
-        return cls(model, quality, width, height, bool(flags & FLAG_METADATA)), at
+        has_metadata, has_packets = bool(flags & FLAG_METADATA), bool(flags & FLAG_PACKETS)
+        return cls(model, quality, width, height, has_metadata, has_packets), at

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dlf.codec.bundle import ENGINES, FORMAT, MANIFEST, Manifest, numerics_id, sha256_of
+from dlf.codec.bundle import ENGINES, FORMAT, MANIFEST, TABLES, Manifest, numerics_id, sha256_of
+from dlf.codec.exactness import CONTEXT, PRIOR, prove_files
+from dlf.entropy.tables import Tables
 from dlf.files import write_bytes
 from dlf.nn.model_config import ModelConfig, to_dict
 
@@ -44,9 +46,10 @@ def seal(folder: Path, engine: str, config: ModelConfig, spec: BundleSpec) -> No
     engine: what runs the model, a key of `dlf.codec.bundle.ENGINES`.
 
     Raises:
-        BundleError: a value of the manifest is out of range.
+        BundleError: a value of the manifest is out of range, or what decides symbols is not exact.
         OSError: a file is missing, or the manifest cannot be written.
     """
+    _prove(folder, engine)
     hashes = _hashes(folder, engine)
     manifest = Manifest(
         format=FORMAT,
@@ -69,6 +72,7 @@ def seal(folder: Path, engine: str, config: ModelConfig, spec: BundleSpec) -> No
 
 def seal_like(folder: Path, base: Manifest, name: str, card: dict[str, Any]) -> None:
     """As `seal`, for files of which those that decide the symbols are the ones of `base`."""
+    _prove(folder, base.engine)
     _write(folder, replace(base, name=name, card=card, files=_hashes(folder, base.engine)))
 
 
@@ -84,6 +88,13 @@ def staged(folder: Path) -> Iterator[Path]:
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _prove(folder: Path, engine: str) -> None:
+    """Refuse graphs in which a number can reach 2**24; of the torch engine there are none."""
+    if engine == "onnx":
+        tables, prior, context = ((folder / name).read_bytes() for name in (TABLES, PRIOR, CONTEXT))
+        prove_files(Tables.load(tables), prior, context)
 
 
 def _hashes(folder: Path, engine: str) -> dict[str, str]:

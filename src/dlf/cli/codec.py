@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 
 import click
@@ -12,17 +15,27 @@ import click
 import dlf
 from dlf.cli.display import Display
 from dlf.cli.names import Job
-from dlf.cli.options import Common, Engine, Outputs
+from dlf.cli.options import REFERENCE, Common, Engine, Outputs
 from dlf.codec.bundle import ModelBundle, find
 from dlf.codec.engine import EngineOptions, check_options
 from dlf.errors import DlfError, EngineError
 
 log = logging.getLogger(__name__)
 
+_M_ARENA_MAX = -8  # of <malloc.h>
+
 
 def codec_to_encode(common: Common, outputs: Outputs, engine: Engine, display: Display) -> dlf.Codec:
     """Return a codec of the model that is asked for; raises click.UsageError, DlfError."""
-    return _codec(common, outputs, engine, display, [find(common.model)])
+    if engine.engine == REFERENCE:
+        msg = "--engine reference only decodes"
+        raise click.UsageError(msg)
+    bundle = find(common.model)
+    codec = _codec(common, outputs, engine, display, [bundle])
+    if not outputs.skip_existing and bundle.manifest.engine == "onnx":
+        with suppress(DlfError):  # said when the first image needs the model
+            codec.preload(encode=True)
+    return codec
 
 
 def codec_to_decode(
@@ -30,12 +43,19 @@ def codec_to_decode(
 ) -> dlf.Codec:
     """Return a codec for files that name their models themselves; raises click.UsageError, DlfError."""
     asked = [] if common.model is None else [find(common.model)]
-    return _codec(common, outputs, engine, display, chain(asked, _models_of(jobs)))
+    jobs = list(jobs)
+    codec = _codec(common, outputs, engine, display, chain(asked, _models_of(jobs)))
+    bundle = None if outputs.skip_existing else next(_models_of(jobs), None)
+    if bundle is not None and bundle.manifest.engine == "onnx":
+        with suppress(DlfError):  # said when the first file needs the model
+            codec.preload(decode=True, model=bundle.folder)
+    return codec
 
 
 def _codec(
     common: Common, outputs: Outputs, engine: Engine, display: Display, bundles: Iterable[ModelBundle]
 ) -> dlf.Codec:
+    _share_one_heap()
     options = engine.options(outputs.jobs, display.network)
     if engine.given() or outputs.jobs > 1 or log.isEnabledFor(logging.DEBUG):
         for bundle in bundles:
@@ -44,6 +64,16 @@ def _codec(
     return dlf.Codec(
         common.model, max_pixels=common.max_pixels, max_seconds=common.max_seconds, engine=options
     )
+
+
+def _share_one_heap() -> None:
+    """Ask glibc for one heap of all threads, so that what is freed after building networks serves the images.
+
+    Otherwise each thread that builds one keeps a heap of its own, a hundred megabytes together.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another library of C
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _check(bundle: ModelBundle, outputs: Outputs, given: list[str], options: EngineOptions) -> None:

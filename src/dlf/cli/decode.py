@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,6 +25,11 @@ from dlf.cli.options import (
     output_options,
 )
 from dlf.files import descriptor_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    import dlf
 
 FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "ppm", "heic", "jxl")
 """Names of the output formats of `dlf.imageio`, which the parser does not import."""
@@ -59,6 +66,16 @@ def output_format(text: str) -> str:
     metavar="1..100",
     help="Of lossy formats: higher is better and larger.  [default: 95 for jpeg, else 90]",
 )
+@click.option(
+    "--allow-partial",
+    is_flag=True,
+    help="Paint a file whose end or packets are missing from what there is, with a warning.",
+)
+@click.option(
+    "--best-effort",
+    is_flag=True,
+    help="Paint a damaged file as well, though nothing of it is sure; exit code 3 where one was.",
+)
 @engine_options
 @loudness_options
 def command(
@@ -67,6 +84,8 @@ def command(
     engine: Engine,
     kind: str | None,
     output_quality: int | None,
+    allow_partial: bool,
+    best_effort: bool,
     quiet: bool,
 ) -> int:
     """Decode .dlf files to images.
@@ -97,7 +116,10 @@ def command(
         from dlf.imageio import to_bytes
 
         start = time.perf_counter()
-        image = codec.decode(streams.read_dlf(job.source, common.max_pixels))
+        if allow_partial or best_effort:
+            image, damage = _salvage(codec, job.source, best_effort=best_effort)
+        else:
+            image, damage = _decode_whole(codec, streams.read_dlf(job.source, common.max_pixels)), None
         data = to_bytes(image, kinds[job], output_quality)
         seconds = time.perf_counter() - start
         text = f"{job.source} -> {job.target}: {image.width}x{image.height}, {seconds:.2f} s"
@@ -109,9 +131,37 @@ def command(
             "bytes": len(data),
             "seconds": round(seconds, 3),
         }
-        return data, Report(jobs.one_line(text), fields)
+        report = Report(jobs.one_line(text), fields)
+        return data, report if damage is None else _with_damage(report, damage)
 
     return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)
+
+
+def _salvage(codec: dlf.Codec, source: str, *, best_effort: bool) -> tuple[Image.Image, dlf.Damage | None]:
+    """Decode what there is of a file; raises as `dlf.Codec.salvage`."""
+    with streams.opened_here(source) as file:
+        found = codec.salvage(file, best_effort=best_effort)
+    return found.image, found.damage
+
+
+def _with_damage(report: Report, damage: dlf.Damage) -> Report:
+    """Add to a report what is wrong with its file."""
+    code = jobs.DOUBTFUL if damage.kind == "damaged" else 0
+    fields = {**report.fields, "damage": asdict(damage)}
+    return Report(report.text, fields, damage.summary, code)
+
+
+def _decode_whole(codec: dlf.Codec, content: bytes) -> Image.Image:
+    """Decode a file that must be whole; an error names the options that show more of one that is not."""
+    from dlf.errors import FormatError, UnsupportedVersion
+
+    try:
+        return codec.decode(content)
+    except UnsupportedVersion:
+        raise
+    except FormatError as error:
+        msg = f"{error} (--allow-partial shows what there is of a cut file, --best-effort of a damaged one)"
+        raise type(error)(msg) from error
 
 
 def _written_suffixes() -> frozenset[str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dlf.cli import jobs, set_budget, streams
 from dlf.cli.display import Display
 from dlf.cli.jobs import Report
-from dlf.cli.names import DLF, Job, Naming, expand, in_and_out, plan, readable_suffixes
+from dlf.cli.names import DLF, STDIO, Job, Naming, expand, in_and_out, plan, readable_suffixes
 from dlf.cli.options import (
+    FILE,
     Common,
     Engine,
     Outputs,
@@ -21,7 +23,10 @@ from dlf.cli.options import (
     output_options,
 )
 from dlf.cli.sizes import FileSize, file_size_options
-from dlf.errors import UnreachableSize
+from dlf.errors import DlfError, UnreachableSize, explain
+
+if TYPE_CHECKING:
+    from dlf.records import UInt8
 
 
 @click.command("encode")
@@ -38,6 +43,22 @@ from dlf.errors import UnreachableSize
     is_flag=True,
     help="Refuse files with a flaw that can be passed over, such as a JPEG without its end.",
 )
+@click.option(
+    "--roi",
+    type=FILE,
+    metavar="MASK",
+    help="Region that is to have more of the bytes: an image of the same size, white where it counts; or "
+    "faces or text, to find them in each image.",
+)
+@click.option(
+    "--resilient", is_flag=True, help="Make packets that can be read without each other, for lossy links."
+)
+@click.option(
+    "--packet-bytes",
+    type=click.IntRange(32, 2**20),
+    metavar="N",
+    help="Size of such a packet at most, unless a single window needs more.  [default: 256]",
+)
 @click.option("--keep-suffix", is_flag=True, help="Call the output of a.png a.png.dlf instead of a.dlf.")
 @engine_options
 @loudness_options
@@ -48,6 +69,9 @@ def command(
     size: FileSize,
     keep_metadata: bool,
     strict: bool,
+    roi: str | None,
+    resilient: bool,
+    packet_bytes: int | None,
     keep_suffix: bool,
     quiet: bool,
 ) -> int:
@@ -60,6 +84,7 @@ def command(
     """
     from dlf.cli.codec import codec_to_encode  # brings numpy, which the parser does not need
 
+    packets = _packets(size, resilient, packet_bytes, keep_metadata=keep_metadata, roi=roi)
     naming = Naming(
         lambda each, _: (Path(each.path).name if keep_suffix else Path(each.path).stem) + DLF,
         inputs=readable_suffixes,
@@ -72,12 +97,13 @@ def command(
     planned = plan(inputs, output, naming)
     streams.check_stdout(planned, json=common.json)
     display = Display(quiet=quiet)
+    region = None if roi is None else _region(roi, common.max_pixels)
     codec = codec_to_encode(common, outputs, engine, display)
+    plain: dict[str, Any] = {"metadata": keep_metadata, "strict": strict}
+    arguments = plain | {"roi": region, "packet_bytes": packets}
     files = {}
     if size.total_bytes is not None:
-        files = set_budget.encode_jobs(
-            codec, planned, common, outputs, size, metadata=keep_metadata, strict=strict
-        )
+        files = set_budget.encode_jobs(codec, planned, common, outputs, size, **plain)
 
     def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
@@ -85,13 +111,58 @@ def command(
             return files[job], _report(job, files[job], 0.0)
         source = streams.image_source(job.source)
         try:
-            data = codec.encode(source, **size.arguments(), metadata=keep_metadata, strict=strict)
+            data = codec.encode(source, **size.arguments(), **arguments)
         except UnreachableSize as error:
             msg = f"{error} (--best takes it)"
             raise UnreachableSize(msg) from error
         return data, _report(job, data, time.perf_counter() - start)
 
     return jobs.run(display, common, planned, jobs.writing(outputs, make), workers=outputs.jobs)
+
+
+def _packets(
+    size: FileSize, resilient: bool, packet_bytes: int | None, *, keep_metadata: bool, roi: str | None
+) -> int | None:
+    """Return the bytes of a packet, None without; raises click.UsageError for what does not go together."""
+    from dlf.codec.resilient import PACKET_BYTES
+
+    region = [] if roi is None else ["--roi"]
+    unfit = [*(["--keep-metadata"] if keep_metadata else []), *size.given(), *region]
+    msg = ""
+    if packet_bytes is not None and not resilient:
+        msg = "--packet-bytes goes with --resilient only"
+    elif resilient and unfit:
+        msg = f"--resilient is not allowed with {unfit[0]}"
+    elif size.total_bytes is not None and region:
+        msg = "--roi is not allowed with --total-bytes"
+    if msg:
+        raise click.UsageError(msg)
+    return (packet_bytes or PACKET_BYTES) if resilient else None
+
+
+def _region(roi: str, max_pixels: int) -> str | UInt8:
+    """Return the name of a detector that works here, or a mask, which is read once for all images.
+
+    Raises:
+        click.UsageError: the file cannot be read as a mask.
+        MissingExtra: the detector's library is not installed.
+    """
+    import numpy as np
+
+    from dlf.roi.detect import DETECTORS
+    from dlf.roi.mask import load_mask
+
+    if roi in DETECTORS:
+        DETECTORS[roi](np.zeros((64, 64, 3), np.uint8))
+        return roi
+    if roi == STDIO:
+        msg = "--roi takes the name of a file, not -"
+        raise click.UsageError(msg)
+    try:
+        return load_mask(streams.image_source(roi), max_pixels=max_pixels)
+    except (DlfError, OSError) as error:
+        msg = f"--roi {roi}: {explain(error)}"
+        raise click.UsageError(msg) from error
 
 
 def _report(job: Job, data: bytes, seconds: float) -> Report:

@@ -50,17 +50,19 @@ def command(
         for row in results:
             tell(json.dumps(asdict(row)))
         return 0
-    rows = [("engine", "version", "precision", "analysis", "synthesis"), *map(_cells, results)]
+    able = [row for row in results if row.version is not None]
+    rows = [("engine", "version", "precision", "analysis", "synthesis"), *map(_cells, able)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:
         tell("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
+    for row in results:
+        if row.missing is not None:
+            tell(f"{row.engine}: {row.missing}")
     return 0
 
 
 def _cells(row: EngineTimes) -> tuple[str, str, str, str, str]:
-    if row.version is None:
-        return row.engine, f"not installed; run: pip install 'dlf-codec[{row.engine}]'", "", "", ""
-    return row.engine, row.version, row.precision, _seconds(row.analysis), _seconds(row.synthesis)
+    return row.engine, row.version or "", row.precision, _seconds(row.analysis), _seconds(row.synthesis)
 
 
 def _seconds(timing: Timing | None) -> str:

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,16 +21,29 @@ log = logging.getLogger(__name__)
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
+FAILED = 1
+"""Exit code where an input failed."""
+
+DOUBTFUL = 3
+"""Exit code where none failed, but of a result nobody can say that it is right."""
+
 _source: ContextVar[str | None] = ContextVar("source", default=None)
 """The input that is being worked on, in each thread."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What to say about a finished job: for people, and for programs (JSON)."""
+    """What to say about a finished job: for people, and for programs (JSON).
+
+    text: one line or more; empty for none.
+    complaint: a sentence for standard error, said even with --quiet.
+    code: exit code of the command if no other job has a worse one: `FAILED`, `DOUBTFUL` or 0.
+    """
 
     text: str
     fields: dict[str, object]
+    complaint: str = ""
+    code: int = 0
 
 
 Work = Callable[[Job], Report]
@@ -39,21 +51,23 @@ Work = Callable[[Job], Report]
 
 def run(display: Display, common: Common, jobs: Sequence[Job], work: Work, *, workers: int = 1) -> int:
     """Do the jobs, and report in their order; a failed one does not stop the rest.  Returns the exit code."""
-    failed = []
+    failed, code = [], 0
     with display.counting(len(jobs)) as advance, closing(_results(jobs, work, workers)) as results:
         for job, result in results:
-            if isinstance(result, str):
+            report = Report("", {"error": result}, result, FAILED) if isinstance(result, str) else result
+            if report.code == FAILED:
                 failed.append(job.source)
-                complain(f"{job.source}: {result}")
+            code = code if code == FAILED else report.code or code
+            if report.complaint:
+                complain(f"{job.source}: {report.complaint}")
             if common.json:
-                fields = {"error": result} if isinstance(result, str) else result.fields
-                tell(json.dumps({"input": job.source, **fields}))
-            elif isinstance(result, Report) and not display.quiet and job.target != STDIO:
-                tell(result.text)
+                tell(json.dumps({"input": job.source, **report.fields}))
+            elif report.text and not display.quiet and job.target != STDIO:
+                tell(report.text)
             advance()
     if len(jobs) > 1 and failed:
         complain(f"{len(failed)} of {len(jobs)} inputs failed: {', '.join(failed)}")
-    return 1 if failed else 0
+    return code
 
 
 def _results(jobs: Sequence[Job], work: Work, workers: int) -> Generator[tuple[Job, Report | str]]:
@@ -66,6 +80,8 @@ def _results(jobs: Sequence[Job], work: Work, workers: int) -> Generator[tuple[J
         for job in jobs:
             yield job, _attempt(job, work)
         return
+    from concurrent.futures import ThreadPoolExecutor  # a few milliseconds, which one job at a time saves
+
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(_attempt, job, work) for job in jobs]
         try:

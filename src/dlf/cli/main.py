@@ -22,9 +22,11 @@ COMMANDS = (
     "decode",
     "batch",
     "info",
+    "verify",
     "formats",
     "models",
     "engines",
+    "bench",
     "serve",
     "web",
     "eval",
@@ -58,6 +60,13 @@ class LazyGroup(click.Group):
         return command
 
 
+def _tell_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    """Print the version, which takes as long to find as a command to be parsed, only if it is asked for."""
+    if asked and not context.resilient_parsing:
+        tell(f"dlf {dlf.__version__}")
+        context.exit()
+
+
 @click.command(
     cls=LazyGroup,
     no_args_is_help=False,
@@ -71,7 +80,14 @@ class LazyGroup(click.Group):
     ~/.zshrc; for fish put _DLF_COMPLETE=fish_source dlf | source into ~/.config/fish/completions/dlf.fish.
     """,
 )
-@click.version_option(dlf.__version__, message="dlf %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_tell_version,
+    help="Show the version and exit.",
+)
 def dlf_command() -> None:
     """Compress photographs to about a kilobyte and paint them back."""
 

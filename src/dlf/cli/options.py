@@ -44,7 +44,9 @@ FILE = click.Path(readable=False)
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 """Those of `dlf.codec.engine`, which the parser does not import."""
 
-ENGINES = ("auto", "onnxruntime", "openvino")
+REFERENCE = "reference"
+
+ENGINES = ("auto", "onnxruntime", "openvino", "cuda", "coreml", "directml", REFERENCE)
 """Those of `dlf.codec.engine`, likewise."""
 
 COUNT = click.IntRange(1, 1024)

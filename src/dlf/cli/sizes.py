@@ -29,10 +29,9 @@ class FileSize:
     best: bool
 
     def __post_init__(self) -> None:
-        sizes = {"--bytes": self.bytes, "--kb": self.kb, "--bpp": self.bpp, "--total-bytes": self.total_bytes}
-        given = [option for option, value in sizes.items() if value is not None]
+        given = self.given()
         if self.best and not given:
-            msg = f"--best goes with {', '.join(sizes)} only"
+            msg = f"--best goes with {', '.join(self._sizes())} only"
             raise click.UsageError(msg)
         if self.quality is not None:
             given.insert(0, "--quality")
@@ -46,6 +45,18 @@ class FileSize:
         if self.bpp is not None and not 0 < self.bpp <= MAX_BPP:
             msg = f"--bpp {self.bpp:g} is not above 0 and at most {MAX_BPP}"
             raise click.UsageError(msg)
+
+    def given(self) -> list[str]:
+        """Return the options of a size that are given."""
+        return [option for option, value in self._sizes().items() if value is not None]
+
+    def _sizes(self) -> dict[str, float | None]:
+        return {
+            "--bytes": self.bytes,
+            "--kb": self.kb,
+            "--bpp": self.bpp,
+            "--total-bytes": self.total_bytes,
+        }
 
     def arguments(self) -> dict[str, Any]:
         """Return the same as arguments of `dlf.Codec.encode`, which knows of no total."""

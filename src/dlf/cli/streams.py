@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from types import SimpleNamespace
+from typing import IO, BinaryIO, cast
 
 import click
 
@@ -83,6 +84,13 @@ def opened(source: str) -> Iterator[BinaryIO]:
     else:
         with Path(source).open("rb") as file:
             yield file
+
+
+@contextmanager
+def opened_here(source: str) -> Iterator[IO[bytes]]:
+    """Open the same for the API, which then reads standard input from where it stands; raises OSError."""
+    with opened(source) as file:
+        yield cast("IO[bytes]", SimpleNamespace(read=file.read))
 
 
 def read_dlf(source: str, max_pixels: int) -> bytes:

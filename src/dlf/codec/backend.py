@@ -14,10 +14,11 @@ from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 class Backend(Protocol):
     """The four networks of one model."""
 
-    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents.
 
         rgb: uint8 (H, W, 3), H and W multiples of 32.  quality: 0..100.
+        corner: of a tile, where its first pixel lies in its first window; see `dlf.geometry.Plan`.
         """
         ...
 
@@ -36,13 +37,19 @@ class Backend(Protocol):
         """
         ...
 
-    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
         """Latents to pixels: uint8 (32 * rows, 32 * cols, 3).
 
         tokens: int32 (windows, tokens a window), -1 where not sent.
         y_hat: float32 (channels, rows, cols), dequantised (times the step).
+        corner: as for `analyse`.
         """
         ...
+
+
+Run = Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,9 @@ class Network:
 
     inputs: names of those that it has.
     run: called with names of outputs and an array for each input, returns the outputs.
+    run_large: the same, where memory counts more than a tenth of the time: it is given back afterwards.
     """
 
     inputs: tuple[str, ...]
-    run: Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
+    run: Run
+    run_large: Run | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from dlf.codec import tiling
 from dlf.codec.backend import Backend
 from dlf.codec.bundle import Manifest
 from dlf.codec.deadline import TimedBackend
-from dlf.codec.detail import Details, Receiver, Sender, Side, walk
-from dlf.codec.semantic import exchange_tokens
+from dlf.codec.detail import Details, Passed, Receiver, Sender, Side, Watched, walk
+from dlf.codec.region import background_weights
+from dlf.codec.semantic import NOT_SENT, exchange_tokens
 from dlf.codec.symbol_sum import Summed, exchange_sum
 from dlf.entropy.coder import SymbolCoder, SymbolReader, SymbolWriter
 from dlf.entropy.tables import Tables
@@ -36,12 +37,17 @@ class Received:
     tokens: int32 (windows, tokens a window), -1 where not sent.
     y_hat: float32 (channels, rows, cols), dequantised detail latent.
     token_cost, detail_cost: float64 of the same shapes, information content of each symbol, in bits.
+    settled: bytes of the payload that settle the tokens, then each of the four steps of details, whatever
+        follows them; None where only the end of the payload does.
+    details: int32 (channels, rows, cols), the detail symbols, 0 where not sent; None of a file of packets.
     """
 
     tokens: Int32
     y_hat: Float32
     token_cost: Float64
     detail_cost: Float64
+    settled: tuple[int | None, ...] = ()
+    details: Int32 | None = None
 
     @property
     def token_bits(self) -> float:
@@ -61,7 +67,8 @@ class StreamCodec:
     """
 
     def __init__(self, manifest: Manifest, tables: Tables, backend: Backend) -> None:
-        self._model, self._numerics, self._channels = manifest.id, manifest.numerics, manifest.channels
+        self._model, self.numerics, self.channels = manifest.id, manifest.numerics, manifest.channels
+        self.tokens = tables.tokens
         self._tables, self._backend = tables, backend
 
     def within(self, seconds: float) -> StreamCodec:
@@ -70,12 +77,23 @@ class StreamCodec:
         limited._backend = TimedBackend(self._backend, seconds)
         return limited
 
-    def encode_rgb(self, rgb: UInt8, quality: int, blob: bytes = b"") -> Stream:
+    def encode_rgb(
+        self, rgb: UInt8, quality: int, blob: bytes = b"", importance: UInt8 | None = None
+    ) -> Stream:
         """Compress uint8 (height, width, 3).
 
         quality: 0 (smallest) to 100 (best).  blob: packed metadata to go with the picture.
+        importance: see `background`.
         """
-        return self.write(self.analyse(rgb, quality), self.header(rgb, quality, blob), blob)
+        header = self.header(rgb, quality, blob)
+        return self.write(self.analyse(rgb, quality), header, blob, self.background(importance, header))
+
+    def background(self, importance: UInt8 | None, header: Header) -> float | Float32:
+        """Return the rate weights, for `write`, that spare the bytes outside of a region of interest.
+
+        importance: uint8 (height, width) of the header, 255 where nothing is spared; None is everywhere.
+        """
+        return 0.0 if importance is None else background_weights(importance, self.plan(header))
 
     def header(self, rgb: UInt8, quality: int, blob: bytes = b"") -> Header:
         """Return the header of an image's file; arguments as for `encode_rgb`."""
@@ -83,27 +101,32 @@ class StreamCodec:
 
     def analyse(self, rgb: UInt8, quality: int) -> Latents:
         """Return what the analysis network says of uint8 (height, width, 3), for `write`."""
-        plan = self._plan(self.header(rgb, quality))
-        return tiling.analyse(self._backend, plan, plan.pad(rgb), quality)
+        plan = self.plan(self.header(rgb, quality))
+        return tiling.analyse(self._backend, plan, rgb, quality)
 
-    def write(self, latents: Latents, header: Header, blob: bytes = b"", rate_weight: float = 0.0) -> Stream:
+    def write(
+        self, latents: Latents, header: Header, blob: bytes = b"", rate_weight: float | Float32 = 0.0
+    ) -> Stream:
         """Code latents at the header's quality, which may differ a little from that of their analysis.
 
-        blob: as the header was made with.  rate_weight: see `dlf.codec.rounding.round_symbols`.
+        blob: as the header was made with.  rate_weight: see `dlf.codec.detail.Sender`.
         """
-        plan, quality = self._plan(header), header.quality
+        plan, quality = self.plan(header), header.quality
         writer = SymbolWriter()
         counts = self._token_counts(plan, quality)
         tokens = exchange_tokens(writer, latents.tokens, counts, self._tables).symbols
         self._walk(writer, Sender(latents.y, writer, self._tables, rate_weight), tokens, plan, quality)
-        return container.seal(header, writer.finish(), self._numerics, blob)
+        return container.seal(header, writer.finish(), self.numerics, blob)
 
     def decode_stream(self, stream: Stream) -> UInt8:
         """Decompress to uint8 (height, width, 3); raises FormatError as `receive` does."""
-        plan = self._plan(stream.header)
-        received = self.receive(stream)
+        return self.paint(self.receive(stream), stream.header)
+
+    def paint(self, received: Received, header: Header) -> UInt8:
+        """Paint what was received: uint8 (height, width, 3)."""
+        plan = self.plan(header)
         return plan.crop(
-            tiling.synthesise(self._backend, plan, received.tokens, received.y_hat, stream.header.quality)
+            tiling.synthesise(self._backend, plan, received.tokens, received.y_hat, header.quality)
         )
 
     def receive(self, stream: Stream) -> Received:
@@ -113,29 +136,65 @@ class StreamCodec:
             ChecksumError: the stream is damaged, or another model's.
             FormatError: the payload is not what any picture gives.
         """
-        if stream.header.model != self._model or not container.fits(stream, self._numerics):
+        if stream.header.model != self._model or not container.fits(stream, self.numerics):
             raise ChecksumError(MISFIT)
-        plan, quality = self._plan(stream.header), stream.header.quality
-        if len(stream.payload) > payload_bound(plan, self._tables.tokens, self._channels):
-            raise FormatError(TOO_LONG)
-        counts = self._token_counts(plan, quality)
+        self.check_payload(stream.header, stream.payload)
         reader = SymbolReader(stream.payload)
-        unknown = np.zeros((len(counts), self._tables.tokens), np.int32)
-        tokens = exchange_tokens(reader, unknown, counts, self._tables)
-        details = self._walk(reader, Receiver(reader, self._tables), tokens.symbols, plan, quality)
+        marks: list[int | None] = []
+        received = self.read(stream.header, reader, lambda _: marks.append(reader.certain_after()))
         reader.finish()
-        return Received(tokens.symbols, details.y_hat, tokens.bits, details.bits)
+        return replace(received, settled=tuple(marks))
 
-    def _walk(self, coder: SymbolCoder, side: Side, tokens: Int32, plan: Plan, quality: int) -> Details:
+    def check_payload(self, header: Header, payload: bytes) -> None:
+        """Refuse a payload that is longer than any of its picture; raises FormatError."""
+        if len(payload) > payload_bound(self.plan(header), self.tokens, self.channels):
+            raise FormatError(TOO_LONG)
+
+    def read(
+        self, header: Header, reader: SymbolCoder, passed: Passed | None = None, *, is_summed: bool = True
+    ) -> Received:
+        """Read all symbols; nothing is checked but that they are some.
+
+        passed: called after the tokens, and after each of the four steps of details, with how many symbols
+            were to be read.
+        is_summed: compare the model's checksum of the symbols, where it has one.
+        Tokens that a reader which has `ended` does not give are -1, details 0.
+
+        Raises:
+            ChecksumError: the checksum of the symbols does not fit.
+            FormatError: no picture gives such data.
+        """
+        plan, quality = self.plan(header), header.quality
+        counts = self._token_counts(plan, quality)
+        unknown = np.full((len(counts), self._tables.tokens), NOT_SENT, np.int32)
+        tokens = exchange_tokens(reader, unknown, counts, self._tables)
+        side: Side = Receiver(reader, self._tables)
+        if passed is not None:
+            passed(int(counts.sum()))
+            side = Watched(side, passed)
+        details = self._walk(reader, side, tokens.symbols, plan, quality, is_summed=is_summed)
+        return Received(tokens.symbols, details.y_hat, tokens.bits, details.bits, details=details.symbols)
+
+    def _walk(
+        self,
+        coder: SymbolCoder,
+        side: Side,
+        tokens: Int32,
+        plan: Plan,
+        quality: int,
+        *,
+        is_summed: bool = True,
+    ) -> Details:
         """Exchange the details and what follows them."""
         summed = Summed(side, tokens)
         prior = tiling.prior(self._backend, self._tables, plan, tokens, quality)
         details = walk(self._backend, self._tables, prior, summed)
-        if self._tables.symbol_sum:
+        if self._tables.symbol_sum and is_summed:
             exchange_sum(coder, summed.crc)
         return details
 
-    def _plan(self, header: Header) -> Plan:
+    def plan(self, header: Header) -> Plan:
+        """Return the grids of a picture."""
         return Plan(header.height, header.width, self._tables.padding)
 
     def _token_counts(self, plan: Plan, quality: int) -> NDArray[np.int64]:

@@ -20,27 +20,30 @@ class TimedBackend:
         self._backend, self._seconds = backend, seconds
         self._end = time.monotonic() + seconds
 
-    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents; see `Backend`."""
-        self._check()
-        return self._backend.analyse(rgb, quality)
+        self.check()
+        return self._backend.analyse(rgb, quality, corner)
 
     def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
         """Integer parameters that are known before any detail symbol; see `Backend`."""
-        self._check()
+        self.check()
         return self._backend.prior(rows, cols, quality, tokens)
 
     def context(self, step: int, y_hat: Int32, common: Float32) -> StepParams:
         """Integer parameters of a later step; see `Backend`."""
-        self._check()
+        self.check()
         return self._backend.context(step, y_hat, common)
 
-    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        self._check()
-        return self._backend.synthesise(tokens, y_hat, quality)
+        self.check()
+        return self._backend.synthesise(tokens, y_hat, quality, corner)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise LimitExceeded if the time is over."""
         if time.monotonic() > self._end:
             msg = f"it takes longer than the limit of {self._seconds:g} seconds"
             raise TimeExceeded(msg)

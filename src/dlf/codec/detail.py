@@ -8,6 +8,7 @@ prior ------> scale, mean of step 0      coded places ----.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 from dlf.codec.backend import Backend
 from dlf.codec.rounding import round_symbols
-from dlf.entropy.coder import Exchanged, SymbolReader, SymbolWriter
+from dlf.entropy.coder import Exchanged, SymbolCoder, SymbolWriter
 from dlf.entropy.gaussian import exchange_symbols, table_index
 from dlf.entropy.quadtree import step_masks
-from dlf.entropy.tables import Tables
+from dlf.entropy.tables import UNSENT, Tables
 from dlf.errors import BundleError
 from dlf.records import Float32, Float64, Int32, Prior
 
@@ -30,10 +31,12 @@ class Details:
 
     y_hat: float32 (channels, rows, cols), what the receiver knows of y, dequantised.
     bits: float64 (channels, rows, cols), information content of each symbol, in bits.
+    symbols: int32 (channels, rows, cols), 0 where not sent.
     """
 
     y_hat: Float32
     bits: Float64
+    symbols: Int32
 
 
 class Side(Protocol):
@@ -53,13 +56,19 @@ class Side(Protocol):
 
 
 class Sender:
-    """Rounds y, float32 (channels, rows, cols), and writes it; rate_weight: see `round_symbols`."""
+    """Rounds y, float32 (channels, rows, cols), and writes it.
 
-    def __init__(self, y: Float32, writer: SymbolWriter, tables: Tables, rate_weight: float = 0.0) -> None:
+    rate_weight: see `round_symbols`; of all symbols, or float32 (rows, cols).
+    """
+
+    def __init__(
+        self, y: Float32, writer: SymbolWriter, tables: Tables, rate_weight: float | Float32 = 0.0
+    ) -> None:
         if not np.isfinite(y).all():
             msg = "the model's analysis network gave a value that is not finite"
             raise BundleError(msg)
-        self._y, self._writer, self._tables, self._rate_weight = y, writer, tables, rate_weight
+        self._y, self._writer, self._tables = y, writer, tables
+        self._rate_weight = np.asarray(rate_weight, np.float32)
 
     def exchange(
         self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
@@ -67,14 +76,17 @@ class Sender:
         """Write the symbols of one step."""
         tables = self._tables
         exact = self._y[mask] * (tables.step_unit / step) - mean / tables.mean_unit
-        symbols = round_symbols(exact, index, tables, self._rate_weight)
+        weight = self._rate_weight
+        if weight.ndim:
+            weight = np.broadcast_to(weight, mask.shape)[mask]
+        symbols = round_symbols(exact, index, tables, weight)
         return exchange_symbols(self._writer, symbols, index, tables)
 
 
 class Receiver:
     """Reads what a Sender wrote."""
 
-    def __init__(self, reader: SymbolReader, tables: Tables) -> None:
+    def __init__(self, reader: SymbolCoder, tables: Tables) -> None:
         self._reader, self._tables = reader, tables
 
     def exchange(
@@ -84,9 +96,29 @@ class Receiver:
         return exchange_symbols(self._reader, np.zeros(len(index), np.int32), index, self._tables)
 
 
+Passed = Callable[[int], object]
+"""Called after a run of symbols with how many of them were to be sent."""
+
+
+class Watched:
+    """A side that says when a step is done; those of the table that is not sent do not count."""
+
+    def __init__(self, side: Side, passed: Passed) -> None:
+        self._side, self._passed = side, passed
+
+    def exchange(
+        self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
+    ) -> Exchanged:
+        """Pass the symbols of one step; see `Side`."""
+        exchanged = self._side.exchange(mask, index, mean, step)
+        self._passed(int((index >= UNSENT).sum()))
+        return exchanged
+
+
 def walk(backend: Backend, tables: Tables, prior: Prior, side: Side) -> Details:
     """Exchange all detail symbols of the prior's latent grid, in four steps."""
-    y_hat, bits = np.zeros(prior.step.shape, np.int32), np.zeros(prior.step.shape)
+    y_hat, symbols = np.zeros(prior.step.shape, np.int32), np.zeros(prior.step.shape, np.int32)
+    bits = np.zeros(prior.step.shape)
     params = prior.first
     for step, mask in enumerate(step_masks(*prior.step.shape)):
         if step > 0:
@@ -94,5 +126,6 @@ def walk(backend: Backend, tables: Tables, prior: Prior, side: Side) -> Details:
         mean = params.mean[mask]
         exchanged = side.exchange(mask, table_index(params.scale[mask], tables), mean, prior.step[mask])
         y_hat[mask] = exchanged.symbols * tables.mean_unit + mean
-        bits[mask] = exchanged.bits
-    return Details((y_hat * (prior.step / (tables.mean_unit * tables.step_unit))).astype(np.float32), bits)
+        symbols[mask], bits[mask] = exchanged.symbols, exchanged.bits
+    latent = y_hat * (prior.step / (tables.mean_unit * tables.step_unit))
+    return Details(latent.astype(np.float32), bits, symbols)

@@ -12,7 +12,7 @@ import numpy as np
 
 from dlf.codec.backend import Backend
 from dlf.codec.bundle import ModelBundle
-from dlf.codec.engine import EngineOptions, make_backend
+from dlf.codec.engine import ACCELERATORS, EngineOptions, make_backend
 from dlf.errors import EngineError
 from dlf.geometry import Plan
 
@@ -36,6 +36,7 @@ class EngineTimes:
 
     version: of the library; None where it is not installed, and then there are no times.
     analysis, synthesis: of the two networks of pixels.
+    missing: what keeps the engine from being used here.
     """
 
     engine: str
@@ -43,6 +44,7 @@ class EngineTimes:
     version: str | None
     analysis: Timing | None = None
     synthesis: Timing | None = None
+    missing: str | None = None
 
 
 def measure(
@@ -56,9 +58,15 @@ def measure(
     if bundle.manifest.engine != "onnx":
         msg = f"the model '{bundle.manifest.name}' is run by {bundle.manifest.engine} and by nothing else"
         raise EngineError(msg)
-    from dlf.codec import openvino_engine
+    from dlf.codec import onnx_backend, openvino_engine
 
     rows = [("onnxruntime", "float32")]
+    absent = []
+    for engine in ACCELERATORS:
+        if (missing := onnx_backend.missing(engine)) is None:
+            rows.append((engine, "float32"))
+        else:
+            absent.append(EngineTimes(engine, "float32", None, missing=missing))
     if openvino_engine.is_installed():
         rows += [("openvino", precision) for precision in openvino_engine.precisions()]
     tables = bundle.tables()
@@ -70,11 +78,14 @@ def measure(
     for _ in range(repeats):
         for (row, graph), times in seconds.items():
             times.append(_timed(works[row][graph]))
-    results = [
-        EngineTimes(*name, _version(name[0]), *(_timing(seconds[row, graph][1:]) for graph in GRAPHS))
-        for row, name in enumerate(rows)
-    ]
-    return results if len(rows) > 1 else [*results, EngineTimes("openvino", "float32", None)]
+    results = []
+    for row, (engine, precision) in enumerate(rows):
+        analysis, synthesis = (_timing(seconds[row, graph][1:]) for graph in GRAPHS)
+        results.append(EngineTimes(engine, precision, _version(engine), analysis, synthesis))
+    if not openvino_engine.is_installed():
+        missing = "not installed; run: pip install 'dlf-codec[openvino]'"
+        absent.insert(0, EngineTimes("openvino", "float32", None, missing=missing))
+    return [*results, *absent]
 
 
 def _works(backend: Backend, plan: Plan) -> dict[str, Callable[[], object]]:
@@ -101,7 +112,8 @@ def _timing(times: list[tuple[float, float]]) -> Timing:
     return Timing(best=min(clock), processor=median(processor))
 
 
-def _version(library: str) -> str | None:
+def _version(engine: str) -> str | None:
+    library = "onnxruntime" if engine in ACCELERATORS else engine
     try:
         return version(library)
     except PackageNotFoundError:  # a build under another name, such as onnxruntime-gpu

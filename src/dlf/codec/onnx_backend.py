@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
-from threading import Lock
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -15,9 +21,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from dlf.codec.backend import Network
 from dlf.codec.bundle import ModelBundle
+from dlf.codec.engine import ACCELERATORS
+from dlf.codec.openvino_engine import PIXEL_GRAPHS
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
-from dlf.geometry import PATCH, WINDOW, WINDOW_CELLS, Plan, WindowPlan, ceil_div, window_plan
+from dlf.geometry import CELL, WINDOW, WINDOW_CELLS, Plan, WindowPlan, ceil_div, window_plan
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
 TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
@@ -52,6 +60,9 @@ else:
 # below this every integer has its own float32
 _EXACT = 1 << 24
 _FATAL_ONLY = 4
+_CPU = "CPUExecutionProvider"
+# pixels of what a network is run on, from which on its memory is given back at once, for a tenth of the time
+_LARGE = 1 << 19
 # cells that the prior network, two 3x3 convolutions one after the other, looks to each side
 _PRIOR_REACH = 2
 
@@ -69,28 +80,48 @@ class OnnxBackend:
 
     threads: threads within one operation; None leaves the choice to ONNX Runtime.
     build: builds a graph elsewhere, or calls back; None builds all in ONNX Runtime.
+    soon: names of graphs to begin to build at once; see `prepare`.
     watch: may be set, to learn what each graph is given.
     """
 
     def __init__(
-        self, bundle: ModelBundle, tables: Tables, threads: int | None = None, build: Build | None = None
+        self,
+        bundle: ModelBundle,
+        tables: Tables,
+        threads: int | None = None,
+        build: Build | None = None,
+        soon: Iterable[str] = (),
     ) -> None:
         self._bundle, self._tables, self._threads, self._build = bundle, tables, threads, build
         self.watch: Watch | None = None
         self._start()
+        self.prepare(soon)
 
     def _start(self) -> None:
         """Begin with no graph built."""
-        self._networks: dict[str, Network] = {}
-        self._building = Lock()
+        self._networks: dict[str, Future[Network]] = {}
+        self._choosing = Lock()
         _backends.add(self)
 
-    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+    def prepare(self, graphs: Iterable[str]) -> None:
+        """Begin to build graphs, each in a thread of its own, so that whoever needs one waits for less.
+
+        What goes wrong is said when the graph is needed.  With one thread nothing is begun.
+        """
+        if self._threads == 1:
+            return
+        for graph in graphs:
+            future, is_mine = self._claim(graph)
+            if is_mine:
+                # no daemon: the end of the process must not meet it at work
+                Thread(target=self._fill, args=(graph, future), name=f"dlf-{graph}").start()
+
+    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents; see `Backend`."""
-        plan = Plan(*rgb.shape[:2])
+        plan = Plan(rgb.shape[0], rgb.shape[1], corner=corner)
         plans = self._plans(plan)
         quality_input = np.array([quality], np.float32)
-        tokens, y = self._run("analysis", ("indices", "y"), rgb=rgb, quality=quality_input, **plans)
+        tokens, y = self._run("analysis", ("indices", "y"), plan, rgb=rgb, quality=quality_input, **plans)
         manifest = self._bundle.manifest
         windows = plan.windows[0] * plan.windows[1]
         _check(tokens, (windows, manifest.tokens), np.int64, "analysis")
@@ -116,7 +147,11 @@ class OnnxBackend:
         scale, mean, step, common = (
             _integers(output, shape, "prior")[:, places[0], places[1]]
             for output in self._run(
-                "prior", outputs, prior=inputs, tokens=tokens.reshape(*windows, -1).astype(np.int64)
+                "prior",
+                outputs,
+                _plan_of(inputs),
+                prior=inputs,
+                tokens=tokens.reshape(*windows, -1).astype(np.int64),
             )
         )
         prior = Prior(first=StepParams(scale, mean), common=common.astype(np.float32), step=step)
@@ -130,6 +165,7 @@ class OnnxBackend:
         scale, mean = self._run(
             "context",
             ("scale", "mean"),
+            _plan_of(y_hat),
             y_hat=y_hat[None].astype(np.float32),
             common=common[None],
             index=np.array(step - 1, np.int64),
@@ -137,12 +173,15 @@ class OnnxBackend:
         shape = (1, *y_hat.shape)
         return StepParams(_integers(scale, shape, "context"), _integers(mean, shape, "context"))
 
-    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        plan = Plan(y_hat.shape[1] * 2 * PATCH, y_hat.shape[2] * 2 * PATCH)
+        plan = _plan_of(y_hat, corner)
         (rgb,) = self._run(
             "synthesis",
             ("rgb",),
+            plan,
             tokens=tokens.astype(np.int64),
             y_hat=y_hat[None],
             quality=np.array([quality], np.float32),
@@ -154,44 +193,67 @@ class OnnxBackend:
 
     def _plans(self, plan: Plan) -> dict[str, NDArray[Any]]:
         """Inputs that cut the patch grid into attention windows and put it together again."""
-        swin = self._bundle.manifest.swin_window
+        swin, first = self._bundle.manifest.swin_window, plan.first_patch
         plans = {
-            "token": window_plan(*plan.patches, WINDOW),
-            "swin": window_plan(*plan.patches, swin),
-            "shift": window_plan(*plan.patches, swin, swin // 2),
+            "token": window_plan(*plan.patches, WINDOW, first=first),
+            "swin": window_plan(*plan.patches, swin, first=first),
+            "shift": window_plan(*plan.patches, swin, swin // 2, first=first),
         }
         maps = tuple(WindowPlan.__dataclass_fields__)
         return {f"{name}_{part}": getattr(of, part) for name, of in plans.items() for part in maps}
 
-    def _run(self, graph: str, outputs: tuple[str, ...], **inputs: NDArray[Any]) -> list[NDArray[Any]]:
+    def _run(
+        self, graph: str, outputs: tuple[str, ...], plan: Plan, **inputs: NDArray[Any]
+    ) -> list[NDArray[Any]]:
         """Run a graph on those of the inputs that it has; return the named outputs."""
         network = self._network(graph)
         feeds = {name: np.ascontiguousarray(inputs[name]) for name in network.inputs if name in inputs}
         if self.watch is not None:
             self.watch(graph, feeds)
+        is_large = plan.padded[0] * plan.padded[1] >= _LARGE
+        run = network.run_large if is_large and network.run_large is not None else network.run
         try:
-            return network.run(outputs, feeds)
+            return run(outputs, feeds)
         except Exception as error:  # the libraries' exceptions have no common base of their own
             msg = f"the model's {graph} network cannot be run on this picture ({error})"
             raise BundleError(msg) from error
 
     def _network(self, graph: str) -> Network:
-        with self._building:
-            if graph not in self._networks:
-                data = self._bundle.read(f"{graph}.onnx")
-                try:
-                    self._networks[graph] = self._open(graph, data)
-                except Exception as error:  # as in _run
-                    msg = f"the model's {graph} network cannot be loaded ({error})"
-                    raise BundleError(msg) from error
-            return self._networks[graph]
+        future, is_mine = self._claim(graph)
+        if is_mine:
+            self._fill(graph, future)
+        return future.result()
 
-    def _open(self, graph: str, data: bytes) -> Network:
+    def _claim(self, graph: str) -> tuple[Future[Network], bool]:
+        """Return what holds a graph when it is built, and whether it is the caller who has to build it."""
+        with self._choosing:
+            known = self._networks.get(graph)
+            future = self._networks[graph] = known or Future()
+            return future, known is None
+
+    def _fill(self, graph: str, future: Future[Network]) -> None:
+        """Build a graph; where that fails, those who wait are told, and the next one tries again."""
+        networks = self._networks
+        try:
+            future.set_result(self._open(graph))
+        except BaseException as error:  # even Ctrl-C must not leave others waiting
+            networks.pop(graph, None)
+            future.set_exception(error)
+
+    def _open(self, graph: str) -> Network:
+        """Read and build a graph; raises BundleError."""
+        data = self._bundle.read(f"{graph}.onnx")
+        try:
+            return self._built(graph, data)
+        except Exception as error:  # as in _run
+            msg = f"the model's {graph} network cannot be loaded ({error})"
+            raise BundleError(msg) from error
+
+    def _built(self, graph: str, data: bytes) -> Network:
         """Build a graph; raises whatever the library does."""
 
         def plain() -> Network:
-            session = open_session(data, self._threads)
-            return Network(tuple(node.name for node in session.get_inputs()), session.run)
+            return _network_of(open_session(data, self._threads), _giving_back())
 
         return plain() if self._build is None else self._build(graph, data, plain)
 
@@ -216,15 +278,98 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_start_again)
 
 
-def open_session(data: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Build a graph for the CPU; raises whatever ONNX Runtime does."""
+@dataclass(frozen=True)
+class Accelerated:
+    """Builds the graphs of pixels for an accelerator, the others as they are, exact on the processor.
+
+    engine: a key of `PROVIDERS`; what it cannot run of a graph runs on the processor, in `threads` threads.
+    """
+
+    engine: str
+    threads: int | None
+
+    def __call__(self, graph: str, data: bytes, plain: Callable[[], Network]) -> Network:
+        """Build a graph; see `Build`."""
+        if graph not in PIXEL_GRAPHS:
+            return plain()
+        return _network_of(open_session(data, self.threads, provider=PROVIDERS[self.engine]))
+
+
+_NAMES = "CUDAExecutionProvider", "CoreMLExecutionProvider", "DmlExecutionProvider"
+PROVIDERS = dict(zip(ACCELERATORS, _NAMES, strict=True))
+"""ONNX Runtime's names of `ACCELERATORS`."""
+
+
+def missing(engine: str) -> str | None:
+    """Say why an accelerator cannot be used here; None if this build of ONNX Runtime has it."""
+    name = PROVIDERS[engine]
+    has = name in onnxruntime.get_available_providers()
+    return None if has else f"ONNX Runtime has no {name} here; {ACCELERATORS[engine]} has it on some systems"
+
+
+def _network_of(
+    session: onnxruntime.InferenceSession, large: onnxruntime.RunOptions | None = None
+) -> Network:
+    """Return a session as a network; large: options of runs on large images, None as of others."""
+    names = tuple(node.name for node in session.get_inputs())
+    run_large = None if large is None else partial(session.run, run_options=large)
+    return Network(names, session.run, run_large)
+
+
+def _giving_back() -> onnxruntime.RunOptions:
+    """Options of a run that leaves nothing of its memory to the next one."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def operator_times(
+    data: bytes, feeds: Mapping[str, NDArray[Any]], threads: int | None = None
+) -> dict[str, float]:
+    """Run a graph twice; return the seconds of each kind of operator, as optimised, in the second run."""
     options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory(prefix="dlf-profile-") as folder:
+        options.profile_file_prefix = os.path.join(folder, "profile")
+        session = open_session(data, threads, options)
+        for _ in range(2):
+            session.run(None, dict(feeds))
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+    ends = [event["ts"] + event["dur"] for event in events if event["name"] == "model_run"]
+    seconds: dict[str, float] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= ends[0]:
+            kind = event["args"]["op_name"]
+            seconds[kind] = seconds.get(kind, 0.0) + event["dur"] / 1e6
+    return seconds
+
+
+def open_session(
+    data: bytes,
+    threads: int | None = None,
+    options: onnxruntime.SessionOptions | None = None,
+    provider: str = _CPU,
+) -> onnxruntime.InferenceSession:
+    """Build a graph; raises whatever ONNX Runtime does.
+
+    options: to begin with; None is those of the library.
+    provider: what runs as much of it as it can, the CPU the rest.
+    """
+    options = options or onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = threads or 0
     # waiting threads of one graph must not keep the cores from the next one
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # sizes differ, and the plan for one of them would hold a block of memory beside the pieces of the others
+    options.enable_mem_pattern = False
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(data, options, providers=list(dict.fromkeys((provider, _CPU))))
+
+
+def _plan_of(latent: NDArray[Any], corner: tuple[int, int] = (0, 0)) -> Plan:
+    """Plan of the image whose latent (..., rows, cols) is given."""
+    rows, cols = latent.shape[-2:]
+    return Plan(rows * CELL, cols * CELL, corner=corner)
 
 
 def _by_border(count: int) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dlf.codec.backend import Network
+from dlf.codec.backend import Network, Run
 from dlf.errors import EngineError
 from dlf.extras import need
 
@@ -97,7 +97,8 @@ class WhenItPays:
         network = plain()
         if graph != "synthesis":
             return network
-        return Network(network.inputs, _Switch(network, data, self.threads).run)
+        switch = _Switch(network, data, self.threads)
+        return Network(network.inputs, switch.run, switch.run_large)
 
 
 class _Switch:
@@ -114,7 +115,16 @@ class _Switch:
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the network; see `Network`."""
-        results = self._network.run(outputs, feeds)
+        return self._counted(self._network.run, outputs, feeds)
+
+    def run_large(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run the network; see `Network`."""
+        return self._counted(self._network.run_large or self._network.run, outputs, feeds)
+
+    def _counted(
+        self, run: Run, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]
+    ) -> list[NDArray[Any]]:
+        results = run(outputs, feeds)
         if self._data is not None:
             self._painted += results[0].size // 3
             if self._painted >= PAYS_AFTER:
@@ -157,6 +167,8 @@ def _compile(data: bytes, threads: int | None, precision: str | None) -> Network
     return Network(tuple(port.any_name for port in compiled.inputs), run)
 
 
+_importing = Lock()
+
 _process: int | None = None
 """The process that has imported it through `_openvino`."""
 
@@ -190,7 +202,8 @@ def _openvino() -> ModuleType:
     global _process
     if _process is None:
         _process = os.getpid()
-    if "openvino" in sys.modules:  # the host imported it, and how it reports is the host's choice
-        return need("openvino", "openvino")
-    with _telemetry_off():
-        return need("openvino", "openvino")
+    with _importing:  # two networks may be built at a time
+        if "openvino" in sys.modules:  # the host imported it, and how it reports is the host's choice
+            return need("openvino", "openvino")
+        with _telemetry_off():
+            return need("openvino", "openvino")

@@ -198,10 +198,14 @@ def make_target(quality: int | None, max_bytes: int | None, bpp: float | None) -
 
 
 class Trials:
-    """Files of one image, uint8 (height, width, 3), at several settings; blob: metadata, packed."""
+    """Files of one image, uint8 (height, width, 3), at several settings.
 
-    def __init__(self, codec: StreamCodec, rgb: UInt8, blob: bytes) -> None:
+    blob: metadata, packed.  importance: see `StreamCodec.background`.
+    """
+
+    def __init__(self, codec: StreamCodec, rgb: UInt8, blob: bytes, importance: UInt8 | None = None) -> None:
         self._codec, self._rgb, self._blob = codec, rgb, blob
+        self._background = codec.background(importance, codec.header(rgb, 0, blob))
         self._latents = ShiftedLatents(codec, rgb)
         self._streams: dict[Setting, Stream] = {}
 
@@ -218,20 +222,28 @@ class Trials:
         if setting not in self._streams:
             header = self._codec.header(self._rgb, setting.quality, self._blob)
             latents = self._latents.at(setting.quality)
-            self._streams[setting] = self._codec.write(latents, header, self._blob, setting.rate_weight)
+            weight = self._background + setting.rate_weight
+            self._streams[setting] = self._codec.write(latents, header, self._blob, weight)
             log.debug("%s: %d bytes", setting, len(container.dump(self._streams[setting])))
         return self._streams[setting]
 
 
 def encode_to_size(
-    codec: StreamCodec, rgb: UInt8, wanted: Target, blob: bytes = b"", *, best: bool = False
+    codec: StreamCodec,
+    rgb: UInt8,
+    wanted: Target,
+    blob: bytes = b"",
+    *,
+    best: bool = False,
+    importance: UInt8 | None = None,
 ) -> Stream:
     """Compress uint8 (height, width, 3) to at most the target, and to LEAST of it where that can be.
 
     blob: metadata, packed.
     best: return the nearest file where the image has none of that size, instead of raising UnreachableSize.
+    importance: see `StreamCodec.background`.
     """
-    trials = Trials(codec, rgb, blob)
+    trials = Trials(codec, rgb, blob, importance)
     pixels = rgb.shape[0] * rgb.shape[1]
     target = wanted.bytes_of(pixels)
     fixed = len(codec.header(rgb, 0, blob).pack()) + CHECKSUM_BYTES + len(blob)

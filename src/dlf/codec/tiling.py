@@ -23,25 +23,31 @@ from dlf.entropy.tables import Tables
 from dlf.geometry import CELL, WINDOW_PIXELS, Plan, Span, ceil_div, tile_spans
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
-CORE = 4 * WINDOW_PIXELS  # pixels of a side
-HALO = WINDOW_PIXELS  # pixels on every side
+CORE = 4 * WINDOW_PIXELS  # pixels of a side at most
+HALO = 2 * CELL  # pixels on every side, where a model does not pad to more
+PRIOR_HALO = WINDOW_PIXELS  # likewise of the prior network, whose tiles consist of whole windows
 FADE = 2 * CELL  # pixels over which one tile fades into the next, centred on the border of their cores
 
 
-def analyse(backend: Backend, plan: Plan, padded: UInt8, quality: int) -> Latents:
-    """Run the analysis on uint8 (padded height, padded width, 3); each tile gives what its core holds."""
-    rows, cols = (tile_spans(size, CORE, HALO) for size in plan.padded)
+def analyse(backend: Backend, plan: Plan, rgb: UInt8, quality: int) -> Latents:
+    """Run the analysis on uint8 (height, width, 3); each tile gives what its core holds.
+
+    Each is padded by itself, so that a large image is not held a second time.
+    """
+    rows, cols = (tile_spans(size, CORE, max(HALO, plan.unit)) for size in plan.padded)
     if len(rows) == len(cols) == 1:
-        return backend.analyse(padded, quality)
+        return backend.analyse(plan.pad(rgb), quality)
     tokens: Int32 = np.empty(0, np.int32)
     y: Float32 = np.empty(0, np.float32)
     for row in rows:
         for col in cols:
-            tile = backend.analyse(padded[slice(*row.seen), slice(*col.seen)], quality)
+            pixels = plan.pad(rgb, row.seen, col.seen)
+            tile = backend.analyse(pixels, quality, _corner(row, col))
             if not y.size:
                 tokens = np.empty((*plan.windows, tile.tokens.shape[1]), np.int32)
                 y = np.empty((len(tile.y), *plan.cells), np.float32)
-            seen = tile.tokens.reshape(*_size(row, col, WINDOW_PIXELS), -1)
+            down, across = _seen(row, col, WINDOW_PIXELS)
+            seen = tile.tokens.reshape(down.stop - down.start, across.stop - across.start, -1)
             here, there = _core(row, col, WINDOW_PIXELS), _core_in_seen(row, col, WINDOW_PIXELS)
             tokens[here] = seen[there]
             here, there = _core(row, col, CELL), _core_in_seen(row, col, CELL)
@@ -54,14 +60,14 @@ def prior(backend: Backend, tables: Tables, plan: Plan, tokens: Int32, quality: 
 
     tokens: int32 (windows, tokens a window), -1 where not sent.
     """
-    rows, cols = (tile_spans(size, CORE, HALO) for size in plan.padded)
+    rows, cols = (tile_spans(size, CORE, PRIOR_HALO) for size in plan.padded)
     if not tables.token_prior or len(rows) == len(cols) == 1:
         return backend.prior(*plan.cells, quality, tokens)
     grid = tokens.reshape(*plan.windows, -1)
     whole: list[NDArray[Any]] = []
     for row in rows:
         for col in cols:
-            seen = grid[_cut(row.seen, WINDOW_PIXELS), _cut(col.seen, WINDOW_PIXELS)]
+            seen = grid[_seen(row, col, WINDOW_PIXELS)]
             tile = backend.prior(*_size(row, col, CELL), quality, seen.reshape(-1, seen.shape[2]))
             parts = (tile.first.scale, tile.first.mean, tile.step, tile.common)
             if not whole:
@@ -78,13 +84,13 @@ def synthesise(backend: Backend, plan: Plan, tokens: Int32, y_hat: Float32, qual
 
     A row of tiles is joined before it goes below the rows above it.
     """
-    rows, cols = (tile_spans(size, CORE, HALO) for size in plan.padded)
+    rows, cols = (tile_spans(size, CORE, max(HALO, plan.unit)) for size in plan.padded)
     grid = tokens.reshape(*plan.windows, -1)
 
     def paint(row: Span, col: Span) -> UInt8:
-        seen = grid[_cut(row.seen, WINDOW_PIXELS), _cut(col.seen, WINDOW_PIXELS)]
-        cells = y_hat[:, _cut(row.seen, CELL), _cut(col.seen, CELL)]
-        return backend.synthesise(seen.reshape(-1, seen.shape[2]), cells, quality)
+        seen = grid[_seen(row, col, WINDOW_PIXELS)]
+        cells = y_hat[(slice(None), *_seen(row, col, CELL))]
+        return backend.synthesise(seen.reshape(-1, seen.shape[2]), cells, quality, _corner(row, col))
 
     def paint_row(row: Span) -> UInt8:
         return _join(cols, 1, lambda col: paint(row, col))
@@ -128,9 +134,20 @@ def _core(row: Span, col: Span, unit: int) -> tuple[slice, slice]:
     return _cut(row.core, unit), _cut(col.core, unit)
 
 
+def _seen(row: Span, col: Span, unit: int) -> tuple[slice, slice]:
+    """Where what a tile sees lies in the whole grid."""
+    return _cut(row.seen, unit), _cut(col.seen, unit)
+
+
 def _core_in_seen(row: Span, col: Span, unit: int) -> tuple[slice, slice]:
-    """Where a tile's core lies in what the tile saw."""
+    """Where a tile's core lies in what the tile sees."""
     low, high = (
-        _cut((span.core[0] - span.seen[0], span.core[1] - span.seen[0]), unit) for span in (row, col)
+        slice(core.start - seen.start, core.stop - seen.start)
+        for core, seen in zip(_core(row, col, unit), _seen(row, col, unit), strict=True)
     )
     return low, high
+
+
+def _corner(row: Span, col: Span) -> tuple[int, int]:
+    """Where a tile starts within its first window, in pixels."""
+    return row.seen[0] % WINDOW_PIXELS, col.seen[0] % WINDOW_PIXELS

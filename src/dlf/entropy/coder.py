@@ -54,6 +54,11 @@ class SymbolCoder(Protocol):
         """Information content of all symbols so far, in bits: the sum of -log2(frequency / 2**16)."""
         ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether `exchange` returns what it is given, for want of data (`dlf.entropy.cut`)."""
+        ...
+
     def exchange(self, symbols: Int32, frequency: UInt32) -> Int32:
         """Write or read len(symbols) symbols that share one frequency table.
 
@@ -81,6 +86,15 @@ def information(symbols: Int32, frequency: UInt32) -> Float64:
     return bits
 
 
+@dataclass(frozen=True)
+class Interval:
+    """The whole numbers low <= number < low + width, in units of the last of `size` bytes of a fraction."""
+
+    low: int
+    width: int
+    size: int
+
+
 class SymbolWriter:
     """Range encoder."""
 
@@ -93,6 +107,11 @@ class SymbolWriter:
         """Information content of all symbols so far, in bits."""
         return self._bits
 
+    @property
+    def ended(self) -> bool:
+        """False: a writer has no end."""
+        return False
+
     def exchange(self, symbols: Int32, frequency: UInt32) -> Int32:
         """Write `symbols` and return them."""
         if len(symbols):
@@ -100,8 +119,8 @@ class SymbolWriter:
             self._bits += float(information(symbols, frequency).sum())
         return symbols
 
-    def finish(self) -> bytes:
-        """Return the canonical bytes of everything written so far."""
+    def interval(self) -> Interval:
+        """Return the numbers that all decode to the symbols so far."""
         state: tuple[int, tuple[int, int]] = self._encoder.pos()
         position, (lower, width) = state
         # The encoder's own ending begins with the words of low + 2**32 - 1, carries resolved; `lower`
@@ -109,17 +128,21 @@ class SymbolWriter:
         above = (1 << _WORD) - 1
         words = self._encoder.get_compressed()[: position + 1].astype(">u4").tobytes()
         low = (int.from_bytes(words, "big") << _WORD | (lower + above) & above) - above
-        size = _WORD // 8 * position + _STATE // 8
+        return Interval(low, width, _WORD // 8 * position + _STATE // 8)
+
+    def finish(self) -> bytes:
+        """Return the canonical bytes of everything written so far."""
+        held = self.interval()
 
         def first(kept: int) -> int:
             """Return the lowest number of `kept` bytes that is at least low."""
-            return -(-low >> 8 * (size - kept))
+            return -(-held.low >> 8 * (held.size - kept))
 
         def fits(kept: int) -> bool:
-            return first(kept) << 8 * (size - kept) < low + width
+            return first(kept) << 8 * (held.size - kept) < held.low + held.width
 
         # with one more byte one can always say the same number, so `fits` is monotone
-        kept = bisect_left(range(size), True, key=fits)
+        kept = bisect_left(range(held.size), True, key=fits)
         return first(kept).to_bytes(kept, "big")
 
 
@@ -142,6 +165,11 @@ class SymbolReader:
         """Information content of all symbols so far, in bits."""
         return self._echo.bits
 
+    @property
+    def ended(self) -> bool:
+        """False: behind the data are endless zeros."""
+        return False
+
     def exchange(self, symbols: Int32, frequency: UInt32) -> Int32:
         """Read and return len(symbols) symbols; raises FormatError on data that nothing encodes to."""
         if not len(symbols):
@@ -152,6 +180,22 @@ class SymbolReader:
             msg = "the coded data are damaged"
             raise FormatError(msg) from error
         return self._echo.exchange(received, frequency)
+
+    def certain_after(self) -> int | None:
+        """Return how many bytes of the data settle all symbols so far, whatever bytes may follow them.
+
+        None where only the end of the data does, as with the last symbols of all.
+        """
+        held = self._echo.interval()
+
+        def settled(count: int) -> bool:
+            unit = 8 * (held.size - count)
+            number = int.from_bytes(self._data[:count], "big")
+            return held.low <= number << unit and number + 1 << unit <= held.low + held.width
+
+        counts = range(min(len(self._data), held.size) + 1)
+        count = bisect_left(counts, True, key=settled)
+        return count if count in counts else None
 
     def finish(self) -> None:
         """Check after the last symbol that the data were exactly these symbols and nothing else."""

@@ -60,7 +60,7 @@ def _exchange_large(coder: SymbolCoder, symbols: Int32, limit: int) -> list[int]
     """Write or read symbols beyond the limit, each a sign bit, then |symbol| - limit as Elias gamma code.
 
     As many bits are exchanged at once as there must be at least, for a call of the coder costs as much as
-    hundreds of them.
+    hundreds of them.  Where a reader has `ended`, symbols that are not complete are those given.
     """
     sent = "".join(_large_code(symbol, limit) for symbol in symbols.tolist())
     coded, start = "", 0
@@ -70,19 +70,24 @@ def _exchange_large(coder: SymbolCoder, symbols: Int32, limit: int) -> list[int]
         if one < 0:
             one = max(start + 1, len(coded))  # at the earliest
         length = one - start - 1  # digits after the leading one
-        if 1 << length > MAX_SYMBOL:
-            raise FormatError(_TOO_LARGE)
         end = one + 1 + length
-        if end > len(coded):
-            least = end + len(_large_code(limit + 1, limit)) * (len(symbols) - len(received) - 1)
-            coded += exchange_bits(coder, sent[len(coded) : least].ljust(least - len(coded), "0"))
-            continue
-        size = limit + int(coded[one:end], 2)
-        if size > MAX_SYMBOL:
+        size = limit + int(coded[one:end] or "1", 2)
+        if 1 << length > MAX_SYMBOL or (end <= len(coded) and size > MAX_SYMBOL):
+            if coder.ended:
+                break
             raise FormatError(_TOO_LARGE)
+        if end > len(coded):
+            if coder.ended:
+                break
+            least = end + len(_large_code(limit + 1, limit)) * (len(symbols) - len(received) - 1)
+            before = coder.bits
+            more = exchange_bits(coder, sent[len(coded) : least].ljust(least - len(coded), "0"))
+            coded += more[: round(coder.bits - before)]  # all, unless the reader ended: each costs one bit
+            continue
         received.append(-size if coded[start] == "1" else size)
         start = end
-    return received
+    given: list[int] = symbols[len(received) :].tolist()
+    return received + given
 
 
 def _large_code(symbol: int, limit: int) -> str:

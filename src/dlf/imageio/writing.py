@@ -102,6 +102,8 @@ def save(
 
 def _plain(image: Image.Image) -> Image.Image:
     """The picture without its `info`, of which each format of Pillow would take what it likes."""
+    if not image.info and not image.getexif():
+        return image  # large ones are not held twice
     copy = image.copy()
     copy.info = {key: value for key, value in image.info.items() if key == "transparency"}
     copy.getexif().clear()

@@ -32,9 +32,16 @@ class Grid(NamedTuple):
     shifted: Windows
 
 
-def windows(rows: int, cols: int, window: int, shift: int = 0, device: torch.device | None = None) -> Windows:
-    """Plan of a patch grid as tensors."""
-    plan = window_plan(rows, cols, window, shift)
+def windows(
+    rows: int,
+    cols: int,
+    window: int,
+    shift: int = 0,
+    device: torch.device | None = None,
+    first: tuple[int, int] = (0, 0),
+) -> Windows:
+    """Plan of a patch grid as tensors; arguments as `dlf.geometry.window_plan`."""
+    plan = window_plan(rows, cols, window, shift, first=first)
     return Windows(
         gather=torch.from_numpy(plan.gather).to(device),
         region=torch.from_numpy(plan.region).to(device),
@@ -45,14 +52,23 @@ def windows(rows: int, cols: int, window: int, shift: int = 0, device: torch.dev
 
 
 @lru_cache(maxsize=16)  # plans of a very large image take tens of megabytes
-def make_grid(rows: int, cols: int, swin_window: int, device: torch.device | None = None) -> Grid:
-    """All plans of a grid of rows x cols patches; made once for each size and device."""
+def make_grid(
+    rows: int,
+    cols: int,
+    swin_window: int,
+    device: torch.device | None = None,
+    first: tuple[int, int] = (0, 0),
+) -> Grid:
+    """All plans of a grid of rows x cols patches; made once for each size and device.
+
+    first: of a part of a grid, where it starts; see `dlf.geometry.window_plan`.
+    """
     # what is made in inference mode could not be used in training later
     with torch.inference_mode(False):
         return Grid(
-            token=windows(rows, cols, WINDOW, device=device),
-            swin=windows(rows, cols, swin_window, device=device),
-            shifted=windows(rows, cols, swin_window, swin_window // 2, device),
+            token=windows(rows, cols, WINDOW, device=device, first=first),
+            swin=windows(rows, cols, swin_window, device=device, first=first),
+            shifted=windows(rows, cols, swin_window, swin_window // 2, device, first),
         )
 
 

@@ -14,7 +14,7 @@ from dlf.codec.bundle import ANALYSIS, CONTEXT, SYNTHESIS, ModelBundle
 from dlf.codec.engine import EngineOptions
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError, EngineError
-from dlf.geometry import CELL, PATCH
+from dlf.geometry import CELL, Plan
 from dlf.nn.context import ContextModel
 from dlf.nn.levels import from_levels, to_levels
 from dlf.nn.model import Analysis, Dlf, Synthesis
@@ -60,9 +60,9 @@ class TorchBackend:
         self._context: SnappedContext | None = None
         self._loading = Lock()
 
-    def analyse(self, rgb: UInt8, quality: int) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents; see `Backend`."""
-        z, y = self.latents(rgb, quality)
+        z, y = self.latents(rgb, quality, corner)
         with torch.inference_mode(), limited_threads(self._options.threads):
             tokens = self.model.quantize.nearest(z).cpu().numpy().astype(np.int32)
         return Latents(tokens, y[0].float().cpu().numpy())
@@ -77,27 +77,33 @@ class TorchBackend:
         with limited_threads(self._options.threads):
             return self._snapped().context(step, y_hat, common)
 
-    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        synthesis = self.decode(tokens, y_hat, quality)
+        synthesis = self.decode(tokens, y_hat, quality, corner)
         with torch.inference_mode(), limited_threads(self._options.threads):
             rgb: UInt8 = to_levels(synthesis.image[0].float()).permute(1, 2, 0).cpu().numpy()
         return rgb
 
     @torch.inference_mode()
-    def latents(self, rgb: UInt8, quality: int) -> Analysis:
+    def latents(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Analysis:
         """What the networks make of an image, unquantised, a batch of one; arguments as `analyse`."""
         with limited_threads(self._options.threads):
             dlf = self.load(ANALYSIS, rgb.shape[0] * rgb.shape[1])
             pixels = from_levels(torch.tensor(rgb, device=self._device))
-            return dlf.analyse(pixels, self._quality(quality), self._grid(*rgb.shape[:2]))
+            return dlf.analyse(
+                pixels, self._quality(quality), self._grid(Plan(rgb.shape[0], rgb.shape[1], corner=corner))
+            )
 
     @torch.inference_mode()
-    def decode(self, tokens: Int32, y_hat: Float32, quality: int) -> Synthesis:
+    def decode(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> Synthesis:
         """Image and fused latent in floats, a batch of one; arguments as `synthesise`."""
         with limited_threads(self._options.threads):
             dlf = self.load(SYNTHESIS, CELL**2 * y_hat[0].size)
-            grid = self._grid(*(CELL * n for n in y_hat.shape[1:]))
+            grid = self._grid(Plan(CELL * y_hat.shape[1], CELL * y_hat.shape[2], corner=corner))
             indices = torch.from_numpy(tokens.astype(np.int64)).to(self._device)
             details = torch.from_numpy(y_hat)[None].to(self._device)
             return dlf.synthesise(dlf.lookup(indices), indices >= 0, details, self._quality(quality), grid)
@@ -149,10 +155,10 @@ class TorchBackend:
         dtype = decoder_dtype(self._precision, self._device) if name == SYNTHESIS else None
         return activation_bytes(self.model.config, pixels, dtype)
 
-    def _grid(self, height: int, width: int) -> Grid:
+    def _grid(self, plan: Plan) -> Grid:
         # the model's own `grid` follows a buffer that no file fills
         window = self.model.config.detail.swin_window
-        return make_grid(height // PATCH, width // PATCH, window, torch.device(self._device))
+        return make_grid(*plan.patches, window, torch.device(self._device), plan.first_patch)
 
     def _quality(self, quality: int) -> Tensor:
         return torch.tensor([float(quality)], device=self._device)

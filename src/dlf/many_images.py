@@ -1,0 +1,56 @@
+"""Many small images at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from PIL import Image
+
+from dlf.codec.many import in_order
+from dlf.content import Data
+from dlf.imageio import Source
+
+
+class ManyImages(ABC):
+    """What a codec of one image at a time does with many."""
+
+    encode: Any  # of one image, as of `dlf.Codec`
+    decode: Any
+
+    @abstractmethod
+    def _for_many(self) -> tuple[ManyImages, int]:
+        """Return a codec whose networks run in one thread each, and how many may run at a time."""
+
+    def encode_many(
+        self,
+        images: Iterable[Source],
+        quality: int | None = None,
+        *,
+        max_bytes: int | None = None,
+        bpp: float | None = None,
+        best: bool = False,
+        metadata: bool = False,
+        strict: bool = False,
+    ) -> Iterator[bytes]:
+        """Compress many images, each to the same bytes as by `encode`; yields the files in their order.
+
+        Several are worked on at a time, by one thread each, which is meant for images too small to keep all
+        threads busy.  Each takes the memory of its own.  Images are taken as results are, a few ahead; what
+        `encode` raises is raised in the turn of its image, and ends all.  For the rest see `encode`.
+        """
+        codec, workers = self._for_many()
+
+        def encode_one(image: Source) -> bytes:
+            data: bytes = codec.encode(
+                image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
+            )
+            return data
+
+        return in_order(encode_one, images, workers)
+
+    def decode_many(self, files: Iterable[Data]) -> Iterator[Image.Image]:
+        """Paint the images of many ``.dlf`` files, best of small ones; see `encode_many` and `decode`."""
+        codec, workers = self._for_many()
+        return in_order(codec.decode, files, workers)
