@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,6 +142,7 @@ class TestWork:
         assert 'dlf_work_seconds_count{task="Encode"}' in text
 
     def test_the_description_names_every_route(self, service: Running) -> None:
+        service.wait_for_workers(1)
         described = json.loads(ask(f"{service.url}/openapi.json").body)
         assert described == json.loads(json.dumps(document(dlf.__version__)))
         for path, methods in described["paths"].items():
@@ -177,6 +179,8 @@ class TestRefusals:
         ("encode?path=/etc/passwd", 422, "no parameter"),
         ("encode?model=no-such", 422, "no model"),
         ("decode?format=tiff", 422, "no format"),
+        ("decode?format=png&quality=90", 422, "lossless"),  # although it is no .dlf file: nothing is decoded
+        ("decode?format=webp&quality=0", 422, "1 to 100"),
         ("decode", 415, "not a .dlf file"),
         ("info", 415, "not a .dlf file"),
         ("bits", 415, "not a .dlf file"),
@@ -196,6 +200,13 @@ class TestRefusals:
     def test_damaged_files(self, service: Running, coded: bytes) -> None:
         for body in (coded[:-1], coded + b"x", coded[:40] + b"\xff" + coded[41:], b"DLF" + bytes(20)):
             assert ask(f"{service.url}/decode", body).status == 422
+
+    def test_a_picture_too_wide_for_its_format(self, service: Running) -> None:
+        file = io.BytesIO()
+        Image.new("L", (16384, 1)).save(file, "PNG")
+        wide = ask(f"{service.url}/encode?quality=0", file.getvalue()).body
+        reply = ask(f"{service.url}/decode?format=webp", wide)
+        assert (reply.status, "webp" in sentence(reply)) == (422, True), reply.body
 
     def test_a_type_that_nobody_accepts(self, service: Running, coded: bytes) -> None:
         reply = ask(f"{service.url}/decode", coded, accept="text/html, image/*;q=0")
@@ -261,8 +272,36 @@ class TestPagesOfOthers:
         assert ask(f"{service.url}/encode", SMALL, **foreign).status == 403
         assert ask(f"{service.url}/encode", SMALL, sec_fetch_site="same-origin").status == 200
 
+    def test_browsers_that_name_the_origin_alone(self, service: Running) -> None:
+        """On plain HTTP from another machine they send no Sec-Fetch-Site."""
+        for origin, status in (
+            (service.url, 200),
+            (service.url.replace("http:", "https:"), 200),
+            ("https://example.org", 403),
+            ("http://127.0.0.1:1", 403),
+            ("null", 403),
+        ):
+            assert ask(f"{service.url}/encode", SMALL, origin=origin).status == status, origin
+
+    @pytest.mark.parametrize(("host", "status"), [
+        ("127.0.0.1:8000", 200), ("[::1]:8000", 200), ("localhost", 200), ("dlf:8000", 200),
+        ("camera.local", 200), ("example.org", 421), ("example.org:8000", 421), ("EXAMPLE.org.", 421),
+        ("127.0.0.1.example.org", 421),
+    ])  # fmt: skip
+    def test_names_that_others_give_this_machine(self, service: Running, host: str, status: int) -> None:
+        """A page may let its own name lead here: to the browser its origin is then the service's."""
+        for path, body in (("/health", None), ("/", None), ("/info", b"x")):
+            reply = ask(f"{service.url}{path}", body, host=host, sec_fetch_site="same-origin")
+            assert (reply.status == 421) == (status == 421), (path, reply)
+        if status == 421:
+            assert "--host-name" in sentence(reply)
+
     def test_unless_named(self, tmp_path: Path) -> None:
-        with serving(tmp_path, "--workers", "1", "--cors", "https://example.org") as running:
+        with serving(
+            tmp_path, "--workers", "1", "--cors", "https://example.org", "--host-name", "Example.net"
+        ) as running:
+            assert ask(f"{running.url}/health", host="example.net:80").status == 200
+            assert ask(f"{running.url}/health", host="example.org").status == 421
             foreign = {"origin": "https://example.org", "sec_fetch_site": "cross-site"}
             reply = ask(f"{running.url}/encode?quality=x", b"x", **foreign)
             assert reply.status == 422
@@ -305,6 +344,7 @@ class TestFilesOfTheServer:
 
 @pytest.mark.parametrize(("options", "code", "says"), [
     (("--cors", "example.org"), 2, "'example.org' is not an origin"),
+    (("--host-name", "example.org:80"), 2, "'example.org:80' is not the name of a host"),
     (("--max-bytes", "many"), 2, "'many' is not a number of bytes"),
     (("--timeout", "0"), 2, "0"),
     (("--host", "no such host"), 1, "cannot listen on no such host"),
@@ -339,6 +379,17 @@ class TestPieces:
                 outcomes.add(error.status)
         assert outcomes == {200, 422}
 
+    def test_forms_that_are_refused(self) -> None:
+        form = "multipart/form-data; boundary=b"
+        many = b"--b\r\nA: b\r\n\r\n\r\n" * 200_000
+        file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\nbytes'
+        start = time.process_time()
+        for body, says in ((many, "parts"), (file, "cut off"), (b"--b\r\n\r\nx\r\n--b--\r\n", "no file")):
+            with pytest.raises(Refused, match=says) as refused:
+                bodies.first_file(body, form)
+            assert refused.value.status == 422
+        assert time.process_time() - start < 0.5  # reading all of `many` takes seconds
+
     def test_what_a_worker_may_send(self) -> None:
         """Pickles it cannot, nor more than we would hold."""
         assert frames.parse(b'{"status":200}') == {"status": 200}
@@ -371,6 +422,7 @@ def test_settings_that_cannot_be() -> None:
         {"timeout": float("nan")},
         {"port": 70000},
         {"max_bytes": 0},
+        {"max_bytes": 2**30 + 1},  # more than goes through the pipe to a worker
     ):
         with pytest.raises(dlf.InvalidArgument):
             Settings(**wrong)  # type: ignore[arg-type]

@@ -27,8 +27,14 @@ import dlf
 from service_run import Reply, Running, ask, serving
 
 pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
 
-from dlf.service.tasks import Encode
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from dlf.service.app import respond
+from dlf.service.protocol import PatientProtocol
+from dlf.service.tasks import Answer, Encode
 from dlf.service.work import Work, WorkerOptions
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -163,6 +169,39 @@ def test_a_head_that_never_ends(service: Running, sent: bytes) -> None:
         start = time.monotonic()
         assert link.recv(1000) == b""
         assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("pace", [150_000, 0])
+def test_an_answer_that_is_taken_slowly(pace: int) -> None:
+    """Whoever takes some of it all the time gets it whole, also where all takes longer than the patience."""
+    answer = bytes(12_000_000)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(Answer(answer))(scope, receive, send)
+
+    class Impatient(PatientProtocol):
+        idle_timeout = 0.5
+
+    config = uvicorn.Config(app, http=Impatient, ws="none", lifespan="off", port=0, log_config=None)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as link:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+            link.connect(listening.getsockname())
+            link.settimeout(10)
+            link.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            time.sleep(0 if pace else 1.5)
+            taken = 0
+            with suppress(ConnectionResetError):
+                while part := link.recv(pace or 2**20):
+                    taken += len(part)
+                    time.sleep(0.02 if pace else 0)
+        finally:
+            server.should_exit = True
+            thread.join()
+    assert (taken > len(answer)) == bool(pace)
 
 
 def test_a_client_that_goes_away(service: Running, hang: int, later: Later) -> None:

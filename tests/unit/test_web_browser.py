@@ -141,6 +141,11 @@ def test_the_page_of_the_site(browser: Any, site: Path) -> None:
         page.locator("#file").set_input_files(GOLDEN / "compact-v1.dlf")
         page.get_by_text("Done.").wait_for()
         assert page.locator("#error").text_content() == ""
+        page.set_input_files("#file", {"name": "cut.dlf", "mimeType": "", "buffer": b"DLF"})
+        page.locator("#error", has_text=".").wait_for()
+        said = page.inner_text("#error")
+        assert said[0].isupper()
+        assert said.endswith(".")
         size = page.evaluate("[...document.images].map((i) => [i.naturalWidth, i.naturalHeight])")
         assert [320, 200] in size
 

@@ -151,6 +151,7 @@ def test_a_photo_a_file_and_back(service: Running, watch: Any, tmp_path: Path) -
     page.wait_for_timeout(100)
     watched.done()
     assert page.locator("#left option").all_inner_texts() == [f"this file, {facts['Bytes']} bytes"]
+    assert not any(page.is_visible(part) for part in ("#left", "#right", "#slider", "#left-caption"))
     assert page.is_disabled("#encode")
     assert watched.said == []
     assert only_from(service.url, watched)

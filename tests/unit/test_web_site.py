@@ -109,6 +109,13 @@ def test_models_of_users(mock_models: None, tmp_path: Path, write_bundle: Callab
         site.site_files({}, [])
 
 
+def test_a_model_that_is_named_twice_is_there_once() -> None:
+    files = site.site_files({}, [bundle.find(name) for name in ("default", "base", "fast")])
+    index = files["models/index.json"]
+    assert isinstance(index, bytes)
+    assert json.loads(index) == {"models": ["default", "base"]}
+
+
 def test_a_wheel_holds_page_and_decoder_but_no_runtime() -> None:
     wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed")
     packed = {Path(file.distribution_path) for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}

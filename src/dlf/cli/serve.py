@@ -14,6 +14,16 @@ from dlf.extras import need
 
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
+HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+
+
+def host_name(text: str) -> str:
+    """Argument type: a name that leads to this service, such as photos.example.org."""
+    if not HOST_NAME.fullmatch(text):
+        msg = f"'{text}' is not the name of a host such as photos.example.org (no port)"
+        raise click.BadParameter(msg)
+    return text
+
 
 def origin(text: str) -> str:
     """Argument type: where a web page comes from, such as https://example.org, or *."""
@@ -87,6 +97,15 @@ SECONDS = click.FloatRange(0.1, 86400)
     metavar="ORIGIN",
     help="Let pages of another origin in, such as https://example.org, or *; may be given again.",
 )
+@click.option(
+    "--host-name",
+    "names",
+    type=host_name,
+    multiple=True,
+    metavar="NAME",
+    help="Answer under this name too, such as photos.example.org; may be given again.  "
+    "[default: addresses, and names of the local network]",
+)
 @click.option("--model", metavar="MODEL", help="What encodes where a request names no model; see dlf --help.")
 @click.option("--threads", type=COUNT, metavar="N", help="Threads of each worker.  [default: an equal share]")
 @click.option(
@@ -114,6 +133,7 @@ def command(
     timeout: float,
     upload_timeout: float,
     cors: tuple[str, ...],
+    names: tuple[str, ...],
     model: str | None,
     threads: int | None,
     engine: str,
@@ -134,7 +154,7 @@ def command(
     settings = Settings(
         host=host, port=port, workers=workers or usual_workers(), queue=queue, max_bytes=max_bytes,
         max_pixels=max_pixels, timeout=timeout, upload_timeout=upload_timeout, model=model, engine=engine,
-        threads=threads, runtime=runtime, origins=cors,
+        threads=threads, runtime=runtime, origins=cors, names=names,
     )  # fmt: skip
     set_up_log(logging.WARNING if quiet else logging.INFO)
     run(settings, lambda address: tell(f"listening on {address}"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dlf.errors import ImageError, MissingExtra
+from dlf.errors import ImageError, InvalidArgument, MissingExtra
 from dlf.imageio import opening, plugins
 
 
@@ -28,6 +28,17 @@ class OutputFormat:
     quality: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     need: Callable[[], None] = lambda: None
+
+    def check_quality(self, quality: int | None) -> None:
+        """Raise InvalidArgument for a quality that is out of range, or of a lossless format."""
+        if quality is None:
+            return
+        if self.quality is None:
+            msg = f"{self.name} is lossless, so a quality does not apply to it"
+            raise InvalidArgument(msg)
+        if not 1 <= quality <= 100:
+            msg = f"a quality of {self.name} is 1 to 100, not {quality}"
+            raise InvalidArgument(msg)
 
 
 @dataclass(frozen=True)

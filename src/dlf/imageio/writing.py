@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from dlf.errors import ImageError, InvalidArgument
+from dlf.errors import ImageError
 from dlf.files import write_bytes
 from dlf.imageio import metadata as meta
 from dlf.imageio.colour import means_srgb, srgb_profile
@@ -112,14 +112,9 @@ def _plain(image: Image.Image) -> Image.Image:
 
 def _quality(output: OutputFormat, quality: int | None) -> dict[str, object]:
     """Option of Pillow for a quality."""
+    output.check_quality(quality)
     if quality is None:
         return {} if output.quality is None else {"quality": output.quality}
-    if output.quality is None:
-        msg = f"{output.name} is lossless, so a quality does not apply to it"
-        raise InvalidArgument(msg)
-    if not 1 <= quality <= 100:
-        msg = f"a quality of {output.name} is 1 to 100, not {quality}"
-        raise InvalidArgument(msg)
     if output.name == "jxl" and quality == 100:
         return {"lossless": True}  # which its plugin does not take 100 for
     return {"quality": quality}

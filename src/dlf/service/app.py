@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
 
 import dlf
 from dlf.codec.bundle import find
@@ -27,7 +28,7 @@ from dlf.service.openapi import document, page
 from dlf.service.pool import Pool
 from dlf.service.settings import Settings
 from dlf.service.site import Listed, files_of
-from dlf.service.tasks import Answer, Refused, Spending, Task, refusal, to_json
+from dlf.service.tasks import Answer, Refused, Task, refusal, to_json
 
 DLF_HEADERS = (
     "Dlf-Quality",
@@ -41,6 +42,9 @@ DLF_HEADERS = (
 """Headers that pages of other origins may read, where they are let in."""
 
 Read = Callable[[Request], Task]
+
+PIECE_BYTES = 2**18
+"""Of an answer that is sent at a time: what a client must take within `Settings.idle_timeout`."""
 
 
 class Service:
@@ -75,21 +79,26 @@ class Service:
             "avif": "avif" in self.formats,
         }
 
-    def work(self, read: Read) -> Callable[[Request], Awaitable[Response]]:
-        """Return the endpoint of a task that `read` reads from the query and the headers."""
 
-        async def endpoint(request: Request) -> Response:
-            if request.method != "POST":
-                raise HTTPException(405, headers={"Allow": "POST"})
-            task = read(request)
-            settings = self.settings
-            with self.pool.place():
-                body = await bodies.read(request, settings.max_bytes, settings.upload_timeout)
-                self.metrics.body_bytes.labels(request.url.path).observe(len(body))
-                answer = await self.pool.run(task, body, request.is_disconnected)
-            return respond(answer)
+class _Working:
+    """The endpoint of a task that `read` reads from the query and the headers of a request."""
 
-        return endpoint
+    def __init__(self, service: Service, read: Read) -> None:
+        self._service, self._read = service, read
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        if request.method != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
+        task = self._read(request)
+        service, settings = self._service, self._service.settings
+        with service.pool.place():
+            body = await bodies.read(request, settings.max_bytes, settings.upload_timeout)
+            service.metrics.body_bytes.labels(request.url.path).observe(len(body))
+            answer = await service.pool.run(task, body, request.is_disconnected)
+            # within its place, so that places bound the answers in memory as well
+            await respond(answer)(scope, receive, send)
 
 
 def make_app(settings: Settings) -> Starlette:
@@ -123,7 +132,7 @@ def make_app(settings: Settings) -> Starlette:
     files = files_of(settings.runtime)
     made = [_fixed(f"/{name}", data) for name, data in files.items() if isinstance(data, bytes)]
     lying = {name: path for name, path in files.items() if isinstance(path, Path)}
-    guard = Middleware(Guard, service.metrics, settings.origins, paths)
+    guard = Middleware(Guard, service.metrics, settings.origins, settings.names, paths)
     return Starlette(
         routes=[*routes, *made, Mount("/", Listed(lying))],
         middleware=[guard, *middleware],
@@ -134,8 +143,7 @@ def make_app(settings: Settings) -> Starlette:
 
 def _routes(service: Service) -> list[Route]:
     def post(path: str, read: Read) -> Route:
-        # GET too: else the static files below would say that there is nothing of that name
-        return Route(path, service.work(read), methods=["GET", "POST"])
+        return Route(path, _Working(service, read))
 
     def get(path: str, answer: Callable[[], Response]) -> Route:
         async def endpoint(_: Request) -> Response:
@@ -150,7 +158,7 @@ def _routes(service: Service) -> list[Route]:
             request.query_params, request.headers.get("accept", ""), service.formats
         )),
         post("/info", lambda request: parameters.describe(request.query_params)),
-        post("/bits", lambda request: parameters.nothing(request.query_params, Spending())),
+        post("/bits", lambda request: parameters.spending(request.query_params)),
         post("/avif", lambda request: parameters.rival(request.query_params)),
         get("/models", lambda: respond(Answer(_models(service)))),
         get("/limits", lambda: respond(Answer(to_json(service.about())))),
@@ -188,10 +196,23 @@ def _ready(service: Service) -> Response:
     return respond(Answer(to_json({"status": "ready", "workers": ready})))
 
 
+class _Pieces(Response):
+    """A response that goes out piece by piece: sent at once, all of it would have to be taken in time."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        body, end = self.body, 0
+        while end < len(body):
+            start, end = end, end + PIECE_BYTES
+            await send({"type": "http.response.body", "body": body[start:end], "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 def respond(answer: Answer) -> Response:
     """Return an answer as Starlette sends it; answers are about their own request, so nobody keeps them."""
     headers = {"Cache-Control": "no-store", **answer.headers}
-    return Response(answer.body, answer.status, headers, answer.media_type)
+    return _Pieces(answer.body, answer.status, headers, answer.media_type)
 
 
 async def _refused(_: Request, error: Exception) -> Response:

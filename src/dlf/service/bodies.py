@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.to_thread
 from starlette.requests import Request
 
 from dlf.extras import need
@@ -10,6 +11,9 @@ from dlf.service.tasks import Refused
 
 MULTIPART_BYTES = 2**16
 """What a form may have besides its file."""
+
+MOST_PARTS = 100
+"""Of a form: each costs time, and an empty one takes hardly a byte."""
 
 
 async def read(request: Request, max_bytes: int, seconds: float) -> bytes:
@@ -37,7 +41,9 @@ async def read(request: Request, max_bytes: int, seconds: float) -> bytes:
                     raise too_long
     except TimeoutError as error:
         raise Refused(408, f"the body did not arrive within {seconds:g} seconds") from error
-    data = first_file(bytes(body), request.headers["content-type"]) if is_form else bytes(body)
+    data = bytes(body)
+    if is_form:  # in a thread, for a form made for it takes seconds, in which nobody else would be answered
+        data = await anyio.to_thread.run_sync(first_file, data, request.headers["content-type"])
     if len(data) > max_bytes:
         raise too_long
     if not data:
@@ -61,7 +67,7 @@ def first_file(body: bytes, content_type: str) -> bytes:
         part.disposition += data[start:end] if head.lower() == b"content-disposition" else b""
 
     def on_headers_finished() -> None:
-        _, options = multipart.parse_options_header(bytes(part.disposition))
+        _, options = multipart.parse_options_header(part.disposition)
         part.wanted = b"filename" in options and not part.found
         part.found |= part.wanted
 
@@ -76,6 +82,7 @@ def first_file(body: bytes, content_type: str) -> bytes:
         "on_header_end": head.clear,
         "on_headers_finished": on_headers_finished,
         "on_part_data": on_part_data,
+        "on_end": part.end,
     }
     try:
         parser = multipart.MultipartParser(boundary, callbacks)
@@ -83,6 +90,8 @@ def first_file(body: bytes, content_type: str) -> bytes:
         parser.finalize()
     except ValueError as error:  # of which all errors of the library are
         raise Refused(422, "the form cannot be read") from error
+    if not part.is_last:
+        raise Refused(422, "the form is cut off")
     if not part.found:
         raise Refused(422, "the form has no file")
     return bytes(found[0])
@@ -93,7 +102,15 @@ class _Part:
 
     def __init__(self) -> None:
         self.disposition, self.wanted, self.found = b"", False, False
+        self.number, self.is_last = 0, False
 
     def begin(self) -> None:
-        """A part begins."""
+        """A part begins; raises Refused (422) where there are too many."""
         self.disposition, self.wanted = b"", False
+        self.number += 1
+        if self.number > MOST_PARTS:
+            raise Refused(422, f"the form has more than {MOST_PARTS} parts")
+
+    def end(self) -> None:
+        """The form ends here, whatever follows."""
+        self.is_last = True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import secrets
 import time
 from collections.abc import Collection
+from urllib.parse import urlsplit
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dlf.service.metrics import Metrics
-from dlf.service.tasks import JSON, refusal
+from dlf.service.tasks import JSON, Answer, refusal
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +54,21 @@ ANONYMOUS_METHODS = ("GET", "HEAD", "OPTIONS")
 class Guard:
     """Middleware around everything else.
 
-    origins: web origins whose pages may use the service, or "*".  routes: paths that are counted by name.
+    origins: web origins whose pages may use the service, or "*".  names: under which it may be asked for,
+    besides its addresses.  routes: paths that are counted by name.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, origins: Collection[str], routes: Collection[str]
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        origins: Collection[str],
+        names: Collection[str],
+        routes: Collection[str],
     ) -> None:
         self._app, self._metrics = app, metrics
         self._origins, self._routes = frozenset(origins), frozenset(routes)
+        self._names = frozenset(name.lower() for name in names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -84,10 +93,9 @@ class Guard:
             await send(message)
 
         try:
-            if self._is_foreign(scope):
-                sentence = "pages of other origins may not use this service (see dlf serve --cors)"
-                answer = refusal(403, sentence)
-                await Response(answer.body, 403, media_type=JSON)(scope, incoming.receive, send_guarded)
+            if (answer := self._refusal(scope)) is not None:
+                response = Response(answer.body, answer.status, media_type=JSON)
+                await response(scope, incoming.receive, send_guarded)
             else:
                 await self._app(scope, incoming.receive, send_guarded)
         finally:
@@ -108,13 +116,42 @@ class Guard:
                 seconds,
             )
 
-    def _is_foreign(self, scope: Scope) -> bool:
-        """Whether a browser says that a page from elsewhere sends this, which needs no leave to send it."""
-        if scope["method"] in ANONYMOUS_METHODS or "*" in self._origins:
-            return False
+    def _refusal(self, scope: Scope) -> Answer | None:
+        """Return what a request is told that a page from elsewhere sends, or may have sent."""
+        if "*" in self._origins:
+            return None
         headers = Headers(scope=scope)
-        site = headers.get("sec-fetch-site", "none")
-        return site not in ("same-origin", "none") and headers.get("origin") not in self._origins
+        host = headers.get("host", "").lower()
+        if not self._is_own(host):
+            return refusal(421, "the service does not go by this name (see dlf serve --host-name)")
+        if scope["method"] not in ANONYMOUS_METHODS and self._is_foreign(headers, host):
+            return refusal(403, "pages of other origins may not use this service (see dlf serve --cors)")
+        return None
+
+    def _is_own(self, host: str) -> bool:
+        """Whether a host can be this one: anybody may let a name of his lead here, and his page is then ours.
+
+        No stranger can do that with an address, a name without a domain, or a name of the local network.
+        """
+        name, _, port = host.rpartition(":")
+        name = (name if port.isdecimal() else host).rstrip(".")
+        if "." not in name or name.endswith((".localhost", ".local")) or name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+    def _is_foreign(self, headers: Headers, host: str) -> bool:
+        """Whether a browser says that a page from elsewhere sends this, which needs no leave to send it."""
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if origin in self._origins:
+            return False
+        if site is not None:
+            return site not in ("same-origin", "none")
+        # browsers say the site on TLS and to their own machine only, the origin always
+        return origin is not None and _authority(origin) != host
 
 
 class _Incoming:
@@ -143,6 +180,14 @@ class _Incoming:
                     await self.receive()
                 if pause.cancelled_caught:
                     return
+
+
+def _authority(origin: str) -> str:
+    """Return host and port of an origin; empty where it has none."""
+    try:
+        return urlsplit(origin.lower()).netloc
+    except ValueError:
+        return ""
 
 
 def _client(scope: Scope) -> str:

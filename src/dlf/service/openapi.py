@@ -17,6 +17,7 @@ REFUSALS = {
     408: "The body did not arrive in time.",
     413: "The body has too many bytes, or the picture too many pixels.",
     415: "The body is no picture that is read here, or no .dlf file.",
+    421: "The service does not go by the name under which it is asked.",
     422: "A parameter makes no sense, a .dlf file is damaged, or no file has the size that was asked for.",
     429: "All places are taken; Retry-After says when to try again.",
     500: "An error of the service; its log says more.",

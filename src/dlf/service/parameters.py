@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 
 from starlette.datastructures import QueryParams
 
+from dlf.errors import InvalidArgument
+from dlf.imageio.formats import OUTPUTS
 from dlf.service.media import MEDIA_TYPES, accepted
 from dlf.service.tasks import Decode, Describe, Encode, Refused, Rival, Spending
 
@@ -98,7 +100,12 @@ def decode(query: QueryParams, accept: str, formats: Collection[str]) -> Decode:
     name = {"jpg": "jpeg"}.get(name.lower(), name.lower())
     if name not in formats:
         raise Refused(422, f"there is no format {name!r:.40} here; there are: {', '.join(formats)}")
-    return Decode(name, values.whole("quality"))
+    quality = values.whole("quality")
+    try:
+        OUTPUTS[name].check_quality(quality)  # before a worker decodes for nothing
+    except InvalidArgument as error:
+        raise Refused(422, str(error)) from error
+    return Decode(name, quality)
 
 
 def describe(query: QueryParams) -> Describe:
@@ -115,7 +122,7 @@ def rival(query: QueryParams) -> Rival:
     return Rival(most, values.truth("best"))
 
 
-def nothing(query: QueryParams, task: Spending) -> Spending:
-    """Return a task that takes no parameters; raises Refused (422) where there are some."""
+def spending(query: QueryParams) -> Spending:
+    """Return the task, which takes no parameters; raises Refused (422) where there are some."""
     Query(query, ())
-    return task
+    return Spending()

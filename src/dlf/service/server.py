@@ -67,6 +67,7 @@ def set_up_log(level: int) -> None:
     logging.basicConfig(format=LOG_FORMAT, level=level, force=True)
     for noisy in ("uvicorn", "asyncio"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it tells of bytes in bodies
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlf.errors import InvalidArgument
+from dlf.limits import MAX_FILE_BYTES
 
 MAX_WORKERS = 4
 """Worker processes at most where nobody says how many: each holds the networks, half a gigabyte."""
@@ -41,6 +42,7 @@ class Settings:
         threads: of each worker; None shares the processors out.
         runtime: folder of the npm package onnxruntime-web; with it the page can decode in the browser.
         origins: web origins whose pages may use the service, or "*".
+        names: of hosts under which the service may be asked for, besides addresses and local names.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +60,7 @@ class Settings:
     threads: int | None = None
     runtime: Path | None = None
     origins: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise InvalidArgument for numbers that no service can have."""
@@ -72,9 +75,11 @@ class Settings:
             if not 0 < getattr(self, name) < float("inf"):
                 msg = f"{name} is {getattr(self, name)}, but must be a number of seconds above 0"
                 raise InvalidArgument(msg)
-        if self.port > 65535:
-            msg = f"there is no port {self.port}: the largest is 65535"
-            raise InvalidArgument(msg)
+        most = {"port": 65535, "max_bytes": MAX_FILE_BYTES}
+        for name, number in most.items():
+            if getattr(self, name) > number:
+                msg = f"{name} is {getattr(self, name)}, but must be at most {number}"
+                raise InvalidArgument(msg)
 
     @property
     def patience(self) -> float:

@@ -140,7 +140,10 @@ class Work:
     def decode(self, task: Decode, body: bytes) -> Answer:
         """Paint a file."""
         image = self._reader(body).decode(body)
-        return Answer(to_bytes(image, task.format, task.quality), MEDIA_TYPES[task.format])
+        try:
+            return Answer(to_bytes(image, task.format, task.quality), MEDIA_TYPES[task.format])
+        except ImageError as error:  # of the picture that is asked for: nothing is wrong with the file
+            return refusal(422, str(error))
 
     def describe(self, task: Describe, body: bytes) -> Answer:
         """Say what is in a file."""

@@ -111,14 +111,18 @@ async function work(steps) {
   } catch (error) {
     if (mine !== run) return;
     say("");
-    page.error.textContent = error.message || String(error);
+    page.error.textContent = sentence(error.message || String(error));
   } finally {
     if (mine === run) page.progress.hidden = true;
   }
 }
 
-function say(sentence) {
-  page.status.textContent = sentence;
+function say(text) {
+  page.status.textContent = text;
+}
+
+function sentence(text) {
+  return text[0].toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");
 }
 
 // ---- what comes out

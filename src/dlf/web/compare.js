@@ -35,7 +35,10 @@ export class Compare {
       this.page[side].value = keys.includes(wanted) ? wanted : keys[0];
       this.#show(side);
     }
-    this.page.line.hidden = keys.length < 2;
+    const choices = ["left", "right"].map((side) => this.page[side].closest(".choice"));
+    for (const part of [this.page.line, this.page.slider, this.page.leftCaption, ...choices]) {
+      part.hidden = keys.length < 2; // one picture has nothing to be compared with
+    }
     this.#ratio = width / height;
     this.#fit();
     this.#place(this.page.slider.value);

@@ -77,11 +77,10 @@ export function count(number) {
 
 async function check(answer) {
   if (answer.ok) return;
-  let sentence = `The service answered ${answer.status}.`;
+  let reason = `the service answered ${answer.status}`;
   try {
-    const { error } = await answer.json();
-    sentence = `${error[0].toUpperCase()}${error.slice(1)}.`;
+    reason = (await answer.json()).error ?? reason;
   } catch { /* something between us and the service answered in its own way */ }
   const wait = answer.headers.get("retry-after");
-  throw new Error(wait && answer.status !== 500 ? `${sentence} Try again in ${wait} s.` : sentence);
+  throw new Error(wait && answer.status !== 500 ? `${reason}. Try again in ${wait} s.` : reason);
 }

@@ -64,7 +64,8 @@ def site_files(
         if path.suffix in PAGE_SUFFIXES and path.is_file():
             files[path.relative_to(FOLDER).as_posix()] = path
     names: list[str] = []
-    for model in bundle.installed() if models is None else models:
+    chosen = bundle.installed() if models is None else models
+    for model in {model.folder: model for model in chosen}.values():  # one may be named by name and by role
         if model.manifest.engine != "onnx":
             log.warning("left out the model '%s': it does not run in browsers", model.manifest.name)
             continue
