@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dlf.codec import bundle as bundles
 from dlf.codec.backend import Network
-from dlf.codec.bundle import ASSETS, ModelBundle
+from dlf.codec.bundle import ModelBundle
 from dlf.entropy.tables import Tables
 from dlf.reference.bounds import Proof
 from dlf.reference.model import prove_networks
@@ -55,7 +56,7 @@ def proving(bundle: ModelBundle, tables: Tables, build: Build | None) -> Build |
 
     The models of the package are proved by its tests, and not again whenever one is loaded.
     """
-    if bundle.folder.parent == ASSETS:
+    if bundle.folder.parent == bundles.ASSETS:
         return build
     proved = False
 
