@@ -26,7 +26,7 @@ from dlf.codec.detail import Receiver
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.entropy.coder import Exchanged, SymbolReader, SymbolWriter
 from dlf.errors import ChecksumError, DlfError, FormatError, LimitExceeded, UnsupportedVersion
-from dlf.geometry import Plan, tile_spans, window_plan
+from dlf.geometry import WINDOW_PIXELS, Plan, tile_spans, window_plan
 from dlf.limits import MAX_PIXELS, MAX_SIDE
 from dlf.records import Float32, Int32, Metadata, UInt8
 from web_decoder import Driver, make_site
@@ -148,14 +148,15 @@ def test_odd_sizes(
 @pytest.mark.slow
 @pytest.mark.parametrize("model", SHIPPED)
 def test_photo_in_tiles(model: str, driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Longer than one tile, so that prior and synthesis run in parts."""
+    """Longer than one tile, so that prior and synthesis run in parts; here in the same as the browser's."""
+    monkeypatch.setattr(tiling, "HALO", WINDOW_PIXELS)
     codec = codec_of(bundle.ASSETS / model)
     data = codec.encode(astronaut(1700, 200), 40)
     check_symbols(driver, data, monkeypatch)
     wanted = np.asarray(codec.decode(data), int)
     painted = driver.decode(data, tmp_path)
     assert np.abs(painted.rgb - wanted).max() <= NEAR
-    assert painted.tiles == [(0, 0, 200, 1280, 4 * 200 * 1280), (0, 768, 200, 932, 4 * 200 * 932)]
+    assert painted.tiles == [(0, 0, 200, 1024, 4 * 200 * 1024), (0, 512, 200, 1188, 4 * 200 * 1188)]
 
 
 @pytest.mark.slow
@@ -282,7 +283,10 @@ def test_counts_of_tokens(height: int, width: int, unit: int, driver: Driver) ->
 class Painter:
     """The stand-in of tests/web/driver.mjs for a synthesis network."""
 
-    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int) -> UInt8:
+    def synthesise(
+        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+    ) -> UInt8:
+        assert corner == (0, 0)
         rows, cols = y_hat.shape[1:]
         y, x = np.mgrid[: 32 * rows, : 32 * cols]
         token = tokens[(y >> 8) * -(-cols // 8) + (x >> 8), 0]
@@ -291,7 +295,9 @@ class Painter:
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 1536), (1600, 1700), (64, 3100)])
-def test_tiles(height: int, width: int, driver: Driver) -> None:
+def test_tiles(height: int, width: int, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser's tiles see whole windows around them, so that each starts at a window."""
+    monkeypatch.setattr(tiling, "HALO", WINDOW_PIXELS)
     plan = Plan(height, width)
     windows, cells = plan.windows[0] * plan.windows[1], plan.cells[0] * plan.cells[1]
     tokens = (np.arange(2 * windows, dtype=np.int32) ** 2 % 11).reshape(windows, 2)

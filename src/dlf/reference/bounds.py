@@ -126,6 +126,8 @@ def _follow(node: Node, inputs: Sequence[Known]) -> Known:
         return Range.of(inputs[0]) if isinstance(inputs[0], Fixed) else _unknown_or_range(inputs[0])
     ranges = [Range.of(value) if isinstance(value, Fixed) else value for value in inputs]
     if all(isinstance(value, (Unknown, np.ndarray)) for value in ranges) and node.kind in _OF_WHOLE:
+        if node.kind == "Mul" and any(isinstance(value, np.ndarray) and not value.any() for value in ranges):
+            return np.zeros(1, np.int64)  # by which a network says that an input is not heeded
         return WHOLE
     of = ranges[1:] if node.kind == "Where" else ranges
     spans = [span for span in of if isinstance(span, Range)]
@@ -160,7 +162,9 @@ def _cast(node: Node, inputs: Sequence[Known]) -> Range:
     (value,) = inputs
     if isinstance(value, Range):
         return value
-    if value != CONDITIONS:
+    if isinstance(value, np.ndarray) and value.size:
+        return Range(int(value.min()), int(value.max()))
+    if value is not CONDITIONS:
         node.refuse("whole numbers of any size")
     return Range(0, 1)
 

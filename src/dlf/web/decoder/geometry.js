@@ -90,10 +90,11 @@ export function tileSpans(size) {
   if (size <= CORE + 2 * HALO) {
     return [{ core: [0, size], seen: [0, size] }];
   }
-  return Array.from({ length: ceilDiv(size, CORE) }, (_, i) => {
-    const from = i * CORE;
-    const seen = [Math.max(0, from - HALO), Math.min(size, from + CORE + HALO)];
-    return { core: [from, Math.min(from + CORE, size)], seen };
+  const [windows, count] = [ceilDiv(size, WINDOW_PIXELS), ceilDiv(size, CORE)];
+  const cut = (i) => Math.min(size, Math.floor((windows * i) / count) * WINDOW_PIXELS);
+  return Array.from({ length: count }, (_, i) => {
+    const [from, to] = [cut(i), cut(i + 1)];
+    return { core: [from, to], seen: [Math.max(0, from - HALO), Math.min(size, to + HALO)] };
   });
 }
 
