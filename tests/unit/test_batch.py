@@ -22,7 +22,7 @@ from PIL import Image
 pytest.importorskip("fsspec", reason="needs the extra [batch]")
 
 from batch_work import MockWork
-from cli_run import MOCK
+from cli_run import ENGINE, MOCK
 from dlf.batch import Job, Task, run
 from dlf.batch.manifest import Manifest
 from dlf.batch.records import Item, Made, Row, items_of, rows_of, to_lines
@@ -30,10 +30,17 @@ from dlf.batch.sink import Sink
 from dlf.batch.sources import Source, items, safe_key
 from dlf.batch.stores import Store
 from dlf.cli.main import main
+from dlf.codec import onnx_backend
 from dlf.errors import BatchError, InvalidArgument, UnknownModel
 
 PICTURES = frozenset((".png", ".jpg"))
 CORRUPT = "003.png"
+
+
+@pytest.fixture(autouse=True)
+def real_engine_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray calls what works on pictures in this process, too, where the stand-in must not stay."""
+    monkeypatch.setitem(sys.modules, ENGINE, onnx_backend)
 
 
 def png(seed: int) -> bytes:
