@@ -324,24 +324,32 @@ def _processes(command: Sequence[str], repeats: int) -> tuple[Spent, int | None]
     return _median([spent for spent, _ in runs[1:]]), max(peaks, default=None)
 
 
+# The peak of a process counts from the one that started it, so that one has to be small.
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+spent = time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+print(json.dumps([*spent, os.waitstatus_to_exitcode(status)]))
+"""
+
+
 def _process(command: Sequence[str]) -> tuple[Spent, int | None]:
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as messages:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=messages)
-        if hasattr(os, "wait4"):
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            processor = usage.ru_utime + usage.ru_stime
-            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        else:  # Windows tells neither
-            process.wait()
-            processor, peak = float("nan"), None
-        wall = time.perf_counter() - start
-        if process.returncode:
-            messages.seek(0)
-            text = messages.read(4096).decode("utf-8", "replace").strip().replace("\n", " ")
-            msg = f"'{Path(command[0]).name}' failed with code {process.returncode}: {text}"
-            raise BenchmarkError(msg)
+    """Run a command; returns what it spent and its peak of memory, which Windows does not tell."""
+    if hasattr(os, "wait4"):
+        line = [sys.executable, "-S", "-c", _LAUNCHER, *command]
+        done = subprocess.run(line, capture_output=True, check=True)
+        wall, processor, most, code = json.loads(done.stdout)
+        peak = most * (1 if sys.platform == "darwin" else 1024)
+    else:
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True)
+        wall, processor, peak, code = time.perf_counter() - start, float("nan"), None, done.returncode
+    if code:
+        text = done.stderr[:4096].decode("utf-8", "replace").strip().replace("\n", " ")
+        msg = f"'{Path(command[0]).name}' failed with code {code}: {text}"
+        raise BenchmarkError(msg)
     return Spent(wall, processor), peak
 
 
