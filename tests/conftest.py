@@ -244,3 +244,11 @@ def mock_models(tmp_path: Path, backend: MockBackend, monkeypatch: pytest.Monkey
     api._default_codec.cache_clear()
     yield
     api._default_codec.cache_clear()  # the next test's default is not this stand-in
+
+
+@pytest.fixture
+def package_model() -> None:
+    """The codec of the package's functions is that of the package, whatever tests put in its place before."""
+    from dlf import api
+
+    api._default_codec.cache_clear()

@@ -14,7 +14,6 @@ import dlf
 import dlf.pillow_plugin
 from cli_run import Done, runner
 from conftest import MockBackend, picture
-from dlf import api
 from dlf.bitstream import container
 from dlf.bitstream.spec import MIN_FILE_BYTES
 from dlf.codec import bundle
@@ -273,12 +272,6 @@ def test_command_refuses_what_makes_no_sense(
 SHIPPED = pytest.mark.skipif(
     not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
 )
-
-
-@pytest.fixture
-def package_model() -> None:
-    """The codec of the package's functions is that of the package, whatever tests put in its place before."""
-    api._default_codec.cache_clear()
 
 
 @SHIPPED

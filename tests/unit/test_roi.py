@@ -14,7 +14,6 @@ import dlf
 import dlf.pillow_plugin
 from cli_run import Done, runner
 from conftest import picture
-from dlf import api
 from dlf.bitstream import container
 from dlf.codec import bundle
 from dlf.codec import codec as codec_module
@@ -214,12 +213,6 @@ def test_command_refuses_a_mask_before_the_first_input(mask: str, dlf_command: D
 SHIPPED = pytest.mark.skipif(
     not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
 )
-
-
-@pytest.fixture
-def package_model() -> None:
-    """The codec of the package's functions is that of the package, whatever tests put in its place before."""
-    api._default_codec.cache_clear()
 
 
 @SHIPPED

@@ -16,9 +16,8 @@ from dlf.cli.decode import output_format
 from dlf.cli.display import Display
 from dlf.cli.jobs import complain, tell
 from dlf.cli.names import DLF, readable_suffixes
-from dlf.cli.options import COUNT, ENGINES, gathered, loudness_options, pixels
+from dlf.cli.options import COUNT, ENGINES, gathered, limit_options, loudness_options
 from dlf.cli.sizes import FileSize, batch_size_options
-from dlf.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from dlf.batch import Job, Summary, Task
@@ -115,20 +114,7 @@ batch_options = gathered(
         help="What runs the networks; see dlf engines.",
     ),
     click.option("--retry-errors", is_flag=True, help="Do again what failed in an earlier run."),
-    click.option(
-        "--max-pixels",
-        type=pixels,
-        metavar="N",
-        default=MAX_PIXELS,
-        show_default="32 megapixels",
-        help="Refuse images of more pixels, such as 12M, which is 12 million.",
-    ),
-    click.option(
-        "--max-seconds",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="S",
-        help="Give an image up once its networks have run that long.  [default: no limit]",
-    ),
+    *limit_options,
     click.option("--json", is_flag=True, help="Report each image as one JSON object a line."),
 )
 

@@ -97,6 +97,25 @@ def stacked(*options: Decorator) -> Decorator:
     return decorate
 
 
+limit_options = (
+    click.option(
+        "--max-pixels",
+        type=pixels,
+        metavar="N",
+        default=MAX_PIXELS,
+        show_default="32 megapixels",
+        help="Refuse images of more pixels, such as 12M, which is 12 million.",
+    ),
+    click.option(
+        "--max-seconds",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="S",
+        help="Give an image up once its networks have run that long.  [default: no limit]",
+    ),
+)
+"""Limits of `dlf.limits`, of every command that reads images or files."""
+
+
 @dataclass(frozen=True)
 class Common:
     """What every command on images or .dlf files is told.
@@ -121,20 +140,7 @@ common_options = gathered(
     click.option("--model", metavar="MODEL", help="Folder, name or role of another model; see dlf --help."),
     click.option("-r", "--recursive", is_flag=True, help="Take what is in the folders of a folder as well."),
     click.option("--json", is_flag=True, help="Report as one JSON object a line."),
-    click.option(
-        "--max-pixels",
-        type=pixels,
-        metavar="N",
-        default=MAX_PIXELS,
-        show_default="32 megapixels",
-        help="Refuse images of more pixels, such as 12M, which is 12 million.",
-    ),
-    click.option(
-        "--max-seconds",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="S",
-        help="Give an image up once its networks have run that long.  [default: no limit]",
-    ),
+    *limit_options,
 )
 
 
