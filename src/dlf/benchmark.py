@@ -216,9 +216,8 @@ class _Bench:
         self._backend.watch = lambda graph, feeds: seen.update({graph: dict(feeds)})
         work()
         self._backend.watch = None
-        found = bundle.find(self._model)
         return {
-            graph: operator_times(found.read(f"{graph}.onnx"), feeds, self._threads)
+            graph: operator_times(self._backend.graph_as_run(graph), feeds, self._threads)
             for graph, feeds in seen.items()
         }
 

@@ -17,11 +17,13 @@ from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from dlf.codec.backend import Network
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.engine import ACCELERATORS
+from dlf.codec.lean_graph import lean
+from dlf.codec.network_outputs import check, integers
 from dlf.codec.openvino_engine import PIXEL_GRAPHS
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
@@ -57,8 +59,6 @@ else:
 
     onnxruntime.disable_telemetry_events()  # Windows has a way of its own
 
-# below this every integer has its own float32
-_EXACT = 1 << 24
 _FATAL_ONLY = 4
 _CPU = "CPUExecutionProvider"
 # pixels of what a network is run on, from which on its memory is given back at once, for a tenth of the time
@@ -124,8 +124,8 @@ class OnnxBackend:
         tokens, y = self._run("analysis", ("indices", "y"), plan, rgb=rgb, quality=quality_input, **plans)
         manifest = self._bundle.manifest
         windows = plan.windows[0] * plan.windows[1]
-        _check(tokens, (windows, manifest.tokens), np.int64, "analysis")
-        _check(y, (manifest.channels, *plan.cells), np.float32, "analysis")
+        check(tokens, (windows, manifest.tokens), np.int64, "analysis")
+        check(y, (manifest.channels, *plan.cells), np.float32, "analysis")
         if tokens.min() < 0 or tokens.max() >= manifest.codes:
             msg = "the model's analysis network gave a token outside its codebook"
             raise BundleError(msg)
@@ -145,7 +145,7 @@ class OnnxBackend:
         outputs = ("scale", "mean", "step", "common")
         shape = (1, self._bundle.manifest.channels, *inputs.shape[2:])
         scale, mean, step, common = (
-            _integers(output, shape, "prior")[:, places[0], places[1]]
+            integers(output, shape, "prior")[:, places[0], places[1]]
             for output in self._run(
                 "prior",
                 outputs,
@@ -171,7 +171,7 @@ class OnnxBackend:
             index=np.array(step - 1, np.int64),
         )
         shape = (1, *y_hat.shape)
-        return StepParams(_integers(scale, shape, "context"), _integers(mean, shape, "context"))
+        return StepParams(integers(scale, shape, "context"), integers(mean, shape, "context"))
 
     def synthesise(
         self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
@@ -187,7 +187,7 @@ class OnnxBackend:
             quality=np.array([quality], np.float32),
             **self._plans(plan),
         )
-        _check(rgb, (*plan.padded, 3), np.uint8, "synthesis")
+        check(rgb, (*plan.padded, 3), np.uint8, "synthesis")
         pixels: UInt8 = rgb
         return pixels
 
@@ -242,12 +242,21 @@ class OnnxBackend:
 
     def _open(self, graph: str) -> Network:
         """Read and build a graph; raises BundleError."""
-        data = self._bundle.read(f"{graph}.onnx")
+        data = self.graph_as_run(graph)
         try:
             return self._built(graph, data)
         except Exception as error:  # as in _run
             msg = f"the model's {graph} network cannot be loaded ({error})"
             raise BundleError(msg) from error
+
+    def graph_as_run(self, graph: str) -> bytes:
+        """Return the ONNX file of a graph: that of the bundle, or what computes the same faster.
+
+        A prior network that reads no tokens computes a few cells only, so that nothing is to be gained.
+        """
+        data = self._bundle.read(f"{graph}.onnx")
+        gains = graph == "context" or (graph == "prior" and self._tables.token_prior)
+        return lean(data) if gains else data
 
     def _built(self, graph: str, data: bytes) -> Network:
         """Build a graph; raises whatever the library does."""
@@ -378,20 +387,3 @@ def _by_border(count: int) -> NDArray[np.int64]:
     last = 2 * _PRIOR_REACH
     place: NDArray[np.int64] = np.minimum(index, np.maximum(_PRIOR_REACH, index - max(0, count - 1 - last)))
     return place
-
-
-def _check(array: NDArray[Any], shape: tuple[int, ...], dtype: DTypeLike, graph: str) -> None:
-    expected = np.dtype(dtype)
-    if array.shape != shape or array.dtype != expected:
-        msg = f"the model's {graph} network gave {array.dtype} {array.shape} instead of {expected} {shape}"
-        raise BundleError(msg)
-
-
-def _integers(array: NDArray[Any], shape: tuple[int, ...], graph: str) -> Int32:
-    """Check float32 (1, ...) for exact integers and return int32 (...)."""
-    _check(array, shape, np.float32, graph)
-    if not (np.abs(array) < _EXACT).all() or not np.array_equal(np.floor(array), array):
-        msg = f"the model's {graph} network gave a number that is not an integer"
-        raise BundleError(msg)
-    whole: Int32 = array[0].astype(np.int32)
-    return whole
