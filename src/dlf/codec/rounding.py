@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.gaussian import MAX_SYMBOL
 from dlf.entropy.tables import Tables
 from dlf.records import Float32, Int32
@@ -30,8 +29,7 @@ def round_symbols(
     places = np.flatnonzero((nearest != 0) & (np.abs(nearest) <= tables.limit))
     symbols, values, rows = nearest[places], exact[places], index[places]
     weights = np.broadcast_to(np.float64(rate_weight), exact.shape)[places]
-    bits = FREQUENCY_BITS - np.log2(tables.gaussian_frequency)
     choices = np.stack([symbols, symbols - np.sign(symbols), np.zeros_like(symbols)])
-    costs = (values - choices) ** 2 + weights * bits[rows, choices + tables.limit]
+    costs = (values - choices) ** 2 + weights * tables.gaussian_bits[rows, choices + tables.limit]
     nearest[places] = np.take_along_axis(choices, costs.argmin(0)[None], 0)[0]
     return nearest

@@ -24,7 +24,7 @@ def exchange_tokens(
     All first tokens go first, then all second ones, and so on: the place of a token decides its table.
     """
     exchanged, bits = np.full_like(tokens, NOT_SENT), np.zeros(tokens.shape)
-    for place in range(tokens.shape[1]):
+    for place in range(int(counts.max(initial=0))):
         sending = counts > place
         frequency = tables.token_frequency[place]
         exchanged[sending, place] = coder.exchange(tokens[sending, place], frequency)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import constriction
@@ -80,6 +81,22 @@ def exchange_byte(coder: SymbolCoder, byte: int) -> int:
     return int(coder.exchange(np.array([byte], np.int32), _BYTE)[0])
 
 
+# tables that are kept, enough for a few models, and symbols of each at most, for it takes 20 bytes of each
+_TABLES, _TABLE_SYMBOLS = 512, 2048
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """What a frequency table becomes.
+
+    model: of constriction, with 24-bit probabilities that are exactly 256 times the frequencies.
+    bits: float64, information content of each symbol.
+    """
+
+    model: Any
+    bits: Float64
+
+
 def information(symbols: Int32, frequency: UInt32) -> Float64:
     """Return what symbols of one table cost, in bits: float64 (n,), -log2(frequency / 2**16)."""
     bits: Float64 = FREQUENCY_BITS - np.log2(frequency[symbols])
@@ -115,8 +132,9 @@ class SymbolWriter:
     def exchange(self, symbols: Int32, frequency: UInt32) -> Int32:
         """Write `symbols` and return them."""
         if len(symbols):
-            self._encoder.encode(symbols, _model(frequency))
-            self._bits += float(information(symbols, frequency).sum())
+            table = _table(frequency)
+            self._encoder.encode(symbols, table.model)
+            self._bits += float(table.bits[symbols].sum())
         return symbols
 
     def interval(self) -> Interval:
@@ -175,7 +193,7 @@ class SymbolReader:
         if not len(symbols):
             return symbols
         try:
-            received: Int32 = self._decoder.decode(_model(frequency), len(symbols))
+            received: Int32 = self._decoder.decode(_table(frequency).model, len(symbols))
         except AssertionError as error:  # constriction's way to say "invalid data"
             msg = "the coded data are damaged"
             raise FormatError(msg) from error
@@ -204,11 +222,22 @@ class SymbolReader:
             raise FormatError(msg)
 
 
-def _model(frequency: UInt32) -> Any:
-    """Return a model whose 24-bit probabilities are exactly 256 times the frequencies.
+def _table(frequency: UInt32) -> _Table:
+    make = _known_table if len(frequency) <= _TABLE_SYMBOLS else _made_table
+    return make(frequency.tobytes())
+
+
+def _made_table(frequency: bytes) -> _Table:
+    """Set up the table of uint32 frequencies.
 
     constriction gives every symbol a weight of 1 and shares out the rest in proportion to the numbers
     it gets.  These numbers sum to just that rest, so its factor is 1 and no rounding takes place.
     """
-    weights = frequency.astype(np.float64) * _MODEL_SCALE - 1
-    return constriction.stream.model.Categorical(weights, perfect=False)
+    numbers = np.frombuffer(frequency, np.uint32)
+    weights = numbers.astype(np.float64) * _MODEL_SCALE - 1
+    model = constriction.stream.model.Categorical(weights, perfect=False)
+    return _Table(model, information(np.arange(len(numbers), dtype=np.int32), numbers))
+
+
+# to set one up takes longer than to code the few symbols that it has in a step
+_known_table = lru_cache(_TABLES)(_made_table)

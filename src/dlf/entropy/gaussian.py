@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.entropy.coder import Exchanged, SymbolCoder, exchange_bits, information
+from dlf.entropy.coder import Exchanged, SymbolCoder, exchange_bits
 from dlf.entropy.tables import UNSENT, Tables
 from dlf.errors import FormatError
 from dlf.records import Int32
@@ -42,12 +42,12 @@ def exchange_symbols(
     entries = np.clip(symbols[order], -limit - 1, limit + 1) + limit
     entries[entries < 0] = 2 * limit + 1  # both signs share the escape
     entries[: ends[UNSENT - 1]] = limit
-    bits = np.zeros(len(symbols))
-    for table in range(UNSENT, len(ends)):
+    for table in (UNSENT + np.flatnonzero(np.diff(ends[UNSENT - 1 :]))).tolist():
         part = slice(ends[table - 1], ends[table])
-        frequency = tables.gaussian_frequency[table]
-        entries[part] = coder.exchange(entries[part], frequency)
-        bits[order[part]] = information(entries[part], frequency)
+        entries[part] = coder.exchange(entries[part], tables.gaussian_frequency[table])
+    bits = np.zeros(len(symbols))
+    sent = order[ends[UNSENT - 1] :]
+    bits[sent] = tables.gaussian_bits[index[sent], entries[ends[UNSENT - 1] :]]
     exchanged = np.empty_like(symbols)
     exchanged[order] = entries - limit
     large = order[entries == 2 * limit + 1]

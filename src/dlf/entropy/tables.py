@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ from dlf.entropy.coder import FREQUENCY_BITS, UInt32
 from dlf.errors import BundleError
 from dlf.geometry import CELL
 from dlf.limits import MAX_PADDING
-from dlf.records import Int32, UInt8
+from dlf.records import Float64, Int32, UInt8
 
 QUALITIES = 101  # 0..100
 TOTAL = 1 << FREQUENCY_BITS
@@ -90,6 +91,12 @@ class Tables:
     def limit(self) -> int:
         """Largest magnitude of a detail symbol that needs no escape."""
         return int(self.gaussian_frequency.shape[1]) // 2 - 1
+
+    @cached_property
+    def gaussian_bits(self) -> Float64:
+        """Information content of each symbol of `gaussian_frequency`, in bits; float64 of its shape."""
+        bits: Float64 = FREQUENCY_BITS - np.log2(self.gaussian_frequency)
+        return bits
 
     @property
     def tokens(self) -> int:
