@@ -19,14 +19,13 @@ from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.reference.decoder import decode_symbols, sha256_of
 from dlf.reference.model import ReferenceModel
+from shipped_models import needs_models
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "conformance"
 MOST_BYTES = 1e6
 
-pytestmark = pytest.mark.skipif(
-    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-)
+pytestmark = needs_models
 
 
 @pytest.fixture(scope="module")
