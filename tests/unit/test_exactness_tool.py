@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from importlib import util
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +20,7 @@ from dlf.codec.onnx_backend import OnnxBackend
 from dlf.reference.decoder import decode_symbols
 from dlf.reference.model import ReferenceModel
 from shipped_models import NAMES, needs_models
+from tool_modules import load_tool
 
 ROOT = Path(__file__).parents[2]
 STREAMS = ROOT / "tests" / "conformance" / "streams"
@@ -32,13 +32,7 @@ pytestmark = needs_models
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = util.spec_from_file_location("exactness", ROOT / "tools" / "exactness.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    sys.modules["exactness"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("exactness")
 
 
 def committed(paths: list[str]) -> dict[str, list[str]]:
