@@ -111,7 +111,18 @@ def test_the_networks_of_symbols_never_go_to_openvino(rgb: UInt8, monkeypatch: p
     codec.decode(codec.encode(rgb))
     model = bundle.find(None)
     assert sorted(compiled) == sorted(model.read(f"{graph}.onnx") for graph in ("analysis", "synthesis"))
-    assert sorted(kept) == sorted([model.read("prior.onnx"), lean(model.read("context.onnx"))])
+    assert sorted(kept) == sorted(lean(model.read(f"{graph}.onnx")) for graph in ("prior", "context"))
+
+
+def test_what_came_before_changes_nothing(rgb: UInt8) -> None:
+    """Requests are used again, whatever the size was that they had."""
+    codec = stream_codec("fast", OPENVINO)
+    sizes = [rgb, rgb[:70, :40], rgb[:32, :32]]
+    fresh = [codec.encode_rgb(each, 50) for each in sizes]
+    painted = [codec.decode_stream(each) for each in fresh]
+    for index in (2, 0, 1, 1, 2, 0):
+        assert codec.encode_rgb(sizes[index], 50) == fresh[index]
+        np.testing.assert_array_equal(codec.decode_stream(fresh[index]), painted[index])
 
 
 def test_several_threads_may_use_one_codec(rgb: UInt8) -> None:
