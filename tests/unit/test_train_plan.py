@@ -125,7 +125,7 @@ def test_weights_of_minutes_are_exported_without_a_checkpoint(carry: Path, tmp_p
 
 @pytest.mark.slow
 def test_a_bare_machine_trains_what_is_exported_and_codes_a_photo(carry: Path, tmp_path: Path) -> None:
-    """No yaml, rich, onnx, onnxruntime, constriction there; here, all of it."""
+    """Nothing but torch and what it brings, and click, there; here, all of it."""
     pytest.importorskip("onnxruntime")
     out, model = tmp_path / "out", tmp_path / "model"
     words = line(carry, out, "--minutes", 0.8)
