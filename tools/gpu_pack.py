@@ -24,7 +24,7 @@ FEWEST = 2_000_000  # bytes below which there are too few photos to train on
 SLACK = 2**18  # bytes left free
 LIBRARIES = ("click",)  # pure Python, which a machine made for torch need not have
 STEM, FEATURES = NETWORKS = ("inception_v3_stem.safetensors", "efficientnet_lite0.safetensors")
-PLANS = ("gpu10_base", "gpu10_more")
+PLANS = ("gpu10_base", "gpu10_more", "gpu_ablation", "gpu_large")
 VAL_PICTURES, VAL_SIDE, VAL_BYTES = 6, 384, 1_500_000
 
 
