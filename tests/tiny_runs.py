@@ -38,8 +38,9 @@ CONFIG = TrainConfig(
 # folder made by tools/gpu_pack.py brings
 ALONE = """
 import sys
-brings = "torch functorch torchgen triton numpy PIL safetensors filelock fsspec jinja2 markupsafe mpmath networkx"
-there = {*brings.split(), "sympy", "typing_extensions", "nvidia", "cuda", "click", "dlf", *sys.stdlib_module_names}
+there = {"numpy", "PIL", "safetensors", "click", "dlf", *sys.stdlib_module_names}
+there |= {"torch", "torchgen", "functorch", "triton", "nvidia", "cuda", "filelock", "fsspec", "jinja2"}
+there |= {"markupsafe", "mpmath", "networkx", "sympy", "typing_extensions"}
 class Alone:
     def __init__(self, finder):
         self.finder = finder
@@ -52,10 +53,13 @@ sys.meta_path[:] = [Alone(finder) for finder in sys.meta_path]
 """
 
 # the command line there
-BARE = ALONE + """
+BARE = (
+    ALONE
+    + """
 from dlf.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
+)
 
 
 def lite_weights() -> dict[str, torch.Tensor]:

@@ -96,7 +96,7 @@ def write_plans(paths: list[Path], folder: Path) -> None:
 
 def write_networks(source: Path, folder: Path) -> None:
     """The networks that judge; of the second, what lies behind its last tap would take three quarters."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     from dlf.losses.discriminators import LiteFeatures
 
@@ -104,7 +104,7 @@ def write_networks(source: Path, folder: Path) -> None:
     LiteFeatures(source / FEATURES)  # raises where it is another network
     read = ("stem.", *(f"blocks.{i}." for i in range(len(LiteFeatures.STRIDES))))
     tensors = {k: v for k, v in load_file(source / FEATURES).items() if k.startswith(read)}
-    save_file(tensors, folder / FEATURES)
+    (folder / FEATURES).write_bytes(save(tensors))  # readable to all, as `save_file` makes none
 
 
 def write_libraries(folder: Path) -> None:
