@@ -1,0 +1,38 @@
+"""What a command asks of its own process, which a library leaves to its host."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+
+_M_ARENA_MAX = -8  # of <malloc.h>
+
+
+def import_numpy() -> None:
+    """Import numpy without the threads of its linear algebra.
+
+    They wait for work in a loop that takes a processor, which the first image needs for its networks, and
+    nothing of the codec gives them any.
+    """
+    if _BLAS_THREADS in os.environ or "numpy" in sys.modules:
+        return
+    os.environ[_BLAS_THREADS] = "1"
+    try:
+        import numpy  # noqa: F401 (the library looks once, when it is loaded)
+    finally:
+        del os.environ[_BLAS_THREADS]
+
+
+def share_one_heap() -> None:
+    """Ask glibc for one heap of all threads, so that what is freed after building networks serves the images.
+
+    Otherwise each thread that builds one keeps a heap of its own, a hundred megabytes together.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):  # another library of C
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
