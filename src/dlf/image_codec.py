@@ -134,13 +134,11 @@ class Codec(ManyImages):
             TypeError, ValueError: an argument is of a wrong type or out of range, two say the size, or the
                 mask has another size than the image, or is black.
         """
-        from dlf.codec.rate_search import encode_to_size, make_target
+        from dlf.codec import rate_search, resilient
 
-        target = make_target(quality, max_bytes, bpp)
+        target = rate_search.make_target(quality, max_bytes, bpp)
         if packet_bytes is not None:
-            from dlf.codec.resilient import check_packets
-
-            check_packets(
+            resilient.check_packets(
                 packet_bytes, has_target=target is not None, metadata=metadata, has_region=roi is not None
             )
         quality = self._quality(quality)
@@ -148,12 +146,11 @@ class Codec(ManyImages):
         important = None if roi is None else self._importance(roi, rgb)
         codec = self._models.ready(soon=TO_ENCODE)
         if packet_bytes is not None:
-            from dlf.codec.resilient import encode as encode_packets
-
-            return encode_packets(codec, rgb, quality, packet_bytes)
+            return resilient.encode(codec, rgb, quality, packet_bytes)
         if target is None:
             return container.dump(codec.encode_rgb(rgb, quality, blob, important))
-        return container.dump(encode_to_size(codec, rgb, target, blob, best=best, importance=important))
+        searched = rate_search.encode_to_size(codec, rgb, target, blob, best=best, importance=important)
+        return container.dump(searched)
 
     def encode_set(
         self,

@@ -8,7 +8,10 @@ from contextlib import suppress
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
-_M_ARENA_MAX = -8  # of <malloc.h>
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of <malloc.h>
+
+_LARGE_BYTES = 1 << 20
+"""Size of pieces of memory that go back to the system as soon as they are freed."""
 
 
 def import_numpy() -> None:
@@ -29,10 +32,13 @@ def import_numpy() -> None:
 def share_one_heap() -> None:
     """Ask glibc for one heap of all threads, so that what is freed after building networks serves the images.
 
-    Otherwise each thread that builds one keeps a heap of its own, a hundred megabytes together.
+    Otherwise each thread that builds one keeps a heap of its own, a hundred megabytes together.  Large pieces
+    are no part of it: left to itself, glibc takes them from its heap once some were freed.
     """
     if sys.platform == "linux":
         import ctypes
 
         with suppress(OSError, AttributeError):  # another library of C
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_ARENA_MAX, 1)
+            mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
