@@ -106,6 +106,7 @@ class Codec(ManyImages):
         strict: bool = False,
         roi: Region | None = None,
         packet_bytes: int | None = None,
+        effort: int = 0,
     ) -> bytes:
         """Compress an image, at a quality or to a size.
 
@@ -125,6 +126,8 @@ class Codec(ManyImages):
                 "faces" and "text" find the region themselves; where there is none, all counts the same.
             packet_bytes: make a file of packets, which can be read without each other, of at most so many
                 bytes but for those of a single window of 256x256 pixels; it has a quality and no metadata.
+            effort: how long to search for symbols whose painting comes nearer to the image: 0 (not at all),
+                3, 6 or 9.  Above 0 it takes seconds to minutes and the extra `torch`; any decoder reads it.
 
         Returns:
             The bytes of the ``.dlf`` file.
@@ -133,7 +136,8 @@ class Codec(ManyImages):
             ImageError, LimitExceeded: the image cannot be read, is too large or takes too long.
             UnreachableSize: the image has no file of that size, and `best` is not set.
             OSError: there is no such file, or it cannot be opened.
-            MissingExtra: finding the region needs a library that is not installed.
+            MissingExtra: finding the region, or the effort, needs a library that is not installed.
+            EngineError: the model cannot be searched with.
             TypeError, ValueError: an argument is of a wrong type or out of range, two say the size, or the
                 mask has another size than the image, or is black.
         """
@@ -143,9 +147,9 @@ class Codec(ManyImages):
                 packet_bytes, has_target=target is not None, metadata=metadata, has_region=roi is not None
             )
         quality = self._quality(quality)
+        codec = self._models.searching(effort, soon=TO_ENCODE)
         rgb, blob = self._read(_rereadable(image), metadata=metadata, strict=strict)
         important = None if roi is None else importance(roi, rgb, max_pixels=self._max_pixels)
-        codec = self._models.ready(soon=TO_ENCODE)
         if packet_bytes is not None:
             return encode_packets(codec, rgb, quality, packet_bytes)
         if target is None:
@@ -160,6 +164,7 @@ class Codec(ManyImages):
         best: bool = False,
         metadata: bool = False,
         strict: bool = False,
+        effort: int = 0,
     ) -> list[bytes]:
         """Compress images to one number of bytes for all: one quality, or two next to each other.
 
@@ -172,6 +177,7 @@ class Codec(ManyImages):
             best: where the images' files are all larger than that or all smaller, return the nearest.
             metadata: as for `encode`.
             strict: as for `encode`.
+            effort: as for `encode`; all images are searched as often as they are encoded, twice as a rule.
 
         Raises:
             UnreachableSize: the images have no files of that total, and `best` is not set.
@@ -184,7 +190,7 @@ class Codec(ManyImages):
         check_several(images)
         again = [loader(_rereadable(image)) for image in images]
         check_total(total_bytes, len(again))
-        return encode_set(self._models.ready(), again, total_bytes, best=best)
+        return encode_set(self._models.searching(effort), again, total_bytes, best=best)
 
     def decode(self, data: Data, *, allow_partial: bool = False, best_effort: bool = False) -> Image.Image:
         """Paint the image of a ``.dlf`` file, in RGB.
