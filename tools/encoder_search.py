@@ -10,7 +10,7 @@ what stands after a colon:
 - ``scaled:A``: all details A times as strong;
 - ``quality:N``: the latent of a quality N higher;
 - ``tokens:A``: A times the number of tokens, which is another format, for comparison;
-- ``search:STEPS:WEIGHT:RATE``: steps down a gradient through the decoder, see `dlf.codec.effort`.
+- ``search:STEPS:WEIGHT:PATH``: steps down a gradient through the decoder, see `dlf.codec.effort`.
 
 Every picture is encoded, decoded and judged at some qualities; the numbers go to FILE (JSON lines), and what
 is there is not measured again.  Prints the change of bytes at equal score against plain rounding (BD-rate,

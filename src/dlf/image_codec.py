@@ -18,6 +18,7 @@ from dlf.bitstream.metadata import pack as pack_metadata
 from dlf.bitstream.spec import MAX_QUALITY
 from dlf.codec import bundle
 from dlf.codec.budget import Load, check_total, encode_set
+from dlf.codec.effort import check_effort
 from dlf.codec.engine import TO_DECODE, TO_ENCODE, EngineOptions
 from dlf.codec.file_forms import describe
 from dlf.codec.file_forms import load as load_file
@@ -147,9 +148,10 @@ class Codec(ManyImages):
                 packet_bytes, has_target=target is not None, metadata=metadata, has_region=roi is not None
             )
         quality = self._quality(quality)
-        codec = self._models.searching(effort, soon=TO_ENCODE)
+        check_effort(effort)
         rgb, blob = self._read(_rereadable(image), metadata=metadata, strict=strict)
         important = None if roi is None else importance(roi, rgb, max_pixels=self._max_pixels)
+        codec = self._models.searching(effort, soon=TO_ENCODE)
         if packet_bytes is not None:
             return encode_packets(codec, rgb, quality, packet_bytes)
         if target is None:

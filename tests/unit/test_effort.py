@@ -17,7 +17,17 @@ from conftest import CHANNELS, SKIPPED, write_bundle
 from dlf.bitstream import container
 from dlf.codec.budget import encode_set
 from dlf.codec.codec import StreamCodec
-from dlf.codec.effort import EFFORTS, STEPS, Effort, Judge, Judged, Search, bit_slopes, check_effort
+from dlf.codec.effort import (
+    BIT_WEIGHT,
+    EFFORTS,
+    STEPS,
+    Effort,
+    Judge,
+    Judged,
+    Search,
+    bit_slopes,
+    check_effort,
+)
 from dlf.codec.quality_shift import ShiftedLatents
 from dlf.codec.rate_search import LEAST, Target, encode_to_size
 from dlf.codec.resilient import encode as encode_packets
@@ -55,7 +65,7 @@ class Wishes:
 
 @pytest.fixture
 def searching(codec: StreamCodec) -> StreamCodec:
-    return codec.searching(Effort(Search(8, rate=0.1), Wishes(codec)))
+    return codec.searching(Effort(Search(8, path=0.8), Wishes(codec)))
 
 
 def test_slopes_are_means_of_both_neighbours(tables: Tables) -> None:
@@ -95,9 +105,9 @@ def test_search_lowers_distance_and_bits_together(codec: StreamCodec, picture: P
 
     def cost(y: Float32) -> float:
         now = rounded(y)
-        return judge(now.y_hat).distance + 0.6 * now.bits / plain.bits
+        return judge(now.y_hat).distance + BIT_WEIGHT * now.bits / plain.bits
 
-    found = Search(12, rate=0.1)(latents.y, rounded, judge)
+    found = Search(12, path=1.2)(latents.y, rounded, judge)
     assert found.dtype == np.float32
     assert cost(found) < 0.9 * cost(latents.y)
     assert not np.array_equal(found, latents.y)
@@ -109,7 +119,7 @@ def test_search_keeps_what_nothing_beats(codec: StreamCodec, picture: Picture) -
     header, latents = codec.header(rgb, 60), codec.analyse(rgb, 60)
     rounded = codec.rounding(codec.sent_tokens(latents.tokens, header), header)
     judge = Wish(rounded(latents.y).y_hat, weight=1e6)
-    found = Search(3, rate=0.5)(latents.y, rounded, judge)
+    found = Search(3, path=1.5)(latents.y, rounded, judge)
     np.testing.assert_allclose(found, latents.y, rtol=1e-6)
 
 

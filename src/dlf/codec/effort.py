@@ -33,11 +33,11 @@ STEPS = {0: 0, 3: 4, 6: 10, 9: 24}
 
 EFFORTS = tuple(STEPS)
 
-BIT_WEIGHT = 0.6
+BIT_WEIGHT = 0.9
 """What all bits of the plain file weigh beside the distance."""
 
-_RATE = 0.006  # quantisation steps that the mean symbol moves in the first step
-_LAST = 0.2  # of it in the last step
+_PATH = 0.15  # quantisation steps that the mean symbol would move if it always went the same way
+_LAST = 0.2  # length of the last step, as a share of the first
 _STEEPEST = 6.0  # times the mean slope beyond which a slope does not count
 _INERTIA = 0.6  # share of the direction before in the next one
 _MEAN_INERTIA = 0.9  # likewise of the mean slope
@@ -101,11 +101,15 @@ class Judges(Protocol):
 
 @dataclass(frozen=True)
 class Search:
-    """How to search.  steps: runs of decoder and gradient.  The others are for trials; see above."""
+    """How to search.
+
+    steps: runs of decoder and gradient, one less than the paintings that are judged.
+    bit_weight, path: for trials; see above.
+    """
 
     steps: int
     bit_weight: float = BIT_WEIGHT
-    rate: float = _RATE
+    path: float = _PATH
 
     def __call__(self, y: Float32, rounded: Round, judge: Judge) -> Float32:
         """Return a latent, float32 (channels, rows, cols) as y, that is worth more than y where any is."""
@@ -126,7 +130,7 @@ class Search:
             size = float(np.sqrt(np.square(slope).mean())) or 1.0
             mean = size if turn == 0 else _MEAN_INERTIA * mean + (1 - _MEAN_INERTIA) * size
             speed = _INERTIA * speed + (1 - _INERTIA) / mean * slope
-            rate = self.rate * (1 - (1 - _LAST) * turn / self.steps)
+            rate = self.path / self.steps * (1 - (1 - _LAST) * turn / self.steps)
             scaled = scaled - rate * speed.clip(-_STEEPEST, _STEEPEST)
         return best[1].astype(np.float32)
 
