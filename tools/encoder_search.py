@@ -178,7 +178,7 @@ def main() -> None:
     if args.output.exists():
         rows = map(json.loads, args.output.read_text().splitlines())
         known = {key_of(row): row for row in rows}
-    files = find_images(args.folder)[args.start :: args.every]
+    files = find_images(args.folder)[args.start :: args.every][: args.count]
     for text in (PLAIN, *args.ways):
         coder = codec
         if text.startswith("tokens:"):
@@ -232,6 +232,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="besides PSNR and MS-SSIM")
     parser.add_argument("--every", type=int, default=6, help="take every Nth image")
     parser.add_argument("--start", type=int, default=3, help="the first that is taken, from 0")
+    parser.add_argument("--count", type=int, metavar="N", help="take N images at most")
     parser.add_argument("--side", type=int, metavar="N", help="cut a square of N pixels from the middle")
     parser.add_argument("--qualities", type=int, nargs="+", default=[35, 45, 55, 65])
     return parser.parse_args()

@@ -128,7 +128,7 @@ class Codec(ManyImages):
             packet_bytes: make a file of packets, which can be read without each other, of at most so many
                 bytes but for those of a single window of 256x256 pixels; it has a quality and no metadata.
             effort: how long to search for symbols whose painting comes nearer to the image: 0 (not at all),
-                3, 6 or 9.  Above 0 it takes seconds to minutes and the extra `torch`; any decoder reads it.
+                3 or 9.  Above 0 it takes seconds to minutes and the extra `torch`; any decoder reads it.
 
         Returns:
             The bytes of the ``.dlf`` file.

@@ -178,7 +178,7 @@ def test_packets(codec: StreamCodec, searching: StreamCodec, picture: Picture) -
 
 @pytest.mark.parametrize("effort", [-1, 1, 10, 90])
 def test_no_such_effort(effort: int) -> None:
-    with pytest.raises(InvalidArgument, match=rf"the effort is {effort}, but must be one of 0, 3, 6, 9"):
+    with pytest.raises(InvalidArgument, match=rf"the effort is {effort}, but must be one of 0, 3, 9"):
         check_effort(effort)
 
 

@@ -49,7 +49,7 @@ REFERENCE = "reference"
 ENGINES = ("auto", "onnxruntime", "openvino", "cuda", "coreml", "directml", REFERENCE)
 """Those of `dlf.codec.engine`, likewise."""
 
-EFFORTS = ("0", "3", "6", "9")
+EFFORTS = ("0", "3", "9")
 """Those of `dlf.codec.effort`, likewise."""
 
 COUNT = click.IntRange(1, 1024)

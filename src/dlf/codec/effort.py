@@ -28,7 +28,7 @@ from dlf.geometry import Plan
 from dlf.limits import whole_number
 from dlf.records import Float32, Float64, Int32, UInt8
 
-STEPS = {0: 0, 3: 4, 6: 10, 9: 24}
+STEPS = {0: 0, 3: 4, 9: 24}
 """Steps of each effort; docs/rate.md has what each brings and costs."""
 
 EFFORTS = tuple(STEPS)
