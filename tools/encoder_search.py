@@ -4,12 +4,7 @@ Decoders and format stay as they are; an encoder may only choose other symbols. 
 what stands after a colon:
 
 - ``again:A:N``: N times the decoded image is analysed, and the latent moves by A of what is missing in it;
-- ``shifted``: the mean of analyses whose windows lie elsewhere;
-- ``sharpened:A``: the image is analysed with A of its finest details added (or taken away);
 - ``turned:A:N``: as ``again``, without what would only make channels stronger or weaker;
-- ``scaled:A``: all details A times as strong;
-- ``quality:N``: the latent of a quality N higher;
-- ``tokens:A``: A times the number of tokens, which is another format, for comparison;
 - ``search:STEPS:WEIGHT:PATH``: steps down a gradient through the decoder, see `dlf.codec.effort`.
 
 Every picture is encoded, decoded and judged at some qualities; the numbers go to FILE (JSON lines), and what
@@ -31,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
+import torch
 
 from dlf.bitstream import container
 from dlf.bitstream.container import Stream
@@ -43,7 +38,6 @@ from dlf.evaluation.bdrate import NoOverlap, bd_rate
 from dlf.evaluation.dataset import find_images
 from dlf.evaluation.metrics.catalogue import open_metric
 from dlf.evaluation.metrics.metric import Metric
-from dlf.geometry import CELL, WINDOW_PIXELS
 from dlf.imageio import load_rgb
 from dlf.records import Latents, UInt8
 
@@ -58,11 +52,9 @@ class Case:
     rgb: UInt8
     quality: int
 
-    def analyse(self, rgb: UInt8 | None = None, quality: int | None = None) -> Latents:
-        """Analyse the image, or another one, at its quality or another one."""
-        return self.codec.analyse(
-            self.rgb if rgb is None else rgb, self.quality if quality is None else quality
-        )
+    def analyse(self, rgb: UInt8 | None = None) -> Latents:
+        """Analyse the image, or another one."""
+        return self.codec.analyse(self.rgb if rgb is None else rgb, self.quality)
 
     def write(self, latents: Latents) -> Stream:
         """Code latents by plain rounding."""
@@ -103,46 +95,7 @@ def turned(case: Case, share: float, times: float = 1) -> Latents:
     return Latents(wanted.tokens, y.astype(np.float32))
 
 
-def shifted(case: Case) -> Latents:
-    """Average what the analysis says where its windows lie elsewhere."""
-    straight = case.analyse()
-    plan = case.codec.plan(case.codec.header(case.rgb, case.quality))
-    half = WINDOW_PIXELS // 2 // CELL * CELL
-    backend = case.codec._backend
-    others = [
-        backend.analyse(plan.pad(case.rgb), case.quality, corner).y
-        for corner in ((half, 0), (0, half), (half, half))
-    ]
-    return Latents(straight.tokens, np.mean([straight.y, *others], 0, dtype=np.float32))
-
-
-def sharpened(case: Case, share: float) -> Latents:
-    """Analyse the image with more of its finest details."""
-    smooth = np.asarray(Image.fromarray(case.rgb).filter(ImageFilter.GaussianBlur(1.0)), np.float32)
-    more = case.rgb + share * (case.rgb - smooth)
-    return case.analyse(np.clip(np.rint(more), 0, 255).astype(np.uint8))
-
-
-def scaled(case: Case, factor: float) -> Latents:
-    """Take all details as stronger than they are."""
-    latents = case.analyse()
-    return Latents(latents.tokens, (factor * latents.y).astype(np.float32))
-
-
-def of_quality(case: Case, more: float) -> Latents:
-    """Take the latent of another quality."""
-    return case.analyse(quality=int(np.clip(case.quality + more, 0, 100)))
-
-
-WAYS: dict[str, Way] = {
-    PLAIN: plain,
-    "again": again,
-    "turned": turned,
-    "shifted": shifted,
-    "sharpened": sharpened,
-    "scaled": scaled,
-    "quality": of_quality,
-}
+WAYS: dict[str, Way] = {PLAIN: plain, "again": again, "turned": turned}
 
 
 def make_way(text: str, args: argparse.Namespace) -> Way:
@@ -169,10 +122,9 @@ def searched(judging: Any, search: Search, case: Case) -> Latents:
 def main() -> None:
     """Measure what is missing, and print a line for each way."""
     args = parse()
-    torch_threads()
+    torch.set_num_threads(1)  # the judging networks get one, as all else has
     model = bundle.find(args.model)
-    tables = model.tables()
-    codec = make_codec(model, tables, EngineOptions(threads=1))
+    codec = make_codec(model, model.tables(), EngineOptions(threads=1))
     metrics = [open_metric(name) for name in ("psnr", "ms-ssim", *args.metrics)]
     known: dict[tuple[str, ...], dict[str, Any]] = {}
     if args.output.exists():
@@ -180,20 +132,14 @@ def main() -> None:
         known = {key_of(row): row for row in rows}
     files = find_images(args.folder)[args.start :: args.every][: args.count]
     for text in (PLAIN, *args.ways):
-        coder = codec
-        if text.startswith("tokens:"):
-            count = np.rint(tables.token_count * float(text.split(":")[1])).clip(1, tables.tokens)
-            fewer = replace(tables, token_count=count.astype(np.uint8))
-            coder = make_codec(model, fewer, EngineOptions(threads=1))
         todo = [(file, missing(args, known, text, file.name)) for file in files]
         todo = [(file, qualities) for file, qualities in todo if qualities]
         if todo:
-            way = plain if coder is not codec else make_way(text, args)
+            way = make_way(text, args)
 
-            def judge(each: Any, coder: StreamCodec = coder, way: Way = way) -> Any:
-                return each[0].name, judged(
-                    coder, way, metrics, cut(load_rgb(each[0].path)[0], args.side), each[1]
-                )
+            def judge(each: Any, way: Way = way) -> Any:
+                rgb = cut(load_rgb(each[0].path)[0], args.side)
+                return each[0].name, judged(codec, way, metrics, rgb, each[1])
 
             with ThreadPoolExecutor(args.workers) as pool, args.output.open("a") as out:
                 for name, rows in pool.map(judge, todo):
@@ -212,13 +158,6 @@ def missing(args: argparse.Namespace, known: Any, text: str, picture: str) -> li
     return [quality for quality in args.qualities if key_of(label | {"quality": quality}) not in known]
 
 
-def torch_threads() -> None:
-    """Leave the judging networks one thread, as all else has."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
 def parse() -> argparse.Namespace:
     """Return the arguments."""
     parser = argparse.ArgumentParser(
@@ -227,7 +166,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--ways", nargs="+", default=[], metavar="WAY")
-    parser.add_argument("--model", default="fast")
+    parser.add_argument("--model", default="base")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="pictures at a time")
     parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="besides PSNR and MS-SSIM")
     parser.add_argument("--every", type=int, default=6, help="take every Nth image")

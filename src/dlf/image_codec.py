@@ -137,8 +137,7 @@ class Codec(ManyImages):
             ImageError, LimitExceeded: the image cannot be read, is too large or takes too long.
             UnreachableSize: the image has no file of that size, and `best` is not set.
             OSError: there is no such file, or it cannot be opened.
-            MissingExtra: finding the region, or the effort, needs a library that is not installed.
-            EngineError: the model cannot be searched with.
+            MissingExtra, EngineError: region or effort need what is not installed, or the model lacks graphs.
             TypeError, ValueError: an argument is of a wrong type or out of range, two say the size, or the
                 mask has another size than the image, or is black.
         """
@@ -147,8 +146,7 @@ class Codec(ManyImages):
             check_packets(
                 packet_bytes, has_target=target is not None, metadata=metadata, has_region=roi is not None
             )
-        quality = self._quality(quality)
-        check_effort(effort)
+        quality, effort = self._quality(quality), check_effort(effort)
         rgb, blob = self._read(_rereadable(image), metadata=metadata, strict=strict)
         important = None if roi is None else importance(roi, rgb, max_pixels=self._max_pixels)
         codec = self._models.searching(effort, soon=TO_ENCODE)
