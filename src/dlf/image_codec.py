@@ -134,7 +134,7 @@ class Codec(ManyImages):
             UnreachableSize: the image has no file of that size, and `best` is not set.
             OSError: there is no such file, or it cannot be opened.
             MissingExtra, EngineError: region or effort need what is not installed, or the model lacks graphs.
-            TypeError, ValueError: an argument is none, two say the size, or the mask is black or does not fit.
+            TypeError, ValueError: an argument is none, two say the size, or the mask is black or unfit.
         """
         from dlf.codec import rate_search, resilient
 
