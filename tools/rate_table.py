@@ -4,7 +4,7 @@ One line for each picture: the bytes of its file for each target, marked where t
 cent of it.  Below, for each target: how many are, the least and the largest share, the quality, and the
 processor time as a multiple of that of encoding at the quality that was found.  Where a target is out of an
 image's range its nearest file is taken.  ``--grow`` prints the bytes at qualities 0, 10 .. 100 instead, and
-where they do not grow.
+where they do not grow; with ``--metrics`` also at which of them a smaller file is better by all of these.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 import dlf
 from dlf.codec.rate_search import LEAST
 from dlf.evaluation.dataset import find_images
+from dlf.evaluation.metrics.catalogue import open_metric
+from dlf.evaluation.metrics.metric import Metric
 from dlf.imageio import load_rgb
 from dlf.records import UInt8
 
@@ -50,14 +52,17 @@ def main() -> None:
     parser.add_argument("--side", type=int, metavar="N", help="cut a square of N pixels from the middle")
     parser.add_argument("--model", metavar="MODEL", help="folder, name or role (default: the package's)")
     parser.add_argument("--grow", action="store_true", help="see above")
+    parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="as of dlf eval; see above")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take each N-th picture only")
     args = parser.parse_args()
     codec = dlf.Codec(args.model, threads=1)
     codec.encode(np.zeros((256, 256, 3), np.uint8))  # the networks are loaded before anything is timed
+    metrics = [open_metric(name) for name in args.metrics]
     fitted = []
-    for file in find_images(args.folder):
+    for file in find_images(args.folder)[:: args.every]:
         rgb = cut(load_rgb(file.path)[0], args.side)
         if args.grow:
-            print_growth(file.name, [len(codec.encode(rgb, quality)) for quality in QUALITIES])
+            print_growth(file.name, *grown(codec, metrics, rgb))
             continue
         row = [fit(codec, rgb, target) for target in args.bytes]
         fitted += row
@@ -86,10 +91,29 @@ def fit(codec: dlf.Codec, rgb: UInt8, target: int) -> Fitted:
     return Fitted(target, len(data), quality, (middle - start) / plain)
 
 
-def print_growth(name: str, sizes: list[int]) -> None:
-    """Print the bytes of a picture at QUALITIES."""
-    falls = [str(QUALITIES[place + 1]) for place in np.flatnonzero(np.diff(sizes) <= 0)]
-    print(name, *sizes, f"does not grow at {', '.join(falls)}" if falls else "", sep="\t", flush=True)
+def grown(codec: dlf.Codec, metrics: list[Metric], rgb: UInt8) -> tuple[list[int], list[int]]:
+    """Return the bytes of a picture at QUALITIES, and those of them at which a smaller file is better."""
+    scores = [metric.against(rgb) for metric in metrics]
+    sizes, values = [], []
+    for quality in QUALITIES:
+        data = codec.encode(rgb, quality)
+        sizes.append(len(data))
+        values.append([score(np.asarray(codec.decode(data))) for score in scores] if scores else [])
+
+    def beats(one: int, other: int) -> bool:
+        pairs = zip(metrics, values[one], values[other], strict=True)
+        return sizes[one] < sizes[other] and all(metric.better(a, b) for metric, a, b in pairs)
+
+    places = range(len(sizes) if metrics else 0)
+    return sizes, [QUALITIES[place] for place in places if any(beats(other, place) for other in places)]
+
+
+def print_growth(name: str, sizes: list[int], dominated: list[int]) -> None:
+    """Print the bytes of a picture at QUALITIES, and where more of them are of no use."""
+    falls = [QUALITIES[place + 1] for place in np.flatnonzero(np.diff(sizes) <= 0)]
+    remarks = (("does not grow at", falls), ("worse than a smaller file at", dominated))
+    said = [f"{remark} {', '.join(map(str, found))}" for remark, found in remarks if found]
+    print(name, *sizes, "; ".join(said), sep="\t", flush=True)
 
 
 def print_summary(targets: list[int], fitted: list[Fitted]) -> None:

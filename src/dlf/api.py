@@ -62,13 +62,14 @@ def encode(
     strict: bool = False,
     roi: Region | None = None,
     packet_bytes: int | None = None,
+    effort: int = 0,
     max_pixels: int = MAX_PIXELS,
     max_seconds: float | None = None,
 ) -> bytes:
     """Compress an image with the model of the package; limits as of `Codec`, the rest of `Codec.encode`."""
     return _limited_codec(max_pixels, max_seconds).encode(
         image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict,
-        roi=roi, packet_bytes=packet_bytes,
+        roi=roi, packet_bytes=packet_bytes, effort=effort,
     )  # fmt: skip
 
 

@@ -157,6 +157,21 @@ def window_plan(
     )
 
 
+def window_maps(plan: Plan, swin_window: int) -> dict[str, Int64]:
+    """Return inputs of exported graphs that cut the patch grid into attention windows and put it together.
+
+    swin_window: side of the detail branch's windows, in patches.
+    """
+    first = plan.first_patch
+    plans = {
+        "token": window_plan(*plan.patches, WINDOW, first=first),
+        "swin": window_plan(*plan.patches, swin_window, first=first),
+        "shift": window_plan(*plan.patches, swin_window, swin_window // 2, first=first),
+    }
+    maps = tuple(WindowPlan.__dataclass_fields__)
+    return {f"{name}_{part}": getattr(of, part) for name, of in plans.items() for part in maps}
+
+
 def _axis(size: int, window: int, shift: int, origin: int, first: int) -> tuple[Int64, Int64, Int64]:
     """One axis of a window plan: grid index and region, both (windows, length), and slot (length,)."""
     first %= window

@@ -16,6 +16,7 @@ from dlf.bitstream import container
 from dlf.bitstream.metadata import pack as pack_metadata
 from dlf.bitstream.spec import MAX_QUALITY
 from dlf.codec import bundle
+from dlf.codec.effort import check_effort
 from dlf.codec.engine import TO_DECODE, TO_ENCODE, EngineOptions
 from dlf.codec.loaded import LoadedModels
 from dlf.content import Data, content_of, damaged_bytes, file_bytes
@@ -103,6 +104,7 @@ class Codec(ManyImages):
         strict: bool = False,
         roi: Region | None = None,
         packet_bytes: int | None = None,
+        effort: int = 0,
     ) -> bytes:
         """Compress an image, at a quality or to a size.
 
@@ -122,35 +124,34 @@ class Codec(ManyImages):
                 "faces" and "text" find the region themselves; where there is none, all counts the same.
             packet_bytes: make a file of packets, which can be read without each other, of at most so many
                 bytes but for those of a single window of 256x256 pixels; it has a quality and no metadata.
+            effort: how long to search for symbols whose painting comes nearer to the image: 0 (not at all),
+                3 or 9.  Above 0 it takes seconds to minutes and the extra `torch`; any decoder reads it.
 
-        Returns:
-            The bytes of the ``.dlf`` file.
+        Returns the bytes of the ``.dlf`` file.
 
         Raises:
             ImageError, LimitExceeded: the image cannot be read, is too large or takes too long.
             UnreachableSize: the image has no file of that size, and `best` is not set.
             OSError: there is no such file, or it cannot be opened.
-            MissingExtra: finding the region needs a library that is not installed.
-            TypeError, ValueError: an argument is of a wrong type or out of range, two say the size, or the
-                mask has another size than the image, or is black.
+            MissingExtra, EngineError: region or effort need what is not installed, or the model lacks graphs.
+            TypeError, ValueError: an argument is none, two say the size, or the mask is black or unfit.
         """
         from dlf.codec import rate_search, resilient
 
         target = rate_search.make_target(quality, max_bytes, bpp)
         if packet_bytes is not None:
-            resilient.check_packets(
-                packet_bytes, has_target=target is not None, metadata=metadata, has_region=roi is not None
-            )
-        quality = self._quality(quality)
+            given = {"has_target": target is not None, "metadata": metadata, "has_region": roi is not None}
+            resilient.check_packets(packet_bytes, **given)
+        quality, effort = self._quality(quality), check_effort(effort)
         rgb, blob = self._read(_rereadable(image), metadata=metadata, strict=strict)
         important = None if roi is None else self._importance(roi, rgb)
-        codec = self._models.ready(soon=TO_ENCODE)
+        codec = self._models.searching(effort, soon=TO_ENCODE)
         if packet_bytes is not None:
             return resilient.encode(codec, rgb, quality, packet_bytes)
         if target is None:
             return container.dump(codec.encode_rgb(rgb, quality, blob, important))
-        searched = rate_search.encode_to_size(codec, rgb, target, blob, best=best, importance=important)
-        return container.dump(searched)
+        fit = rate_search.encode_to_size
+        return container.dump(fit(codec, rgb, target, blob, best=best, importance=important))
 
     def encode_set(
         self,
@@ -160,6 +161,7 @@ class Codec(ManyImages):
         best: bool = False,
         metadata: bool = False,
         strict: bool = False,
+        effort: int = 0,
     ) -> list[bytes]:
         """Compress images to one number of bytes for all: one quality, or two next to each other.
 
@@ -172,6 +174,7 @@ class Codec(ManyImages):
             best: where the images' files are all larger than that or all smaller, return the nearest.
             metadata: as for `encode`.
             strict: as for `encode`.
+            effort: as for `encode`; all images are searched as often as they are encoded, twice as a rule.
 
         Raises:
             UnreachableSize: the images have no files of that total, and `best` is not set.
@@ -185,7 +188,7 @@ class Codec(ManyImages):
         check_several(images)
         again = [loader(_rereadable(image)) for image in images]
         check_total(total_bytes, len(again))
-        return encode_set(self._models.ready(), again, total_bytes, best=best)
+        return encode_set(self._models.searching(effort), again, total_bytes, best=best)
 
     def decode(self, data: Data, *, allow_partial: bool = False, best_effort: bool = False) -> Image.Image:
         """Paint the image of a ``.dlf`` file, in RGB.

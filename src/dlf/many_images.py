@@ -40,6 +40,7 @@ class ManyImages(ABC):
         best: bool = False,
         metadata: bool = False,
         strict: bool = False,
+        effort: int = 0,
     ) -> Iterator[bytes]:
         """Compress many images, each to the same bytes as by `encode`; yields the files in their order.
 
@@ -55,8 +56,9 @@ class ManyImages(ABC):
 
         def encode_one(image: Source) -> bytes:
             data: bytes = codec.encode(
-                image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict
-            )
+                image, quality, max_bytes=max_bytes, bpp=bpp, best=best, metadata=metadata, strict=strict,
+                effort=effort,
+            )  # fmt: skip
             return data
 
         return in_order(encode_one, images, workers)

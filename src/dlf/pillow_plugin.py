@@ -33,7 +33,7 @@ FORMAT = "DLF"
 EXTENSION = ".dlf"
 MIME = "image/x-dlf"
 
-OPTIONS = {"quality": "quality", "bytes": "max_bytes", "bpp": "bpp", "best": "best", "roi": "roi"}
+OPTIONS = {"bytes": "max_bytes"} | {name: name for name in ("quality", "bpp", "best", "roi", "effort")}
 """Keywords of `Image.save` that `dlf.encode` takes, and what it calls them."""
 
 
@@ -180,6 +180,7 @@ def register() -> None:
     - quality: 0 (smallest) to 100 (best), as `dlf.encode`;
     - bytes, bpp, best: the size of the file instead, as max_bytes, bpp and best of `dlf.encode`;
     - roi: region of interest, as `dlf.encode`; a mask is of the size that the upright image has;
+    - effort: how long to search, as `dlf.encode`;
     - exif: bytes or `Image.Exif`, stored; the pixels are turned as its orientation says, which goes then;
     - xmp: bytes or str, stored;
     - icc_profile: profile to convert the pixels to sRGB from, instead of the image's own; None for none.

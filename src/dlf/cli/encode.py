@@ -13,6 +13,7 @@ from dlf.cli.display import Display
 from dlf.cli.jobs import Report
 from dlf.cli.names import DLF, STDIO, Job, Naming, expand, in_and_out, plan, readable_suffixes
 from dlf.cli.options import (
+    EFFORTS,
     FILE,
     Common,
     Engine,
@@ -25,6 +26,7 @@ from dlf.cli.options import (
 from dlf.cli.process import import_numpy
 from dlf.cli.sizes import FileSize, file_size_options
 from dlf.errors import DlfError, UnreachableSize, explain
+from dlf.extras import need
 
 if TYPE_CHECKING:
     from dlf.records import UInt8
@@ -60,6 +62,14 @@ if TYPE_CHECKING:
     metavar="N",
     help="Size of such a packet at most, unless a single window needs more.  [default: 256]",
 )
+@click.option(
+    "--effort",
+    type=click.Choice(EFFORTS),
+    default=EFFORTS[0],
+    show_default=True,
+    help="How long to search for better symbols of the same bytes; above 0 it takes seconds to minutes and "
+    "the extra torch.",
+)
 @click.option("--keep-suffix", is_flag=True, help="Call the output of a.png a.png.dlf instead of a.dlf.")
 @engine_options
 @loudness_options
@@ -73,6 +83,7 @@ def command(
     roi: str | None,
     resilient: bool,
     packet_bytes: int | None,
+    effort: str,
     keep_suffix: bool,
     quiet: bool,
 ) -> int:
@@ -100,8 +111,10 @@ def command(
     streams.check_stdout(planned, json=common.json)
     display = Display(quiet=quiet)
     region = None if roi is None else _region(roi, common.max_pixels)
+    if int(effort):
+        need("torch", "torch")
     codec = codec_to_encode(common, outputs, engine, display)
-    plain: dict[str, Any] = {"metadata": keep_metadata, "strict": strict}
+    plain: dict[str, Any] = {"metadata": keep_metadata, "strict": strict, "effort": int(effort)}
     arguments = plain | {"roi": region, "packet_bytes": packets}
     files = {}
     if size.total_bytes is not None:

@@ -49,6 +49,9 @@ REFERENCE = "reference"
 ENGINES = ("auto", "onnxruntime", "openvino", "cuda", "coreml", "directml", REFERENCE)
 """Those of `dlf.codec.engine`, likewise."""
 
+EFFORTS = ("0", "3", "9")
+"""Those of `dlf.codec.effort`, likewise."""
+
 COUNT = click.IntRange(1, 1024)
 """Argument type: how many of something that costs memory or processors."""
 

@@ -34,6 +34,7 @@ def encode_jobs(
     *,
     metadata: bool,
     strict: bool,
+    effort: int,
 ) -> dict[Job, bytes]:
     """Return the files of all jobs that can be done; the others say themselves what is wrong with them.
 
@@ -53,7 +54,12 @@ def encode_jobs(
         return {}
     try:
         files = codec.encode_set(
-            list(sources.values()), size.total_bytes, best=size.best, metadata=metadata, strict=strict
+            list(sources.values()),
+            size.total_bytes,
+            best=size.best,
+            metadata=metadata,
+            strict=strict,
+            effort=effort,
         )
     except UnreachableSize as error:
         msg = f"{error} (--best takes it)"

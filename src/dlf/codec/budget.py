@@ -147,6 +147,7 @@ def _encode_all(codec: StreamCodec, images: Sequence[Load], quality: int) -> _Pa
     files: list[list[bytes]] = [[] for _ in qualities]
     for load in images:
         trials = Trials(codec, *load())
+        trials.choose(quality)
         trials.stream(Setting(quality))  # first, for its latents are exact
         for place, each in enumerate(qualities):
             files[place].append(container.dump(trials.stream(Setting(each))))

@@ -17,7 +17,8 @@ from dlf.codec import tiling
 from dlf.codec.backend import Backend, Preparing
 from dlf.codec.bundle import Manifest
 from dlf.codec.deadline import TimedBackend
-from dlf.codec.detail import Details, Passed, Receiver, Sender, Side, Watched, walk
+from dlf.codec.detail import Details, Passed, Receiver, Sender, Side, Traced, Watched, walk
+from dlf.codec.effort import Effort, Round, Rounded
 from dlf.codec.region import background_weights
 from dlf.codec.semantic import NOT_SENT, exchange_tokens
 from dlf.codec.symbol_sum import Summed, exchange_sum
@@ -65,12 +66,14 @@ class StreamCodec:
     """One model, ready to encode and decode.
 
     manifest: its id goes into streams, its numerics into their checksums.
+    effort: how the encoder searches; None where it rounds plainly.
     """
 
     def __init__(self, manifest: Manifest, tables: Tables, backend: Backend) -> None:
         self._model, self.numerics, self.channels = manifest.id, manifest.numerics, manifest.channels
         self.tokens = tables.tokens
         self._tables, self._backend = tables, backend
+        self.effort: Effort | None = None
 
     def prepare(self, graphs: Iterable[str]) -> None:
         """Begin to build graphs that are not built yet, where the backend can."""
@@ -92,7 +95,26 @@ class StreamCodec:
         importance: see `background`.
         """
         header = self.header(rgb, quality, blob)
-        return self.write(self.analyse(rgb, quality), header, blob, self.background(importance, header))
+        weight = self.background(importance, header)
+        latents = self.searched(self.analyse(rgb, quality), rgb, header, weight)
+        return self.write(latents, header, blob, weight)
+
+    def searching(self, effort: Effort) -> StreamCodec:
+        """Return this codec as one that searches."""
+        other = copy(self)
+        other.effort = effort
+        return other
+
+    def searched(
+        self, latents: Latents, rgb: UInt8, header: Header, rate_weight: float | Float32 = 0.0
+    ) -> Latents:
+        """Return latents of an image that are worth more, where this codec searches; else the same."""
+        if self.effort is None:
+            return latents
+        sent = self.sent_tokens(latents.tokens, header)
+        judge = self.effort.judges.of(self.plan(header), rgb, sent, header.quality)
+        y = self.effort.search(latents.y, self.rounding(sent, header, rate_weight), judge)
+        return Latents(latents.tokens, y)
 
     def background(self, importance: UInt8 | None, header: Header) -> float | Float32:
         """Return the rate weights, for `write`, that spare the bytes outside of a region of interest.
@@ -123,6 +145,25 @@ class StreamCodec:
         tokens = exchange_tokens(writer, latents.tokens, counts, self._tables).symbols
         self._walk(writer, Sender(latents.y, writer, self._tables, rate_weight), tokens, plan, quality)
         return container.seal(header, writer.finish(), self.numerics, blob)
+
+    def sent_tokens(self, tokens: Int32, header: Header) -> Int32:
+        """Return the tokens that a file has, int32 (windows, tokens a window), -1 for the others."""
+        counts = self._token_counts(self.plan(header), header.quality)
+        return exchange_tokens(SymbolWriter(), tokens, counts, self._tables).symbols
+
+    def rounding(self, sent: Int32, header: Header, rate_weight: float | Float32 = 0.0) -> Round:
+        """Return what rounds latents beside such `sent_tokens` as `write` does, many times over."""
+        plan, tables = self.plan(header), self._tables
+        prior = tiling.prior(self._backend, tables, plan, sent, header.quality)
+        step = (prior.step / tables.step_unit).astype(np.float32)
+
+        def rounded(y: Float32) -> Rounded:
+            sender = Sender(y, SymbolWriter(), tables, rate_weight)
+            side = Traced(sender, tables, prior.step.shape)
+            details = walk(self._backend, tables, prior, side)
+            return Rounded(details.y_hat, float(details.bits.sum()), side.bit_slope, side.sent, step)
+
+        return rounded
 
     def decode_stream(self, stream: Stream) -> UInt8:
         """Decompress to uint8 (height, width, 3); raises FormatError as `receive` does."""

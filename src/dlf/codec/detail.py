@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.codec.backend import Backend
+from dlf.codec.effort import bit_slopes
 from dlf.codec.rounding import round_symbols
 from dlf.entropy.coder import Exchanged, SymbolCoder, SymbolWriter
 from dlf.entropy.gaussian import exchange_symbols, table_index
@@ -112,6 +113,26 @@ class Watched:
         """Pass the symbols of one step; see `Side`."""
         exchanged = self._side.exchange(mask, index, mean, step)
         self._passed(int((index >= UNSENT).sum()))
+        return exchanged
+
+
+class Traced:
+    """A side that keeps, of each symbol, whether it is sent and what it would cost to make it larger.
+
+    sent: bool, bit_slope: float32, both (channels, rows, cols); see `dlf.codec.effort.Rounded`.
+    """
+
+    def __init__(self, side: Side, tables: Tables, shape: tuple[int, ...]) -> None:
+        self._side, self._tables = side, tables
+        self.sent, self.bit_slope = np.zeros(shape, np.bool_), np.zeros(shape, np.float32)
+
+    def exchange(
+        self, mask: NDArray[np.bool_], index: NDArray[np.int16], mean: Int32, step: Int32
+    ) -> Exchanged:
+        """Pass the symbols of one step; see `Side`."""
+        exchanged = self._side.exchange(mask, index, mean, step)
+        self.sent[mask] = index >= UNSENT
+        self.bit_slope[mask] = bit_slopes(exchanged.symbols, index, self._tables)
         return exchanged
 
 

@@ -14,6 +14,7 @@ from typing import cast
 from dlf.codec.backend import Backend, Network
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
+from dlf.codec.effort import Judges
 from dlf.entropy.tables import Tables
 from dlf.errors import EngineError, InvalidArgument
 from dlf.extras import need
@@ -159,6 +160,18 @@ def make_backend(
     elif options.engine == "auto" and is_installed():
         build = WhenItPays(threads, bundle.read)
     return OnnxBackend(bundle, tables, threads, proving(bundle, tables, build), soon)
+
+
+def make_judges(bundle: ModelBundle, options: EngineOptions) -> Judges:
+    """Return what judges paintings of a bundle, for an encoder that searches.
+
+    Raises:
+        MissingExtra: torch is not installed.
+        EngineError: the model has no graphs.
+    """
+    need("torch", "torch")
+    need("onnx", "torch")
+    return cast("Judges", need("dlf.refine.judge", "torch").Judging(bundle, options.threads))
 
 
 def _torch_backend() -> ModuleType:

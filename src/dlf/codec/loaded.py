@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
-from dlf.codec.engine import EngineOptions, make_codec
+from dlf.codec.effort import STEPS, Effort, Judges, Search, check_effort
+from dlf.codec.engine import EngineOptions, make_codec, make_judges
 from dlf.errors import ChecksumError
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ class LoadedModels:
     def __init__(self, first: ModelBundle, engine: EngineOptions, max_seconds: float | None) -> None:
         self.first, self.engine, self.max_seconds = first, engine, max_seconds
         self._loaded: dict[Path, _Loaded] = {}
+        self._judges: dict[Path, Judges] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what is loaded: networks can be neither copied nor sent."""
-        return vars(self) | {"_loaded": {}}
+        return vars(self) | {"_loaded": {}, "_judges": {}}
 
     def within(self, max_seconds: float | None) -> LoadedModels:
         """Return the same models, with the networks that are loaded, under another limit of time."""
@@ -81,6 +83,22 @@ class LoadedModels:
         """
         codec = self._load(model or self.first, soon).codec
         return codec if self.max_seconds is None else codec.within(self.max_seconds)
+
+    def searching(self, effort: int, soon: tuple[str, ...] = ()) -> StreamCodec:
+        """Return what codes one image with the first model and an effort; soon: see `ready`.
+
+        Raises:
+            InvalidArgument, TypeError: there is no such effort.
+            MissingExtra: an effort above 0 needs torch, which is not installed.
+            EngineError: the model cannot be searched with.
+        """
+        steps = STEPS[check_effort(effort)]
+        if not steps:
+            return self.ready(soon=soon)
+        place = self.first.folder
+        if place not in self._judges:
+            self._judges.setdefault(place, make_judges(self.first, self.engine))
+        return self.ready(soon=soon).searching(Effort(Search(steps), self._judges[place]))
 
     def _load(self, model: ModelBundle, soon: tuple[str, ...]) -> _Loaded:
         if model.folder not in self._loaded:

@@ -28,7 +28,7 @@ from dlf.codec.network_outputs import check, integers
 from dlf.codec.openvino_engine import PIXEL_GRAPHS
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
-from dlf.geometry import CELL, WINDOW, WINDOW_CELLS, Plan, WindowPlan, border_places, ceil_div, window_plan
+from dlf.geometry import CELL, WINDOW_CELLS, Plan, border_places, ceil_div, window_maps
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
 TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
@@ -120,7 +120,7 @@ class OnnxBackend:
     def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents; see `Backend`."""
         plan = Plan(rgb.shape[0], rgb.shape[1], corner=corner)
-        plans = self._plans(plan)
+        plans = window_maps(plan, self._bundle.manifest.swin_window)
         quality_input = np.array([quality], np.float32)
         tokens, y = self._run("analysis", ("indices", "y"), plan, rgb=rgb, quality=quality_input, **plans)
         manifest = self._bundle.manifest
@@ -186,22 +186,11 @@ class OnnxBackend:
             tokens=tokens.astype(np.int64),
             y_hat=y_hat[None],
             quality=np.array([quality], np.float32),
-            **self._plans(plan),
+            **window_maps(plan, self._bundle.manifest.swin_window),
         )
         check(rgb, (*plan.padded, 3), np.uint8, "synthesis")
         pixels: UInt8 = rgb
         return pixels
-
-    def _plans(self, plan: Plan) -> dict[str, NDArray[Any]]:
-        """Inputs that cut the patch grid into attention windows and put it together again."""
-        swin, first = self._bundle.manifest.swin_window, plan.first_patch
-        plans = {
-            "token": window_plan(*plan.patches, WINDOW, first=first),
-            "swin": window_plan(*plan.patches, swin, first=first),
-            "shift": window_plan(*plan.patches, swin, swin // 2, first=first),
-        }
-        maps = tuple(WindowPlan.__dataclass_fields__)
-        return {f"{name}_{part}": getattr(of, part) for name, of in plans.items() for part in maps}
 
     def _run(
         self, graph: str, outputs: tuple[str, ...], plan: Plan, **inputs: NDArray[Any]

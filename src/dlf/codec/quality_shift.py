@@ -36,9 +36,18 @@ class ShiftedLatents:
         self._small = _miniature(rgb)
         self._analysed: dict[int, Latents] = {}
         self._analysed_small: dict[int, Latents] = {}
+        self._moved: Float32 | None = None
+
+    def move(self, quality: int, latents: Latents) -> None:
+        """Take these latents as those of a quality, and move those of all others as far."""
+        self._moved = latents.y - self._plain(quality).y
 
     def at(self, quality: int) -> Latents:
         """Return the latents of a quality; those of the first that is asked for are exact."""
+        latents = self._plain(quality)
+        return latents if self._moved is None else Latents(latents.tokens, latents.y + self._moved)
+
+    def _plain(self, quality: int) -> Latents:
         if quality not in self._analysed:
             base = min(self._analysed, key=lambda known: abs(known - quality), default=None)
             if base is not None and abs(base - quality) <= FARTHEST:

@@ -214,6 +214,15 @@ class Trials:
         self._latents = ShiftedLatents(codec, rgb)
         self._streams: dict[Setting, Stream] = {}
 
+    def choose(self, quality: int) -> None:
+        """Have the codec search at a quality, if it does; files of other qualities profit from it as well."""
+        if self._codec.effort is not None:
+            header = self._codec.header(self._rgb, quality, self._blob)
+            plain = self._latents.at(quality)
+            found = self._codec.searched(plain, self._rgb, header, self._background)
+            self._latents.move(quality, found)
+            self._streams.clear()
+
     def has(self, setting: Setting) -> bool:
         """Tell whether a setting has been tried."""
         return setting in self._streams
@@ -254,6 +263,9 @@ def encode_to_size(
     fixed = len(codec.header(rgb, 0, blob).pack()) + CHECKSUM_BYTES + len(blob)
     start = typical_quality(max(target - fixed, 1) / pixels)
     setting = search(trials.size, target, start, fixed)
+    if codec.effort is not None:
+        trials.choose(setting.quality)
+        setting = search(trials.size, target, setting.quality, fixed)
     size = trials.size(setting)
     if size < LEAST * target and not trials.has(Setting(MAX_QUALITY)):
         log.warning("%d bytes are the nearest below %d that were found", size, target)

@@ -99,7 +99,7 @@ def encode(codec: StreamCodec, rgb: UInt8, quality: int, packet_bytes: int = PAC
     if WINDOW_PIXELS % plan.unit:
         msg = f"this model pads pictures to {plan.unit} pixels, so it has no packets of windows"
         raise InvalidArgument(msg)
-    latents = codec.analyse(rgb, quality)
+    latents = codec.searched(codec.analyse(rgb, quality), rgb, header)
 
     @lru_cache(maxsize=4)
     def packet(first: int, count: int) -> bytes:

@@ -13,6 +13,7 @@ Each tile has a core that it is responsible for and sees a halo of pixels around
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,48 @@ def _join(spans: list[Span], axis: int, paint: Callable[[Span], UInt8]) -> UInt8
         below[FADE:] = tile[FADE:]
         below[:FADE] = np.rint(below[:FADE] * (1 - weight) + tile[:FADE] * weight)
     return canvas
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Where a tile of an image lies; its core belongs to no other tile.
+
+    row, col: pixels, those of the core and those that are seen.
+    """
+
+    row: Span
+    col: Span
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Where the tile starts within its first window, in pixels."""
+        return _corner(self.row, self.col)
+
+    @property
+    def seen_windows(self) -> tuple[slice, slice]:
+        """Windows that are seen."""
+        return _seen(self.row, self.col, WINDOW_PIXELS)
+
+    @property
+    def seen_cells(self) -> tuple[slice, slice]:
+        """Cells that are seen."""
+        return _seen(self.row, self.col, CELL)
+
+    @property
+    def core_cells(self) -> tuple[slice, slice]:
+        """Cells of the core."""
+        return _core(self.row, self.col, CELL)
+
+    @property
+    def core_in_seen(self) -> tuple[slice, slice]:
+        """Cells of the core, among those that are seen."""
+        return _core_in_seen(self.row, self.col, CELL)
+
+
+def tiles(plan: Plan, core: int) -> list[Tile]:
+    """Cut a picture into tiles that a network is run on one by one; core: pixels of a side at most."""
+    rows, cols = (tile_spans(size, core, max(HALO, plan.unit)) for size in plan.padded)
+    return [Tile(row, col) for row in rows for col in cols]
 
 
 def _cut(pixels: tuple[int, int], unit: int) -> slice:
