@@ -24,7 +24,7 @@ from dlf.codec.bundle import ModelBundle
 from dlf.codec.engine import ACCELERATORS
 from dlf.codec.openvino_engine import PIXEL_GRAPHS
 from dlf.entropy.tables import Tables
-from dlf.errors import BundleError
+from dlf.errors import BundleError, is_out_of_memory
 from dlf.geometry import CELL, WINDOW, WINDOW_CELLS, Plan, WindowPlan, ceil_div, window_plan
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
@@ -114,7 +114,11 @@ class OnnxBackend:
             future, is_mine = self._claim(graph)
             if is_mine:
                 # no daemon: the end of the process must not meet it at work
-                Thread(target=self._fill, args=(graph, future), name=f"dlf-{graph}").start()
+                thread = Thread(target=self._fill, args=(graph, future), name=f"dlf-{graph}")
+                try:
+                    thread.start()
+                except RuntimeError:  # there is no room for one more; others may wait for the graph already
+                    self._fill(graph, future)
 
     def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents; see `Backend`."""
@@ -212,11 +216,8 @@ class OnnxBackend:
             self.watch(graph, feeds)
         is_large = plan.padded[0] * plan.padded[1] >= _LARGE
         run = network.run_large if is_large and network.run_large is not None else network.run
-        try:
+        with _told(f"the model's {graph} network cannot be run on this picture"):
             return run(outputs, feeds)
-        except Exception as error:  # the libraries' exceptions have no common base of their own
-            msg = f"the model's {graph} network cannot be run on this picture ({error})"
-            raise BundleError(msg) from error
 
     def _network(self, graph: str) -> Network:
         future, is_mine = self._claim(graph)
@@ -243,11 +244,8 @@ class OnnxBackend:
     def _open(self, graph: str) -> Network:
         """Read and build a graph; raises BundleError."""
         data = self._bundle.read(f"{graph}.onnx")
-        try:
+        with _told(f"the model's {graph} network cannot be loaded"):
             return self._built(graph, data)
-        except Exception as error:  # as in _run
-            msg = f"the model's {graph} network cannot be loaded ({error})"
-            raise BundleError(msg) from error
 
     def _built(self, graph: str, data: bytes) -> Network:
         """Build a graph; raises whatever the library does."""
@@ -256,6 +254,18 @@ class OnnxBackend:
             return _network_of(open_session(data, self._threads), _giving_back())
 
         return plain() if self._build is None else self._build(graph, data, plain)
+
+
+@contextmanager
+def _told(sentence: str) -> Iterator[None]:
+    """Make a BundleError, or a MemoryError, of whatever a library raises."""
+    try:
+        yield
+    except Exception as error:  # the libraries' exceptions have no common base of their own
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        msg = f"{sentence} ({error})"
+        raise BundleError(msg) from error
 
 
 _backends: weakref.WeakSet[OnnxBackend] = weakref.WeakSet()
