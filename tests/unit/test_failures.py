@@ -262,7 +262,7 @@ sys.exit(main())
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no limit of addresses")
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_little_memory(command: str, tmp_path: Path) -> None:
-    """Megabytes beyond what libraries take, from too few up to enough: a whole file, or a sentence and none."""
+    """Megabytes beyond those of libraries, from too few to enough: a whole file, or a sentence and none."""
     photo = str(ROOT / "tests" / "data" / "astronaut.jpg")
     source, output = (photo, "x.dlf") if command == "encode" else ("whole.dlf", "x.png")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dlf.codec.backend import Network
+from dlf.codec.backend import Network, library_errors
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.engine import ACCELERATORS
 from dlf.codec.openvino_engine import PIXEL_GRAPHS
 from dlf.entropy.tables import Tables
-from dlf.errors import BundleError, is_out_of_memory
+from dlf.errors import BundleError
 from dlf.geometry import CELL, WINDOW, WINDOW_CELLS, Plan, WindowPlan, ceil_div, window_plan
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
@@ -216,7 +216,7 @@ class OnnxBackend:
             self.watch(graph, feeds)
         is_large = plan.padded[0] * plan.padded[1] >= _LARGE
         run = network.run_large if is_large and network.run_large is not None else network.run
-        with _told(f"the model's {graph} network cannot be run on this picture"):
+        with library_errors(f"the model's {graph} network cannot be run on this picture"):
             return run(outputs, feeds)
 
     def _network(self, graph: str) -> Network:
@@ -244,7 +244,7 @@ class OnnxBackend:
     def _open(self, graph: str) -> Network:
         """Read and build a graph; raises BundleError."""
         data = self._bundle.read(f"{graph}.onnx")
-        with _told(f"the model's {graph} network cannot be loaded"):
+        with library_errors(f"the model's {graph} network cannot be loaded"):
             return self._built(graph, data)
 
     def _built(self, graph: str, data: bytes) -> Network:
@@ -254,18 +254,6 @@ class OnnxBackend:
             return _network_of(open_session(data, self._threads), _giving_back())
 
         return plain() if self._build is None else self._build(graph, data, plain)
-
-
-@contextmanager
-def _told(sentence: str) -> Iterator[None]:
-    """Make a BundleError, or a MemoryError, of whatever a library raises."""
-    try:
-        yield
-    except Exception as error:  # the libraries' exceptions have no common base of their own
-        if is_out_of_memory(error):
-            raise MemoryError from error
-        msg = f"{sentence} ({error})"
-        raise BundleError(msg) from error
 
 
 _backends: weakref.WeakSet[OnnxBackend] = weakref.WeakSet()
