@@ -16,9 +16,10 @@ from dlf.limits import MAX_PIXELS, check_size
 START = MAGIC + bytes([VERSION << 4 | FLAG_PACKETS])
 """How every packet begins."""
 
-# what is summed up in vain while packets are looked for: such bytes for each of the data, and a little; a start
-# that leads to nothing counts as so many, of which the shortest packets, of 15 bytes each, leave some over
-_SEARCH_WORK, _SEARCH_START, _SEARCH_TRY = 32, 2**20, 400
+# what is summed up in vain while packets are looked for: such bytes for each of the data, and a little
+_SEARCH_WORK, _SEARCH_START = 32, 2**20
+# a start that leads to nothing counts as so many, less than the shortest packet, of 15 bytes, brings along
+_SEARCH_TRY = 400
 
 
 @dataclass(frozen=True)
