@@ -237,7 +237,7 @@ def mock_models(tmp_path: Path, backend: MockBackend, monkeypatch: pytest.Monkey
     from dlf import api
     from dlf.codec import bundle, onnx_backend
 
-    write_bundle(tmp_path / "assets" / "default")
+    write_bundle(tmp_path / "assets" / bundle.ROLES[bundle.DEFAULT])
     monkeypatch.setattr(bundle, "ASSETS", tmp_path / "assets")
     monkeypatch.setenv("DLF_MODELS", str(tmp_path / "models"))
     monkeypatch.setattr(onnx_backend, "OnnxBackend", lambda *_: backend)

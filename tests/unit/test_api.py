@@ -20,6 +20,7 @@ from dlf.codec import bundle, onnx_backend
 from dlf.codec.backend import Backend
 from dlf.codec.bundle import TABLES
 from dlf.records import UInt8
+from shipped_models import DEFAULT
 
 Picture = Callable[[int, int], UInt8]
 
@@ -312,11 +313,11 @@ def test_the_installed_models_are_listed(tmp_path: Path) -> None:
     assert first == dlf.InstalledModel(
         name="mock",
         id=1,
-        roles=("default", "fast"),
+        roles=("default", "base"),
         engine="onnx",
         default_quality=50,
-        folder=tmp_path / "assets" / "default",
-        file_bytes=sum(path.stat().st_size for path in (tmp_path / "assets" / "default").iterdir()),
+        folder=tmp_path / "assets" / DEFAULT,
+        file_bytes=sum(path.stat().st_size for path in (tmp_path / "assets" / DEFAULT).iterdir()),
     )
     assert (second.name, second.id, second.roles) == ("other", 300, ())
     assert {first, second} == set(dlf.models())

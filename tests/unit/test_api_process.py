@@ -20,10 +20,9 @@ import pytest
 
 import dlf
 from dlf.codec import bundle
+from shipped_models import needs_models
 
-pytestmark = pytest.mark.skipif(
-    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-)
+pytestmark = needs_models
 
 RGB = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
 PATH = os.pathsep.join(sys.path)

@@ -3,12 +3,13 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
 
 import pytest
+
+from tool_modules import load_tool
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -33,12 +34,7 @@ def test_every_claim_has_its_line(
         torch.manual_seed(1)
         weights = Dlf(TINY_L).state_dict()
     write_torch_bundle(TINY_L, weights.__getitem__, tmp_path, BundleSpec("tiny-l", 99))
-    spec = importlib.util.spec_from_file_location("bench_large", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "bench_large", tool)
-    spec.loader.exec_module(tool)
+    tool = load_tool("bench_large")
     monkeypatch.setattr(tool, "SIDE", 64)
     command = ["bench_large.py", str(tmp_path), "--windows", "2", "--repeats", "1", "--single"]
     command += ["--threads", str(torch.get_num_threads()), "--precision", "bfloat16", "--against", "float32"]

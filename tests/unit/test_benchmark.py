@@ -13,13 +13,11 @@ import pytest
 from dlf import benchmark
 from dlf.benchmark import BenchmarkError, Settings
 from dlf.cli.main import main
-from dlf.codec import bundle
+from shipped_models import needs_models
 
 PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
 
-pytestmark = pytest.mark.skipif(
-    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-)
+pytestmark = needs_models
 
 
 def test_rows_of_a_model() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dlf.codec import bundle
 from dlf.codec.bundle import FILES, GRAPHS, MANIFEST, TABLES, Manifest, ModelBundle, find, numerics_id
 from dlf.errors import BundleError, UnknownModel
+from shipped_models import DEFAULT
 
 Write = Callable[..., Path]
 
@@ -105,7 +106,7 @@ def test_tables_must_fit_the_manifest(
 @pytest.fixture
 def installed(tmp_path: Path, write_bundle: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A shipped model 1 and the user's models 1 and 7, one of them broken."""
-    write_bundle(tmp_path / "assets" / "default", name="shipped")
+    write_bundle(tmp_path / "assets" / DEFAULT, name="shipped")
     write_bundle(tmp_path / "models" / "again", name="again")
     write_bundle(tmp_path / "models" / "mine", name="mine", id=7)
     write_bundle(tmp_path / "models" / "broken", format=9)
@@ -122,7 +123,7 @@ def test_models_are_found(model: str | int | None, name: str, installed: Path) -
 
 
 def test_of_bundles_with_one_id_the_default_paints(installed: Path, write_bundle: Write) -> None:
-    write_bundle(installed / "assets" / "base", name="before the default by its letters")
+    write_bundle(installed / "assets" / "another", name="before the default by its letters")
     assert [found.manifest.name for found in bundle.installed()][:2] == [
         "shipped",
         "before the default by its letters",
@@ -131,13 +132,13 @@ def test_of_bundles_with_one_id_the_default_paints(installed: Path, write_bundle
 
 
 def test_roles(installed: Path, write_bundle: Write) -> None:
-    assert find("default").manifest.name == find("fast").manifest.name == "shipped"
-    with pytest.raises(UnknownModel, match=r"no model 'base'; it has 'default', 'fast'$"):
-        find("base")
-    write_bundle(installed / "models" / "own", name="base", id=9)
-    assert find("base").manifest.id == 9
-    write_bundle(installed / "assets" / "base", name="large", id=5)
-    assert find("base").manifest.name == "large"
+    assert find("default").manifest.name == find("base").manifest.name == "shipped"
+    with pytest.raises(UnknownModel, match=r"no model 'fast'; it has 'default', 'base'$"):
+        find("fast")
+    write_bundle(installed / "models" / "own", name="fast", id=9)
+    assert find("fast").manifest.id == 9
+    write_bundle(installed / "assets" / "fast", name="small", id=5)
+    assert find("fast").manifest.name == "small"
     assert find(None).manifest.name == "shipped"
 
 

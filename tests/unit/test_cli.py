@@ -18,11 +18,10 @@ from cli_run import MOCK, Done, runner
 from dlf.bitstream import container, varint
 from dlf.bitstream.header import Header
 from dlf.errors import NO_MEMORY
+from shipped_models import needs_models
 
 REAL = [sys.executable, "-m", "dlf"]
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "src" / "dlf" / "assets" / "default" / "manifest.json"
-needs_model = pytest.mark.skipif(not SHIPPED.exists(), reason="the package has no model yet")
 
 
 def call(command: list[str], folder: Path, *args: object, stdin: bytes = b"") -> Done:
@@ -360,7 +359,7 @@ def test_full_disk(dlf: Callable[..., Done], photo: Path, tmp_path: Path, args: 
     assert done.stderr.count(b"\n") == 1
 
 
-@needs_model
+@needs_models
 def test_shipped_model(tmp_path: Path) -> None:
     photo = ROOT / "tests" / "data" / "astronaut.jpg"
     assert call(REAL, tmp_path, "encode", photo, "-o", "x.dlf").code == 0

@@ -19,12 +19,11 @@ from dlf.codec.backend import Network
 from dlf.codec.engine import TO_DECODE, EngineOptions
 from dlf.codec.many import in_order
 from dlf.codec.onnx_backend import OnnxBackend
+from shipped_models import needs_models
 
 PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
 
-pytestmark = pytest.mark.skipif(
-    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-)
+pytestmark = needs_models
 
 
 def make(build: Callable[..., Network], soon: tuple[str, ...] = (), threads: int = 2) -> OnnxBackend:

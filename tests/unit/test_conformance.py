@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from importlib import util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,25 +18,19 @@ from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.reference.decoder import decode_symbols, sha256_of
 from dlf.reference.model import ReferenceModel
+from shipped_models import needs_models
+from tool_modules import load_tool
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "conformance"
 MOST_BYTES = 1e6
 
-pytestmark = pytest.mark.skipif(
-    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-)
+pytestmark = needs_models
 
 
 @pytest.fixture(scope="module")
 def runner() -> ModuleType:
-    spec = util.spec_from_file_location("conformance", ROOT / "tools" / "conformance.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    sys.modules["conformance"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("conformance")
 
 
 def decoder(engine: str) -> Callable[[Path, Path], int]:

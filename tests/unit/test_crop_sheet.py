@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -16,18 +15,14 @@ from dlf.evaluation.codecs.fitting import ScaledCodec
 from dlf.evaluation.codecs.formats import PillowCodec
 from dlf.evaluation.codecs.protocols import ComparedCodec
 from dlf.evaluation.codecs.specs import CodecSpec
+from tool_modules import load_tool
 
 TOOL = Path(__file__).parents[2] / "tools" / "crop_sheet.py"
 
 
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("crop_sheet", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "crop_sheet", module)
-    spec.loader.exec_module(module)
+    module = load_tool("crop_sheet")
 
     def stand_in(spec: CodecSpec, threads: int | None = None) -> ComparedCodec:
         return ScaledCodec(spec.name, PillowCodec("JPEG", "jpeg", {}, range(1, 96)), (Fraction(1),))

@@ -22,12 +22,10 @@ from dlf.codec.salvage import Remains, read_cut, read_damaged
 from dlf.entropy.quadtree import step_masks
 from dlf.errors import DlfError, FormatError, UnknownModel, UnsupportedVersion
 from dlf.records import UInt8
+from shipped_models import needs_models
 
 REASON = FormatError("a reason")
 MOCK_FILES = [path.name for path in sorted(GOLDEN.glob("mock-*.dlf"))]
-needs_model = pytest.mark.skipif(
-    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-)
 
 
 @pytest.fixture
@@ -320,7 +318,7 @@ def test_the_command_verify(run: Callable[..., Done]) -> None:
     assert (done.code, done.text[:8]) == (0, "-: good,")
 
 
-@needs_model
+@needs_models
 def test_a_cut_photo_still_looks_like_itself() -> None:
     """Of three quarters of a real file more is left than of a third, and of that more than a grey."""
     with Image.open(Path(__file__).parents[1] / "data" / "astronaut.jpg") as image:
@@ -338,7 +336,7 @@ def test_a_cut_photo_still_looks_like_itself() -> None:
     assert errors[0] < 0.8 * np.abs(blurred - blurred.mean((0, 1))).mean()
 
 
-@needs_model
+@needs_models
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["base-v1.dlf", "compact-v1.dlf"])
 def test_real_files_cut_and_flipped(name: str) -> None:

@@ -15,6 +15,8 @@ from pkgutil import resolve_name
 import pytest
 from PIL import Image
 
+from tool_modules import load_tool
+
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "tests" / "data" / "astronaut.jpg"
 DOCS = ROOT / "docs"
@@ -242,11 +244,5 @@ def test_pages_that_fetch_are_refused(tag: str, refused: bool, fetched: Callable
 @pytest.fixture
 def fetched() -> Callable[[str], bool]:
     pytest.importorskip("mkdocs")
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "tools" / "site_hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool("site_hooks")
     return lambda text: module.FETCHED.search(text) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
+from tool_modules import load_file
 
 pytest.importorskip("torch")
 pytest.importorskip("torchmetrics")
@@ -46,13 +47,7 @@ def kernel_distance(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 @pytest.fixture
 def perceptual_tests() -> ModuleType:
     """The tests next door, which can write a small Inception stem."""
-    path = Path(__file__).with_name("test_evaluation_perceptual.py")
-    spec = importlib.util.spec_from_file_location("perceptual_tests", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_file(Path(__file__).with_name("test_evaluation_perceptual.py"))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from importlib import util
 from pathlib import Path
 from types import ModuleType
 
@@ -20,25 +19,20 @@ from dlf.codec.codec import StreamCodec
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.reference.decoder import decode_symbols
 from dlf.reference.model import ReferenceModel
+from shipped_models import NAMES, needs_models
+from tool_modules import load_tool
 
 ROOT = Path(__file__).parents[2]
 STREAMS = ROOT / "tests" / "conformance" / "streams"
 KODAK = ROOT.parent / "shared" / "data" / "kodak"
-SHIPPED = [folder for folder in ("default", "base") if (bundle.ASSETS / folder / bundle.MANIFEST).is_file()]
 SMALL = [str(STREAMS / f"{name}-m{number}-q50.dlf") for name in ("cup", "escapes") for number in (4, 5)]
 
-pytestmark = pytest.mark.skipif(not SHIPPED, reason="the package has no model")
+pytestmark = needs_models
 
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = util.spec_from_file_location("exactness", ROOT / "tools" / "exactness.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    sys.modules["exactness"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("exactness")
 
 
 def committed(paths: list[str]) -> dict[str, list[str]]:
@@ -89,7 +83,7 @@ def test_a_difference_is_told(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", SHIPPED)
+@pytest.mark.parametrize("folder", NAMES)
 @pytest.mark.parametrize("index", range(0, 24, 8))
 def test_kodak_at_five_rates(folder: str, index: int) -> None:
     """Both decoders read the same from every file; `tools/exactness.py --data` takes all pictures."""

@@ -21,18 +21,16 @@ from PIL import Image
 from cli_run import Done, runner
 from dlf import files
 from dlf.codec.backend import Network
-from dlf.codec.bundle import ASSETS, DEFAULT, MANIFEST, ModelBundle
+from dlf.codec.bundle import ModelBundle
 from dlf.codec.engine import TO_DECODE
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.entropy.tables import Tables
 from dlf.errors import NO_MEMORY, BundleError, explain, is_out_of_memory, reason
 from dlf.files import read_up_to, write_bytes
+from shipped_models import needs_models
 
 ROOT = Path(__file__).parents[2]
 FULL = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO]
-needs_model = pytest.mark.skipif(
-    not (ASSETS / DEFAULT / MANIFEST).exists(), reason="the package has no model"
-)
 
 
 @pytest.fixture
@@ -257,7 +255,7 @@ sys.exit(main())
 """
 
 
-@needs_model
+@needs_models
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no limit of addresses")
 @pytest.mark.parametrize("command", ["encode", "decode"])

@@ -3,13 +3,14 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image, features
+
+from tool_modules import load_tool
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("yaml")
@@ -29,11 +30,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "gpu_pack.py"
 
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_pack", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool("gpu_pack")
     # the checkout may be no git repository
     monkeypatch.setattr(module, "tracked_bytes", lambda: 2**20)
     return module

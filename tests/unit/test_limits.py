@@ -34,6 +34,7 @@ from dlf.errors import BundleError, FormatError, LimitExceeded
 from dlf.geometry import Plan
 from dlf.limits import MAX_CHANNELS, MAX_FILE_BYTES, MAX_PADDING, MAX_PIXELS, MAX_TOKENS
 from dlf.records import Latents, UInt8
+from shipped_models import DEFAULT
 
 Picture = Callable[[int, int], UInt8]
 Write = Callable[..., Path]
@@ -43,7 +44,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX files")
 @pytest.fixture
 def installed(tmp_path: Path, write_bundle: Write, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The mock as the model of the package."""
-    write_bundle(tmp_path / "assets" / "default")
+    write_bundle(tmp_path / "assets" / DEFAULT)
     monkeypatch.setattr(bundle, "ASSETS", tmp_path / "assets")
     monkeypatch.setenv("DLF_MODELS", str(tmp_path / "models"))
     monkeypatch.setitem(sys.modules, ENGINE, stand_in())

@@ -24,6 +24,7 @@ from dlf.codec import bundle, onnx_backend, openvino_engine
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_backend
 from dlf.records import UInt8
+from shipped_models import needs_models
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -31,9 +32,7 @@ ROLES = [role for role in bundle.shipped_roles() if role != "default"]
 
 pytestmark = [
     pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed"),
-    pytest.mark.skipif(
-        not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-    ),
+    needs_models,
 ]
 
 OPENVINO = EngineOptions(threads=2, engine="openvino")

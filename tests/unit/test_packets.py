@@ -18,19 +18,17 @@ from dlf.bitstream import packets, varint
 from dlf.bitstream.bounds import file_bound
 from dlf.bitstream.header import Header
 from dlf.bitstream.packets import START, Found, Packet
-from dlf.codec import bundle, resilient
+from dlf.codec import resilient
 from dlf.codec.codec import StreamCodec
 from dlf.codec.resilient import Part
 from dlf.codec.salvage import find_packets
 from dlf.errors import ChecksumError, DlfError, FormatError, InvalidArgument, LimitExceeded
 from dlf.geometry import WINDOW_CELLS, Plan
 from dlf.records import UInt8
+from shipped_models import needs_models
 
 Picture = Callable[[int, int], UInt8]
 WIDE = (600, 1100)  # 3 x 5 windows
-needs_model = pytest.mark.skipif(
-    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-)
 
 
 @pytest.fixture
@@ -300,7 +298,7 @@ def test_the_commands(
         assert word in done.err
 
 
-@needs_model
+@needs_models
 def test_a_photo_in_packets() -> None:
     """It looks as it does in one piece, and losing a packet changes nothing far from its windows."""
     with Image.open(Path(__file__).parents[1] / "data" / "astronaut.jpg") as file:

@@ -3,7 +3,6 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from tool_modules import load_file, load_tool
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -37,19 +38,9 @@ REFERENCE = Path(__file__).parents[3] / "shared/parity"
 FIXTURES = sorted(REFERENCE.glob("*.npz"))
 
 
-def load(path: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def parity() -> ModuleType:
-    return load(TOOL, "parity")
+    return load_tool("parity")
 
 
 @pytest.mark.parametrize("salt", [0, 7, 2**40])
@@ -57,7 +48,7 @@ def test_the_recipe_is_the_references(salt: int, parity: ModuleType) -> None:
     """For every tensor that the reference sets: name, size, type and values, cut to two rows."""
     if not (REFERENCE / "recipe.py").exists():
         pytest.skip("the reference's recipe is not at hand")
-    reference = load(REFERENCE / "recipe.py", "recipe")
+    reference = load_file(REFERENCE / "recipe.py")
     keys = json.loads((REFERENCE / "keys.json").read_text("utf-8"))
     theirs = {name: tuple(shape) for name, shape in keys.items() if not name.endswith(reference.SKIP)}
     with torch.device("meta"):

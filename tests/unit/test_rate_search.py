@@ -16,7 +16,6 @@ from cli_run import Done, runner
 from conftest import MockBackend, picture
 from dlf.bitstream import container
 from dlf.bitstream.spec import MIN_FILE_BYTES
-from dlf.codec import bundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.quality_shift import FARTHEST, ShiftedLatents
 from dlf.codec.rate_search import LEAST, Setting, Size, Target, encode_to_size, make_target, search
@@ -24,6 +23,7 @@ from dlf.codec.rounding import round_symbols
 from dlf.entropy.tables import Tables
 from dlf.errors import InvalidArgument, UnreachableSize
 from dlf.records import Latents, UInt8
+from shipped_models import needs_models
 
 ASTRONAUT = Path(__file__).parents[1] / "data" / "astronaut.jpg"
 MOST_TRIALS = 14
@@ -269,12 +269,7 @@ def test_command_refuses_what_makes_no_sense(
     assert not (tmp_path / "a.dlf").exists()
 
 
-SHIPPED = pytest.mark.skipif(
-    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-)
-
-
-@SHIPPED
+@needs_models
 @pytest.mark.usefixtures("package_model")
 @pytest.mark.parametrize("target", [300, 900, 2400])
 def test_shipped_model_hits_a_size(target: int) -> None:
@@ -283,7 +278,7 @@ def test_shipped_model_hits_a_size(target: int) -> None:
     assert dlf.info(data).checked
 
 
-@SHIPPED
+@needs_models
 @pytest.mark.usefixtures("package_model")
 def test_pillow_saves_to_a_size(tmp_path: Path) -> None:
     with Image.open(ASTRONAUT) as image:

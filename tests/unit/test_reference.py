@@ -34,10 +34,10 @@ from dlf.reference.model import ReferenceModel
 from dlf.reference.network import Network
 from dlf.reference.onnx_file import read_graph
 from dlf.reference.range_decoder import RangeDecoder, ends_of
+from shipped_models import NAMES, needs_models
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-SHIPPED = [folder for folder in ("default", "base") if (bundle.ASSETS / folder / bundle.MANIFEST).is_file()]
 
 
 def astronaut(width: int, height: int) -> UInt8:
@@ -58,7 +58,7 @@ def check_equal(folder: Path, data: bytes) -> None:
     np.testing.assert_allclose(found.detail_cost, wanted.detail_cost, atol=1e-9)
 
 
-@pytest.mark.parametrize("folder", SHIPPED)
+@pytest.mark.parametrize("folder", NAMES)
 @pytest.mark.parametrize(
     ("size", "quality"), [((1, 1), 50), ((33, 300), 0), ((300, 420), 50), ((290, 120), 100)]
 )
@@ -107,7 +107,7 @@ def test_golden_files(name: str) -> None:
     assert symbols == (GOLDEN / f"{name}.symbols").read_bytes()
 
 
-@pytest.mark.parametrize("folder", SHIPPED)
+@pytest.mark.parametrize("folder", NAMES)
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (9, 17)])
 def test_networks_give_the_same_integers(folder: str, size: tuple[int, int]) -> None:
     """On numbers of any size that the format allows, far beyond those of pictures."""
@@ -223,7 +223,7 @@ def test_an_endless_escape_is_refused(zeros: int) -> None:
         walk._read_large()
 
 
-@pytest.mark.parametrize("folder", SHIPPED[:1])
+@pytest.mark.parametrize("folder", NAMES[:1])
 def test_damage_is_refused(folder: str) -> None:
     data = dlf.Codec(bundle.ASSETS / folder, threads=2).encode(astronaut(64, 64), 60)
     model = ReferenceModel.open(bundle.ASSETS / folder)
@@ -238,7 +238,7 @@ def test_damage_is_refused(folder: str) -> None:
         decode_symbols(long, model)
 
 
-@pytest.mark.skipif(not SHIPPED, reason="the package has no model")
+@needs_models
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = dlf.Codec(threads=2).encode(astronaut(80, 60), 50)
     (tmp_path / "a.dlf").write_bytes(data)
@@ -259,7 +259,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         dlf.Codec(engine=dlf.EngineOptions(engine="reference")).encode(astronaut(8, 8))
 
 
-@pytest.mark.skipif(not SHIPPED, reason="the package has no model")
+@needs_models
 def test_a_limit_of_time() -> None:
     data = dlf.Codec(threads=1).encode(astronaut(8, 8))
     engine = dlf.EngineOptions(threads=1, engine="reference")
@@ -268,7 +268,7 @@ def test_a_limit_of_time() -> None:
         dlf.Codec(max_seconds=1e-9, engine=engine).info(data, symbols=True)
 
 
-@pytest.mark.skipif(not SHIPPED, reason="the package has no model")
+@needs_models
 def test_symbols_need_no_onnxruntime(tmp_path: Path) -> None:
     data = dlf.Codec(threads=2).encode(astronaut(80, 60), 50)
     (tmp_path / "a.dlf").write_bytes(data)
@@ -308,7 +308,7 @@ def test_reading_symbols_imports_nothing_but_numpy(tmp_path: Path) -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("folder", SHIPPED[:1])
+@pytest.mark.parametrize("folder", NAMES[:1])
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -328,7 +328,7 @@ def test_wrong_manifests(folder: str, change: dict[str, object], words: str, tmp
         ReferenceModel.open(tmp_path / "m")
 
 
-@pytest.mark.parametrize("folder", SHIPPED[:1])
+@pytest.mark.parametrize("folder", NAMES[:1])
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

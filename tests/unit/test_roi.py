@@ -15,7 +15,6 @@ import dlf.pillow_plugin
 from cli_run import Done, runner
 from conftest import picture
 from dlf.bitstream import container
-from dlf.codec import bundle
 from dlf.codec import codec as codec_module
 from dlf.codec.codec import StreamCodec
 from dlf.codec.detail import Details, walk
@@ -27,6 +26,7 @@ from dlf.errors import ImageError, InvalidArgument
 from dlf.geometry import Plan
 from dlf.records import UInt8
 from dlf.roi.mask import Region, importance, load_mask
+from shipped_models import needs_models
 
 ASTRONAUT = Path(__file__).parents[1] / "data" / "astronaut.jpg"
 FACE = (166, 42, 286, 187)  # left, top, right, bottom
@@ -210,12 +210,7 @@ def test_command_refuses_a_mask_before_the_first_input(mask: str, dlf_command: D
     assert not (tmp_path / "in" / "a.dlf").exists()
 
 
-SHIPPED = pytest.mark.skipif(
-    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-)
-
-
-@SHIPPED
+@needs_models
 @pytest.mark.usefixtures("package_model")
 def test_a_face_gets_better_at_equal_bytes(tmp_path: Path) -> None:
     mask = face_mask()

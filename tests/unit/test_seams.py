@@ -12,6 +12,7 @@ from PIL import Image
 from dlf.codec import bundle, tiling
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.geometry import Plan
+from shipped_models import needs_models
 
 PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
 SIZE, CORE = 512, 256  # four tiles
@@ -23,7 +24,7 @@ def rms(pixels: Pixels) -> float:
     return float(np.sqrt(np.square(pixels).mean()))
 
 
-@pytest.mark.skipif(not bundle.shipped_roles(), reason="the package has no model")
+@needs_models
 @pytest.mark.parametrize("role", ["fast", pytest.param("base", marks=pytest.mark.slow)])
 def test_no_seam_can_be_seen(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half the halo, or attention windows that begin with the tile, are off by 17 to 31 levels."""

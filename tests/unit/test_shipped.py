@@ -18,6 +18,7 @@ from dlf.codec.onnx_backend import OnnxBackend
 from dlf.codec.tiling import analyse, prior
 from dlf.entropy.coder import SymbolWriter
 from dlf.geometry import Plan
+from shipped_models import DEFAULT, needs_models
 
 ROOT = Path(__file__).parents[2]
 ASTRONAUT = ROOT / "tests" / "data" / "astronaut.jpg"
@@ -25,9 +26,7 @@ KODAK = ROOT.parent / "shared" / "data" / "kodak"
 GOLDEN = ROOT / "tests" / "golden"
 MOST_BYTES = 40e6  # of all shipped models together
 
-pytestmark = pytest.mark.skipif(
-    not (bundle.ASSETS / bundle.DEFAULT / bundle.MANIFEST).exists(), reason="the package has no model"
-)
+pytestmark = needs_models
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_symbols_survive(quality: int) -> None:
     check_symbols(np.asarray(astronaut(300, 420)), quality)
 
 
-@pytest.mark.parametrize("role", [role for role in bundle.shipped_roles() if role not in ("default", "fast")])
+@pytest.mark.parametrize("role", [role for role in bundle.shipped_roles() if bundle.ROLES[role] != DEFAULT])
 def test_symbols_of_other_models_survive(role: str) -> None:
     check_symbols(np.asarray(astronaut(300, 420)), 50, role)
 

@@ -15,6 +15,7 @@ from dlf.cli.main import main
 from dlf.codec import bundle
 from dlf.errors import MissingExtra, SiteError
 from dlf.web import runtime, site
+from shipped_models import DEFAULT
 
 ROOT = Path(__file__).parents[2]
 MODEL = ("context.onnx", "manifest.json", "prior.onnx", "synthesis.onnx", "tables.npz")
@@ -59,16 +60,16 @@ def test_the_folder_holds_all_that_decoding_needs(
     done = run("web", "-o", str(out), "--onnxruntime-web", str(package))
     assert done.code == 0, done.err
     written = names(out)
-    assert {*(f"models/default/{name}" for name in MODEL), "models/index.json", "site.json"} <= written
+    assert {*(f"models/{DEFAULT}/{name}" for name in MODEL), "models/index.json", "site.json"} <= written
     assert {f"onnxruntime/{name}" for name in runtime.FILES} <= written
     source = {f"decoder/{path.name}" for path in (site.FOLDER / "decoder").iterdir()}
     assert source <= written
     assert not [name for name in written if name.endswith((".py", ".mjs")) or "analysis" in name]
-    assert json.loads((out / "models" / "index.json").read_text()) == {"models": ["default"]}
+    assert json.loads((out / "models" / "index.json").read_text()) == {"models": [DEFAULT]}
     assert json.loads((out / "site.json").read_text()) == {"service": False, "decoder": True}
     assert (out / "onnxruntime" / "ort.js").read_text() == "ort.wasm.min.mjs"
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    assert done.out == f"{out}: {len(written)} files, {size / 1e6:.1f} MB, models: default\n"
+    assert done.out == f"{out}: {len(written)} files, {size / 1e6:.1f} MB, models: {DEFAULT}\n"
 
 
 def test_a_folder_that_is_taken_stays_as_it_is(
@@ -90,7 +91,7 @@ def test_a_folder_that_is_taken_stays_as_it_is(
 def test_a_damaged_model_is_refused(
     package: Path, mock_models: None, tmp_path: Path, run: Callable[..., Done]
 ) -> None:
-    (tmp_path / "assets" / "default" / "prior.onnx").write_bytes(b"other")
+    (tmp_path / "assets" / DEFAULT / "prior.onnx").write_bytes(b"other")
     done = run("web", "-o", str(package / "site"), "--onnxruntime-web", str(package))
     assert done.code == 1
     assert "prior.onnx of the model 'mock' is damaged" in done.err
@@ -98,11 +99,11 @@ def test_a_damaged_model_is_refused(
 
 def test_models_of_users(mock_models: None, tmp_path: Path, write_bundle: Callable[..., Path]) -> None:
     """Names of folders that a URL cannot hold, or that come twice, become others; torch models stay out."""
-    folders = [tmp_path / "models" / name for name in ("a b", "default", "mine")]
+    folders = [tmp_path / "models" / name for name in ("a b", DEFAULT, "mine")]
     bundles = [bundle.ModelBundle.open(write_bundle(folder, id=9)) for folder in folders]
     files = site.site_files({}, [bundle.find(), *bundles], service=True)
     listed = json.loads(bytes(files["models/index.json"]))["models"]
-    assert listed == ["default", "model-1", "model-2", "mine"]
+    assert listed == [DEFAULT, "model-1", "model-2", "mine"]
     assert files["models/model-1/prior.onnx"] == folders[0] / "prior.onnx"
     assert json.loads(bytes(files["site.json"])) == {"service": True, "decoder": False}
     with pytest.raises(SiteError, match="no model that runs in browsers"):
@@ -113,7 +114,7 @@ def test_a_model_that_is_named_twice_is_there_once() -> None:
     files = site.site_files({}, [bundle.find(name) for name in ("default", "base", "fast")])
     index = files["models/index.json"]
     assert isinstance(index, bytes)
-    assert json.loads(index) == {"models": ["default", "base"]}
+    assert json.loads(index) == {"models": ["base", "fast"]}
 
 
 def test_a_wheel_holds_page_and_decoder_but_no_runtime() -> None:

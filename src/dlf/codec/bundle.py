@@ -66,7 +66,7 @@ _ELSEWHERE = b"location"
 ASSETS = Path(__file__).parent.parent / "assets"
 DEFAULT = "default"  # the role that is taken when no model is named
 # what a shipped model is for, and the folder below ASSETS that holds the one of this version
-ROLES = {DEFAULT: "default", "base": "base", "fast": "default"}
+ROLES = {DEFAULT: "base", "base": "base", "fast": "fast"}
 
 
 def numerics_id(hashes: Mapping[str, str], names: tuple[str, ...] = NUMERICS) -> str:
