@@ -8,6 +8,7 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +19,10 @@ from dlf.codec.codec import StreamCodec
 from dlf.entropy.tables import Tables, gaussian_frequencies
 from dlf.geometry import CELL, WINDOW_PIXELS, Plan
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+
+if TYPE_CHECKING:  # both need this module
+    from cli_run import Done
+    from web_decoder import Driver
 
 CHANNELS, TOKENS, CODES = 8, 6, 16
 SKIPPED = 7  # a channel whose symbols are never sent
@@ -252,3 +257,29 @@ def package_model() -> None:
     from dlf import api
 
     api._default_codec.cache_clear()
+
+
+@pytest.fixture
+def dlf(
+    tmp_path: Path,
+    write_bundle: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> Callable[..., Done]:
+    """The command with a stand-in model, run in tmp_path/here."""
+    from cli_run import runner
+
+    (tmp_path / "here").mkdir()
+    return runner(monkeypatch, capsysbinary, tmp_path / "here", write_bundle(tmp_path / "model"))
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """The browser's decoder in Node, with the models of the package."""
+    from web_decoder import Driver, make_site
+
+    folder = tmp_path_factory.mktemp("site")
+    make_site(folder)
+    running = Driver(folder)
+    yield running
+    running.close()

@@ -34,15 +34,32 @@ CONFIG = TrainConfig(
     rate=Rate(at_low=4.0, at_high=1.0), ema=0.9, precision="float32", validate_every=4, log_every=2,
 )  # fmt: skip
 
-# a program that runs the command line where only torch and what it brings can be imported
-BARE = """
+# begins a program for which nothing can be imported, or is found, but torch and what it brings, and what a
+# folder made by tools/gpu_pack.py brings
+ALONE = """
 import sys
-# a name that stands for nothing: importing it fails, and looking for it finds nothing
-for name in "constriction onnxruntime onnx onnxscript rich yaml tensorboard matplotlib".split():
-    sys.modules[name] = None
+there = {"numpy", "PIL", "safetensors", "click", "dlf", *sys.stdlib_module_names}
+there |= {"torch", "torchgen", "functorch", "triton", "nvidia", "cuda", "filelock", "fsspec", "jinja2"}
+there |= {"markupsafe", "mpmath", "networkx", "sympy", "typing_extensions"}
+class Alone:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        known = path is not None or name in there or name.startswith("_")
+        return self.finder.find_spec(name, path, target) if known else None
+sys.meta_path[:] = [Alone(finder) for finder in sys.meta_path]
+"""
+
+# the command line there
+BARE = (
+    ALONE
+    + """
 from dlf.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
+)
 
 
 def lite_weights() -> dict[str, torch.Tensor]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,22 @@ import numpy as np
 import pytest
 
 from dlf.codec.bundle import ModelBundle
-from dlf.errors import SiteError
+from dlf.codec.codec import StreamCodec
+from dlf.codec.onnx_backend import OnnxBackend
+from dlf.errors import ChecksumError, DlfError, FormatError, LimitExceeded, SiteError, UnsupportedVersion
 from dlf.records import UInt8
 from dlf.web.runtime import installed_files
 from dlf.web.site import Site, site_files, write_site
 
 WEB = Path(__file__).parent / "web"
+KINDS = {
+    UnsupportedVersion: "version",
+    ChecksumError: "checksum",
+    FormatError: "format",
+    LimitExceeded: "limit",
+}
+"""Names that JavaScript gives to errors."""
+
 OLDEST_NODE = 20, 12  # that unfolds raw deflate streams
 
 
@@ -100,3 +112,21 @@ class Driver:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
+
+
+def kind(error: DlfError) -> str:
+    return next(name for known, name in KINDS.items() if isinstance(error, known))
+
+
+def sha(*arrays: np.ndarray[Any, Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+@lru_cache
+def receiver_of(folder: Path) -> StreamCodec:
+    model = ModelBundle.open(folder)
+    tables = model.tables()
+    return StreamCodec(model.manifest, tables, OnnxBackend(model, tables))

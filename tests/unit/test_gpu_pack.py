@@ -14,17 +14,20 @@ from tool_modules import load_tool
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("yaml")
+from safetensors.torch import load_file, save_file
 
 from dlf.train.codec_stage import new_model
 from dlf.train.plan import load_plan
 from dlf.train.shards import find_images
 from dlf.train.weights import load_labelled, save_parts
+from tiny_runs import lite_weights
 
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.skipif(not features.check("webp"), reason="this Pillow has no WebP"),
 ]
 
+FEATURES = "efficientnet_lite0.safetensors"
 TOOL = Path(__file__).parents[2] / "tools" / "gpu_pack.py"
 
 
@@ -46,8 +49,8 @@ def line(tmp_path: Path) -> list[str]:
             Image.fromarray(pixels).resize((400, 300)).save(tmp_path / folder / f"{number}.png")
     networks = tmp_path / "networks"
     networks.mkdir()
-    for name in ("inception_v3_stem", "efficientnet_lite0"):
-        (networks / f"{name}.safetensors").write_bytes(name.encode())
+    (networks / "inception_v3_stem.safetensors").write_bytes(b"stem")
+    save_file(lite_weights() | {"blocks.11.expand.bias": torch.ones(672)}, networks / FEATURES)
     data = [str(tmp_path / folder) for folder in ("one", "two")]
     return [
         "--data", *data, "--val", str(tmp_path / "val"), "--networks", str(networks),
@@ -66,6 +69,8 @@ def test_everything_that_travels_is_in_one_folder(
     assert len(find_images(carry / "photos.tar")) == 5
     assert len(find_images(carry / "val.tar")) == 6
     assert (carry / "lib" / "click" / "__init__.py").exists()
+    assert load_file(carry / FEATURES).keys() == lite_weights().keys()
+    assert (carry / "inception_v3_stem.safetensors").read_bytes() == b"stem"
     for name in ("gpu10_base", "gpu10_more"):
         assert '"base":' not in (carry / f"{name}.json").read_text("utf-8")
         load_plan(carry / f"{name}.json")
@@ -92,7 +97,7 @@ def test_too_much_is_refused_and_what_was_there_stays(
     monkeypatch.setattr(tool, "tracked_bytes", lambda: 2**21)
     assert tool.main(line) == 1
     assert "MiB, above 2 MiB" in capsys.readouterr().err
-    (tmp_path / "networks" / "efficientnet_lite0.safetensors").unlink()
+    (tmp_path / "networks" / FEATURES).unlink()
     assert tool.main(line) == 1
     assert "efficientnet_lite0" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "carry").iterdir()] == ["before"]

@@ -134,7 +134,7 @@ def test_a_resumed_run_has_what_is_left_of_its_minutes(clock: Clock, tmp_path: P
     assert third.places == []
 
 
-@pytest.mark.parametrize(("minutes", "steps", "what"), [(0.01, 0, "images"), (0.1, 1, "first step")])
+@pytest.mark.parametrize(("minutes", "steps", "what"), [(0.01, 0, "what comes"), (0.1, 1, "a first step")])
 def test_a_budget_that_is_too_small_is_said(
     minutes: float, steps: int, what: str, clock: Clock, tmp_path: Path
 ) -> None:

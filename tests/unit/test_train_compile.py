@@ -25,7 +25,7 @@ from dlf.train.data import Batch
 from dlf.train.engine import CHECKPOINT, Run
 from dlf.train.stage import Inputs
 from dlf.train.tokenizer_stage import TokenizerStage
-from tiny_runs import BARE, CONFIG, Sampler, make_stage, pictures
+from tiny_runs import ALONE, BARE, CONFIG, Sampler, make_stage, pictures
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
@@ -184,9 +184,32 @@ def test_the_whole_configuration_can_be_printed_and_read_again(
         assert f"{name} is not " in capsys.readouterr().err
 
 
+# imports every module of training, and says what else of this package came with them
+IMPORTS = """
+import importlib, pkgutil
+import dlf.losses, dlf.nn, dlf.train
+for package in (dlf.losses, dlf.nn, dlf.train):
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+for command in "train plan pack weights".split():
+    importlib.import_module(f"dlf.cli.{command}")
+print(*sorted(name for name in sys.modules if name.count(".") == 1 and name.startswith("dlf.")))
+"""
+
+
+def test_all_of_training_is_imported_where_torch_is_and_little_else() -> None:
+    """A machine that is lent for minutes has no more; what is missing there would be found at its cost."""
+    line = [sys.executable, "-c", ALONE + IMPORTS]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    came = set(done.stdout.split())
+    assert {"dlf.train", "dlf.losses", "dlf.nn"} <= came
+    assert not came & {"dlf.api", "dlf.image_codec", "dlf.evaluation", "dlf.service"}
+
+
 @pytest.mark.slow
 def test_training_needs_no_more_than_a_bare_machine_has(photos: Path, tmp_path: Path) -> None:
-    """No constriction, onnxruntime, onnx, rich, yaml: a stage of minutes, of packed photos, from JSON."""
+    """Nothing but torch and what it brings, and click: a stage of minutes, of packed photos, from JSON."""
     config = write_config(tmp_path, stage="joint", steps=2, minutes=0.0)
 
     def dlf(*words: object) -> subprocess.CompletedProcess[str]:

@@ -125,7 +125,7 @@ def test_weights_of_minutes_are_exported_without_a_checkpoint(carry: Path, tmp_p
 
 @pytest.mark.slow
 def test_a_bare_machine_trains_what_is_exported_and_codes_a_photo(carry: Path, tmp_path: Path) -> None:
-    """No yaml, rich, onnx, onnxruntime, constriction there; here, all of it."""
+    """Nothing but torch and what it brings, and click, there; here, all of it."""
     pytest.importorskip("onnxruntime")
     out, model = tmp_path / "out", tmp_path / "model"
     words = line(carry, out, "--minutes", 0.8)
@@ -190,8 +190,24 @@ def test_weights_in_eight_bits_are_half_as_large_and_nearly_the_same(tmp_path: P
         if name.startswith(weights.TOKENIZER):
             assert torch.equal(tensor, found[name.replace(weights.TOKENIZER, weights.STEM, 1)])
             continue
-        error = (tensor.float() - state[name].float()).abs().max()
-        assert error <= state[name].float().abs().max() / 250 + 1e-3, name
+        error = (tensor.float() - state[name].float()).norm()
+        assert error <= 0.015 * state[name].float().norm() + 1e-3, name
+
+
+def test_the_only_ways_of_the_details_stay_out_of_the_eight_bits(tmp_path: Path) -> None:
+    """Rounded, they alone brought `base` from 22.1 to 18.8 dB: training would begin with their repair."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        state = new_model("compact").state_dict()
+    weights.save_parts(tmp_path, state, 7, eight_bits=True)
+    found = weights.load_weights(tmp_path)
+    single = ("encoder.down", "encoder.down_proj", "decoder.init_feat_up")
+    exact = [name for name in state if name.startswith("details.context.")]
+    assert exact
+    exact += [f"{layer}.weight" for layer in single]
+    for name in exact:
+        whole = not state[name].is_floating_point()
+        assert torch.equal(found[name], state[name] if whole else state[name].half().float()), name
 
 
 def test_shares_are_those_of_what_is_left(carry: Path) -> None:
@@ -203,15 +219,50 @@ def test_shares_are_those_of_what_is_left(carry: Path) -> None:
         from_stage(plan, "align")
 
 
-@pytest.mark.parametrize("name", ["gpu10_base", "gpu10_more"])
+OURS = {"gpu10_base": "base", "gpu10_more": "base", "gpu_ablation": "compact", "gpu_large": "dlf-l"}
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_our_plans_are_whole_and_need_no_yaml_once_printed(name: str, tmp_path: Path) -> None:
     pytest.importorskip("yaml")
+    assert OURS.keys() == {path.stem for path in (ROOT / "configs").glob("gpu*.json")}
     plan = load_plan(ROOT / "configs" / f"{name}.json")
-    assert {planned.config.preset for planned in plan} == {"base"}
+    assert {planned.config.preset for planned in plan} == {OURS[name]}
     path = tmp_path / "printed.json"
     path.write_text(as_json(plan), encoding="utf-8")
     assert load_plan(path) == plan
     assert all(isinstance(planned, Planned) and planned.config.sampler == "device" for planned in plan)
+
+
+MEASURED = {
+    "compact-no-details": ("gpu_ablation", 4096, 32),
+    "compact-no-interaction": ("gpu_ablation", 4096, 32),
+    "compact-vector-details": ("gpu_ablation", 4096, 32),
+    "tiny-l": ("gpu_large", 65536, 256),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", MEASURED)
+def test_every_stage_of_the_other_plans_takes_steps(
+    preset: str, carry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the presets that docs/one_gpu.md names, the published size in small; without the judge."""
+    pytest.importorskip("yaml")
+    name, pixels, side = MEASURED[preset]
+    changes = ("preset=" + preset, f"pixels={pixels}", "parts=1", f"shapes=[[{side},{side}]]")
+    plan = load_plan(ROOT / "configs" / f"{name}.json", (*changes, "weights.perceptual=0"))
+    (carry / "plan.json").write_text(as_json(plan), encoding="utf-8")
+    photos = tmp_path / "large"
+    photos.mkdir()
+    with Image.open(PHOTO) as image:
+        image.convert("RGB").resize((288, 288)).save(photos / "photo.png")
+    words = ("--data", photos, "--profile", 1, "--crops", side, "--seconds", 600)
+    capsys.readouterr()
+    assert main(line(carry, tmp_path / "out", *words)) == 0
+    table = [text.split() for text in capsys.readouterr().out.splitlines()[2:-1]]
+    measured = {(row[0], row[2]) for row in table if row[1] == str(side) and float(row[3]) > 0}
+    assert {(planned.config.stage, "eager") for planned in plan} <= measured
 
 
 def spoiled(what: str) -> object:

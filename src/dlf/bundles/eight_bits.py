@@ -96,11 +96,16 @@ def round_to_eight(model: Dlf, images: Sequence[UInt8] = (), keep: Sequence[str]
 
 def _worth_it(model: Dlf, keep: Sequence[str]) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
     for name, module in model.named_modules():
-        left = f"{name}.".startswith((CONTEXT, *keep)) or f"{name}.".endswith(SINGLE)
+        left = is_sensitive(name) or f"{name}.".startswith(tuple(keep))
         if isinstance(module, nn.Linear | nn.Conv2d) and not left:
             weight = module.weight
             if weight.numel() >= SMALLEST and weight[0].numel() >= FAN_IN:
                 yield name, module
+
+
+def is_sensitive(layer: str) -> bool:
+    """Whether the layer of that name must keep its weights as they are."""
+    return f"{layer}.".startswith(CONTEXT) or f"{layer}.".endswith(SINGLE)
 
 
 def _input_means(

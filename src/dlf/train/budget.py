@@ -103,7 +103,7 @@ class TimeBudget(Budget):
         """See `Budget`; TrainingError if a new run has no time for a step and its checkpoint."""
         over = self.share >= 1 or self.elapsed() + self.reserve() >= self.seconds
         if over and self.fresh and step <= 1 and self.elapsed() > self.seconds:
-            done = "a first step and its checkpoint" if step else "reading the images"
+            done = "a first step and its checkpoint" if step else "what comes before the first step"
             msg = f"a budget of {self.seconds:.3g} s is too small: {done} took until {self.elapsed():.3g} s"
             raise TrainingError(msg)
         return over

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from dlf.bundles.eight_bits import SMALLEST, is_sensitive, pack
 from dlf.nn.hybrid import STEM, TOKENIZER
 from dlf.train import checkpoint
 
@@ -23,8 +24,6 @@ PATTERN = "weights_*.safetensors"
 LARGEST = 65504.0  # of float16
 LABELS = ("preset", "stage", "step")  # what weights say of themselves
 SCALE = "/scale"  # behind a tensor's name: of its rows in 8 bits
-ENOUGH = 4096  # numbers of a tensor that 8 bits are worth it for
-EXACT = ("details.context",)  # decides symbols, and is small
 
 
 def save_parts(
@@ -38,8 +37,9 @@ def save_parts(
     """Write all parts beside each other, then give them their names; older parts go.
 
     step: that the weights are of, so that parts of different steps are told apart.  about: what else the
-    files say of them: preset, stage.  eight_bits: large tensors as bytes, with a scale for each row; of a
-    codec, the autoencoder's encoder is left out, and read back as the stem that was trained from it.
+    files say of them: preset, stage.  eight_bits: large tensors as bytes, with a scale for each row, but for
+    those that a bundle keeps as well (`dlf.bundles.eight_bits`); of a codec, the autoencoder's encoder is
+    left out, and read back as the stem that was trained from it.
 
     Raises:
         ValueError: one tensor alone is too large for a part.
@@ -83,13 +83,11 @@ def _is_spare(name: str, tensor: Tensor, weights: Mapping[str, Tensor]) -> bool:
 
 def _in_eight_bits(name: str, tensor: Tensor) -> dict[str, Tensor]:
     """A large tensor of floats as int8 and its rows' scales; any other as it always is."""
-    exact = not tensor.is_floating_point() or tensor.dim() < 2 or tensor.numel() < ENOUGH
-    if exact or name.startswith(EXACT):
+    few = tensor.dim() < 2 or tensor.numel() < SMALLEST
+    if not tensor.is_floating_point() or few or is_sensitive(name.rpartition(".")[0]):
         return {name: _small(tensor)}
-    rows = tensor.detach().float().cpu().flatten(1)
-    scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
-    whole = (rows / scale).round().to(torch.int8).reshape(tensor.shape)
-    return {name: whole.contiguous(), name + SCALE: scale[:, 0].contiguous()}
+    packed = pack(tensor.detach().float().cpu().numpy())
+    return {name: torch.from_numpy(packed.codes), name + SCALE: torch.from_numpy(packed.scale).flatten()}
 
 
 def _restored(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
