@@ -20,6 +20,9 @@ from PIL import Image
 
 from cli_run import Done, runner
 from dlf import files
+from dlf.bitstream import container
+from dlf.bitstream.header import Header
+from dlf.codec import bundle
 from dlf.codec.backend import Network
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.engine import TO_DECODE
@@ -242,6 +245,22 @@ def test_tables_that_find_no_memory_are_not_called_damaged(
     monkeypatch.setattr(np, "load", full)
     with pytest.raises(MemoryError):
         Tables.load(data)
+
+
+@needs_models
+def test_the_service_says_that_there_is_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlf import Codec
+    from dlf.service.tasks import Describe
+    from dlf.service.work import Work, WorkerOptions
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    model = bundle.find(None).manifest
+    file = container.dump(container.seal(Header(model.id, 50, 64, 48), b"", model.numerics))
+    monkeypatch.setattr(Codec, "info", full)
+    answer = Work(WorkerOptions(None, 1, 2**20, 60.0, "onnxruntime")).answer(Describe(), file)
+    assert answer.status == 503
 
 
 LIMITED = """
