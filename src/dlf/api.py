@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from dlf.codec import bundle
 from dlf.codec.engine import EngineOptions
 from dlf.codec.spent import Spent
 from dlf.content import Data
 from dlf.image_codec import Codec
-from dlf.imageio import Source
 from dlf.limits import MAX_PIXELS
 from dlf.records import Damage, InstalledModel, Salvaged, StreamInfo, Verdict
-from dlf.roi.mask import Region
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from dlf.imageio import Source
+    from dlf.roi.mask import Region
 
 __all__ = [
     "Codec",

@@ -319,7 +319,7 @@ def _png(source: Source | None, width: int, height: int) -> Iterator[Path]:
 
 def _processes(command: Sequence[str], repeats: int) -> tuple[Spent, int | None]:
     """Run a command once to warm up and then for the median; return it and the highest peak of memory."""
-    runs = [_process(command) for _ in range(repeats + 1)]
+    runs = [run_process(command) for _ in range(repeats + 1)]
     peaks = [peak for _, peak in runs if peak is not None]
     return _median([spent for spent, _ in runs[1:]]), max(peaks, default=None)
 
@@ -335,7 +335,7 @@ print(json.dumps([*spent, os.waitstatus_to_exitcode(status)]))
 """
 
 
-def _process(command: Sequence[str]) -> tuple[Spent, int | None]:
+def run_process(command: Sequence[str]) -> tuple[Spent, int | None]:
     """Run a command; returns what it spent and its peak of memory, which Windows does not tell."""
     if hasattr(os, "wait4"):
         line = [sys.executable, "-S", "-c", _LAUNCHER, *command]

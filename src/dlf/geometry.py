@@ -174,6 +174,16 @@ def _axis(size: int, window: int, shift: int, origin: int, first: int) -> tuple[
     return index.reshape(count, length), region.reshape(count, length), slot
 
 
+def border_places(count: int, reach: int) -> Int64:
+    """Place of each of `count` cells, int64 (count,), in a row of 2 * reach + 1 at most, its middle repeated.
+
+    What looks at no more than `reach` cells to each side says the same of all cells in the middle.
+    """
+    index = np.arange(count)
+    place: Int64 = np.minimum(index, np.maximum(reach, index - max(0, count - 1 - 2 * reach)))
+    return place
+
+
 @dataclass(frozen=True)
 class Span:
     """Half-open ranges along one axis, in pixels: what a tile keeps and what it must see."""

@@ -8,34 +8,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from dlf.bitstream import container
 from dlf.bitstream.metadata import pack as pack_metadata
 from dlf.bitstream.spec import MAX_QUALITY
 from dlf.codec import bundle
-from dlf.codec.budget import Load, check_total, encode_set
 from dlf.codec.engine import TO_DECODE, TO_ENCODE, EngineOptions
-from dlf.codec.file_forms import describe
-from dlf.codec.file_forms import load as load_file
 from dlf.codec.loaded import LoadedModels
-from dlf.codec.machine import processors
-from dlf.codec.rate_search import encode_to_size, make_target
-from dlf.codec.resilient import check_packets
-from dlf.codec.resilient import encode as encode_packets
-from dlf.codec.salvage import read_remains
-from dlf.codec.spent import Spent, spent_on
-from dlf.codec.verify import check_file
 from dlf.content import Data, content_of, damaged_bytes, file_bytes
 from dlf.errors import FormatError, InvalidArgument, LimitExceeded, TimeExceeded, UnknownModel
-from dlf.imageio import Source, load_rgb, to_image
 from dlf.limits import MAX_PIXELS, check_seconds, whole_number
 from dlf.many_images import ManyImages, check_several
 from dlf.records import Salvaged, StreamInfo, UInt8, Verdict
-from dlf.roi.mask import Region, importance
+
+# What only some calls need is imported by them: a first image waits for the networks, and these are built
+# beside whatever else is imported.
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from dlf.codec.budget import Load
+    from dlf.codec.spent import Spent
+    from dlf.imageio import Source
+    from dlf.roi.mask import Region
 
 log = logging.getLogger(__name__)
 
@@ -137,20 +134,23 @@ class Codec(ManyImages):
             TypeError, ValueError: an argument is of a wrong type or out of range, two say the size, or the
                 mask has another size than the image, or is black.
         """
-        target = make_target(quality, max_bytes, bpp)
+        from dlf.codec import rate_search, resilient
+
+        target = rate_search.make_target(quality, max_bytes, bpp)
         if packet_bytes is not None:
-            check_packets(
+            resilient.check_packets(
                 packet_bytes, has_target=target is not None, metadata=metadata, has_region=roi is not None
             )
         quality = self._quality(quality)
         rgb, blob = self._read(_rereadable(image), metadata=metadata, strict=strict)
-        important = None if roi is None else importance(roi, rgb, max_pixels=self._max_pixels)
+        important = None if roi is None else self._importance(roi, rgb)
         codec = self._models.ready(soon=TO_ENCODE)
         if packet_bytes is not None:
-            return encode_packets(codec, rgb, quality, packet_bytes)
+            return resilient.encode(codec, rgb, quality, packet_bytes)
         if target is None:
             return container.dump(codec.encode_rgb(rgb, quality, blob, important))
-        return container.dump(encode_to_size(codec, rgb, target, blob, best=best, importance=important))
+        searched = rate_search.encode_to_size(codec, rgb, target, blob, best=best, importance=important)
+        return container.dump(searched)
 
     def encode_set(
         self,
@@ -177,6 +177,7 @@ class Codec(ManyImages):
             UnreachableSize: the images have no files of that total, and `best` is not set.
             ImageError, LimitExceeded, OSError, TypeError, ValueError: as `encode`.
         """
+        from dlf.codec.budget import check_total, encode_set
 
         def loader(source: Source) -> Load:
             return lambda: self._read(source, metadata=metadata, strict=strict)
@@ -229,6 +230,9 @@ class Codec(ManyImages):
             raise
         except (FormatError, LimitExceeded, UnknownModel) as error:
             reason = error
+        from dlf.codec.salvage import read_remains
+        from dlf.imageio import to_image
+
         models = chain([self._models.first], bundle.installed())
         remains = read_remains(
             content, reason, models, self._models.ready, self._max_pixels,
@@ -238,8 +242,12 @@ class Codec(ManyImages):
 
     def _paint(self, content: bytes) -> Image.Image:
         """Decode a file that must be whole; raises as `decode`."""
+        from dlf.codec.file_forms import load as load_file
+
         file = load_file(content, self._max_pixels)
         codec = self._models.ready(self._models.writer(file), TO_DECODE)
+        from dlf.imageio import to_image  # now that the networks are being built
+
         return to_image(codec.paint(file.receive(codec), file.header), file.metadata)
 
     def verify(self, data: Data, *, paint: bool = False) -> Verdict:
@@ -254,11 +262,15 @@ class Codec(ManyImages):
         Raises:
             OSError, TypeError: as `decode`; what is wrong with the file itself is in the verdict.
         """
+        from dlf.codec.verify import check_file
+
         read = partial(file_bytes, data, self._max_pixels)
         return check_file(read, self._max_pixels, self._models, paint=paint)
 
     def _for_many(self) -> tuple[ManyImages, int]:
         """Return a codec whose networks run in one thread each, and how many may run at a time."""
+        from dlf.codec.machine import processors
+
         workers = self._models.engine.threads or processors()
         if workers == 1 or self._models.first.manifest.engine != "onnx":
             return self, 1
@@ -307,6 +319,9 @@ class Codec(ManyImages):
         Raises:
             FormatError, LimitExceeded, OSError, TypeError: as `decode`.
         """
+        from dlf.codec.file_forms import describe
+        from dlf.codec.file_forms import load as load_file
+
         content = file_bytes(data, self._max_pixels)
         file = load_file(content, self._max_pixels)
         try:
@@ -322,13 +337,23 @@ class Codec(ManyImages):
         Raises:
             FormatError, LimitExceeded, UnknownModel, OSError, TypeError: as `decode`.
         """
+        from dlf.codec.file_forms import load as load_file
+        from dlf.codec.spent import spent_on
+
         file = load_file(file_bytes(data, self._max_pixels), self._max_pixels)
         return spent_on(file.receive(self._models.ready(self._models.writer(file))))
 
     def _read(self, source: Source, *, metadata: bool, strict: bool) -> tuple[UInt8, bytes]:
         """Return pixels, uint8 (H, W, 3), and packed metadata."""
+        from dlf.imageio import load_rgb
+
         rgb, attached = load_rgb(source, max_pixels=self._max_pixels, strict=strict)
         return rgb, pack_metadata(attached) if metadata and attached is not None else b""
+
+    def _importance(self, roi: Region, rgb: UInt8) -> UInt8 | None:
+        from dlf.roi.mask import importance
+
+        return importance(roi, rgb, max_pixels=self._max_pixels)
 
     def _quality(self, quality: int | None) -> int:
         if quality is None:
@@ -342,4 +367,6 @@ class Codec(ManyImages):
 
 def _rereadable(image: Source) -> Source:
     """Return an image that can be read as often as one likes: an open file becomes its bytes."""
+    from PIL import Image
+
     return image if isinstance(image, Image.Image | np.ndarray | str | os.PathLike) else content_of(image)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from dlf.codec.many import in_order
 from dlf.content import Data
-from dlf.imageio import Source
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from dlf.imageio import Source
 
 IMAGES_NDIM = 4
 """Axes of an array of several images: (images, height, width, colours)."""

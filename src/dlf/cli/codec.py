@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
@@ -16,13 +14,12 @@ import dlf
 from dlf.cli.display import Display
 from dlf.cli.names import Job
 from dlf.cli.options import REFERENCE, Common, Engine, Outputs
+from dlf.cli.process import share_one_heap
 from dlf.codec.bundle import ModelBundle, find
 from dlf.codec.engine import EngineOptions, check_options
 from dlf.errors import DlfError, EngineError
 
 log = logging.getLogger(__name__)
-
-_M_ARENA_MAX = -8  # of <malloc.h>
 
 
 def codec_to_encode(common: Common, outputs: Outputs, engine: Engine, display: Display) -> dlf.Codec:
@@ -55,7 +52,7 @@ def codec_to_decode(
 def _codec(
     common: Common, outputs: Outputs, engine: Engine, display: Display, bundles: Iterable[ModelBundle]
 ) -> dlf.Codec:
-    _share_one_heap()
+    share_one_heap()
     options = engine.options(outputs.jobs, display.network)
     if engine.given() or outputs.jobs > 1 or log.isEnabledFor(logging.DEBUG):
         for bundle in bundles:
@@ -64,16 +61,6 @@ def _codec(
     return dlf.Codec(
         common.model, max_pixels=common.max_pixels, max_seconds=common.max_seconds, engine=options
     )
-
-
-def _share_one_heap() -> None:
-    """Ask glibc for one heap of all threads, so that what is freed after building networks serves the images.
-
-    Otherwise each thread that builds one keeps a heap of its own, a hundred megabytes together.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another library of C
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _check(bundle: ModelBundle, outputs: Outputs, given: list[str], options: EngineOptions) -> None:

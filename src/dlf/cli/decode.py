@@ -24,6 +24,7 @@ from dlf.cli.options import (
     loudness_options,
     output_options,
 )
+from dlf.cli.process import import_numpy
 from dlf.files import descriptor_of
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def command(
     is decoded.  Of two names without -o the second is the output if it ends as an image does, is a folder
     (and the first is none) or is -.
     """
-    from dlf.cli.codec import codec_to_decode  # brings numpy, which the parser does not need
+    import_numpy()
+    from dlf.cli.codec import codec_to_decode  # brings what the parser does not need
 
     naming = Naming(
         lambda each, folder: _name(each, folder, kind, outputs),

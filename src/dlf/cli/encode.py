@@ -22,6 +22,7 @@ from dlf.cli.options import (
     loudness_options,
     output_options,
 )
+from dlf.cli.process import import_numpy
 from dlf.cli.sizes import FileSize, file_size_options
 from dlf.errors import DlfError, UnreachableSize, explain
 
@@ -82,7 +83,8 @@ def command(
     the second is the output if it ends in .dlf, is a folder (and the first is none) or is -.  Images in a
     folder that are called like decoded ones, such as NAME.dlf.png, are left out.
     """
-    from dlf.cli.codec import codec_to_encode  # brings numpy, which the parser does not need
+    import_numpy()
+    from dlf.cli.codec import codec_to_encode  # brings what the parser does not need
 
     packets = _packets(size, resilient, packet_bytes, keep_metadata=keep_metadata, roi=roi)
     naming = Naming(

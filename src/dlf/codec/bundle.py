@@ -21,7 +21,7 @@ from typing import Any
 from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError, UnknownModel
-from dlf.files import open_regular, read_up_to
+from dlf.files import open_regular
 from dlf.limits import MAX_CHANNELS, MAX_TOKENS
 from dlf.records import InstalledModel
 
@@ -87,9 +87,10 @@ def read_bounded(path: Path) -> bytes:
     """Return the bytes of one of a bundle's files; raises OSError, also where it is none or too large."""
     most = MAX_BYTES.get(path.name, MAX_GRAPH_BYTES)
     with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > most:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
             raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
-        return read_up_to(file, most)
+        return file.read(size)  # Python asks for the memory of as much as it may read
 
 
 @dataclass(frozen=True)

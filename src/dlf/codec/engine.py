@@ -157,7 +157,7 @@ def make_backend(
 
         build = Accelerated(options.engine, threads)
     elif options.engine == "auto" and is_installed():
-        build = WhenItPays(threads)
+        build = WhenItPays(threads, bundle.read)
     return OnnxBackend(bundle, tables, threads, proving(bundle, tables, build), soon)
 
 

@@ -10,12 +10,10 @@ from dlf.codec import bundle as bundles
 from dlf.codec.backend import Network
 from dlf.codec.bundle import ModelBundle
 from dlf.entropy.tables import Tables
-from dlf.reference.bounds import Proof
-from dlf.reference.model import prove_networks
-from dlf.reference.onnx_file import read_graph
 
 if TYPE_CHECKING:
     from dlf.codec.onnx_backend import Build
+    from dlf.reference.bounds import Proof
 
 PRIOR, CONTEXT = "prior.onnx", "context.onnx"
 
@@ -48,6 +46,9 @@ def check_model(bundle: ModelBundle) -> Checked:
 
 def prove_files(tables: Tables, prior: bytes, context: bytes) -> tuple[Proof, Proof]:
     """Prove that no number in the two graphs can reach 2**24; raises BundleError where one can."""
+    from dlf.reference.model import prove_networks  # the models of the package do without
+    from dlf.reference.onnx_file import read_graph
+
     return prove_networks(tables.prior, tables.mean_unit, read_graph(prior), read_graph(context))
 
 

@@ -14,7 +14,6 @@ from dlf.codec import resilient
 from dlf.codec.codec import Received, StreamCodec
 from dlf.limits import MAX_PIXELS
 from dlf.records import Metadata, StreamInfo
-from dlf.reference.decoder import sha256_of
 
 
 class WholeFile(Protocol):
@@ -121,6 +120,8 @@ def describe(
 
     model_name: of the model that fits it, if one is installed.  received: its symbols, if they were read.
     """
+    from dlf.reference.decoder import sha256_of  # decoding does without
+
     sizes = {name: len(part) for name, part in file.parts()}
     behind = {f"{name}_bytes": sizes.pop(name, 0) for name in ("metadata", "payload", "checksum")}
     settled = None

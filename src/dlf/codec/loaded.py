@@ -7,14 +7,16 @@ from copy import copy
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlf.codec import bundle
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.codec import StreamCodec
 from dlf.codec.engine import EngineOptions, make_codec
-from dlf.codec.file_forms import WholeFile
 from dlf.errors import ChecksumError
+
+if TYPE_CHECKING:
+    from dlf.codec.file_forms import WholeFile
 
 
 @dataclass(frozen=True)

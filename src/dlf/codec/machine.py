@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
-
-import numpy as np
 
 LIBRARIES = ("dlf-codec", "numpy", "onnxruntime", "openvino", "Pillow")
 FEATURES = ("X86_V3", "X86_V4", "AVX2", "AVX512F", "AVX512_ICL", "AVX512_SPR", "NEON", "ASIMDDP", "SVE")
@@ -41,6 +37,10 @@ def processors() -> int:
 
 def machine() -> Machine:
     """Describe this machine."""
+    import platform
+
+    import numpy as np
+
     versions = {name: _version(name) for name in LIBRARIES}
     libraries = {name: number for name, number in versions.items() if number is not None}
     configuration = cast("dict[str, Any]", np.show_config(mode="dicts"))
@@ -48,7 +48,7 @@ def machine() -> Machine:
     known = {*simd.get("baseline", ()), *simd.get("found", ())}
     return Machine(
         f"{platform.system()} {platform.machine()}",
-        _processor(),
+        _processor() or platform.processor(),
         tuple(name for name in FEATURES if name in known),
         processors(),
         platform.python_version(),
@@ -57,6 +57,8 @@ def machine() -> Machine:
 
 
 def _version(library: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(library)
     except PackageNotFoundError:
@@ -64,9 +66,10 @@ def _version(library: str) -> str | None:
 
 
 def _processor() -> str:
+    """Name that Linux gives the processor; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
-        return platform.processor()
+        return ""
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return names[0] if names else ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,6 +23,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterat
     if workers == 1:
         yield from map(work, items)
         return
+    from concurrent.futures import ThreadPoolExecutor  # a few milliseconds, which one image saves
+
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="dlf-many") as pool:
         try:

@@ -22,10 +22,11 @@ from numpy.typing import DTypeLike, NDArray
 from dlf.codec.backend import Network, library_errors
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.engine import ACCELERATORS
+from dlf.codec.heap import WORTH_IT, give_back
 from dlf.codec.openvino_engine import PIXEL_GRAPHS
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
-from dlf.geometry import CELL, WINDOW, WINDOW_CELLS, Plan, WindowPlan, ceil_div, window_plan
+from dlf.geometry import CELL, WINDOW, WINDOW_CELLS, Plan, WindowPlan, border_places, ceil_div, window_plan
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
 TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
@@ -141,7 +142,7 @@ class OnnxBackend:
         Without tokens the network sees the same vector at every cell, so that its results differ near the
         border only: they are computed on a grid of that much, and repeated.
         """
-        place = np.arange if self._tables.token_prior else _by_border
+        place = np.arange if self._tables.token_prior else partial(border_places, reach=_PRIOR_REACH)
         places = place(rows)[:, None], place(cols)
         windows = ceil_div(rows, WINDOW_CELLS), ceil_div(cols, WINDOW_CELLS)
         vector = self._tables.prior[quality].astype(np.float32)[None, :, None, None]
@@ -361,21 +362,18 @@ def open_session(
     # sizes differ, and the plan for one of them would hold a block of memory beside the pieces of the others
     options.enable_mem_pattern = False
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    return onnxruntime.InferenceSession(data, options, providers=list(dict.fromkeys((provider, _CPU))))
+    session = onnxruntime.InferenceSession(data, options, providers=list(dict.fromkeys((provider, _CPU))))
+    if provider == _CPU:
+        session._model_bytes = None  # kept to build it again where an accelerator fails
+    if len(data) >= WORTH_IT:
+        give_back()
+    return session
 
 
 def _plan_of(latent: NDArray[Any], corner: tuple[int, int] = (0, 0)) -> Plan:
     """Plan of the image whose latent (..., rows, cols) is given."""
     rows, cols = latent.shape[-2:]
     return Plan(rows * CELL, cols * CELL, corner=corner)
-
-
-def _by_border(count: int) -> NDArray[np.int64]:
-    """Place of each of `count` cells in a row of at most 2 * _PRIOR_REACH + 1 whose middle is repeated."""
-    index = np.arange(count)
-    last = 2 * _PRIOR_REACH
-    place: NDArray[np.int64] = np.minimum(index, np.maximum(_PRIOR_REACH, index - max(0, count - 1 - last)))
-    return place
 
 
 def _check(array: NDArray[Any], shape: tuple[int, ...], dtype: DTypeLike, graph: str) -> None:

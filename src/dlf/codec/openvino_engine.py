@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from threading import Lock
 from types import ModuleType
@@ -88,16 +88,19 @@ class WhenItPays:
     """Leaves all graphs as they are until so much is painted that compiling the synthesis pays.
 
     The analysis stays, so that an image gives the same bytes whatever came before it.
+
+    read: gives the file of a graph, which is read once more when it is needed rather than held until then.
     """
 
     threads: int | None
+    read: Callable[[str], bytes]
 
     def __call__(self, graph: str, data: bytes, plain: Callable[[], Network]) -> Network:
         """Build a graph; see `dlf.codec.onnx_backend.Build`."""
         network = plain()
         if graph != "synthesis":
             return network
-        switch = _Switch(network, data, self.threads)
+        switch = _Switch(network, partial(self.read, f"{graph}.onnx"), self.threads)
         return Network(network.inputs, switch.run, switch.run_large)
 
 
@@ -107,9 +110,9 @@ class _Switch:
     It stays where OpenVINO fails, or the processor has no bfloat16, without which hardly anything is gained.
     """
 
-    def __init__(self, network: Network, data: bytes, threads: int | None) -> None:
+    def __init__(self, network: Network, read: Callable[[], bytes], threads: int | None) -> None:
         self._network, self._threads = network, threads
-        self._data: bytes | None = data  # None when the choice is made
+        self._read: Callable[[], bytes] | None = read  # None when the choice is made
         self._painted = 0
         self._choosing = Lock()
 
@@ -125,7 +128,7 @@ class _Switch:
         self, run: Run, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]
     ) -> list[NDArray[Any]]:
         results = run(outputs, feeds)
-        if self._data is not None:
+        if self._read is not None:
             self._painted += results[0].size // 3
             if self._painted >= PAYS_AFTER:
                 self._choose()
@@ -133,13 +136,13 @@ class _Switch:
 
     def _choose(self) -> None:
         with self._choosing:
-            data, self._data = self._data, None
-            if data is None or not _is_ours():
+            read, self._read = self._read, None
+            if read is None or not _is_ours():
                 return
             try:
                 if "bfloat16" in precisions():
-                    self._network = _compile(data, self._threads, "bfloat16")
-            except Exception as error:  # OpenVINO's exceptions have no common base of their own
+                    self._network = _compile(read(), self._threads, "bfloat16")
+            except Exception as error:  # OpenVINO's have no common base; or the file is gone
                 log.debug("the synthesis stays in ONNX Runtime (%s)", error)
 
 

@@ -14,9 +14,16 @@ What happens to each kind of input, in this order:
 A camera's raw file, of which Pillow would see a preview, is refused.
 """
 
+from __future__ import annotations
+
 from dlf.imageio.formats import FormatSupport, format_named, format_of, formats
-from dlf.imageio.reading import Source, load_rgb
-from dlf.imageio.writing import info_of, save, to_bytes, to_image
+
+# type checkers take it for true
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from dlf.imageio.reading import Source, load_rgb
+    from dlf.imageio.writing import info_of, save, to_bytes, to_image
 
 __all__ = [
     "FormatSupport",
@@ -30,3 +37,25 @@ __all__ = [
     "to_bytes",
     "to_image",
 ]
+
+_HOMES = {
+    "Source": "reading",
+    "load_rgb": "reading",
+    "info_of": "writing",
+    "save": "writing",
+    "to_bytes": "writing",
+    "to_image": "writing",
+}
+"""Modules of what is loaded when it is first used: who writes needs no reader of files, nor the reverse."""
+
+
+def __getattr__(name: str) -> object:
+    """Import what is not loaded yet."""
+    if name not in _HOMES:
+        msg = f"module 'dlf.imageio' has no attribute '{name}'"
+        raise AttributeError(msg)
+    from importlib import import_module
+
+    value = getattr(import_module(f"dlf.imageio.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from dlf.errors import ImageError, InvalidArgument, MissingExtra
-from dlf.imageio import opening, plugins
+from dlf.imageio import plugins
 
 
 @dataclass(frozen=True)
@@ -109,13 +107,17 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 def formats() -> tuple[FormatSupport, ...]:
     """List the formats that are read or written, those that are written first; imports what is installed."""
+    from PIL import Image
+
+    from dlf.imageio.opening import REFUSED
+
     written = tuple(_support(output) for output in OUTPUTS.values())
     Image.init()
     suffixes: dict[str, list[str]] = {}
     for suffix, kind in Image.EXTENSION.items():
         suffixes.setdefault(kind, []).append(suffix)
     own = {output.pillow for output in OUTPUTS.values()}
-    others = sorted(name for name in Image.OPEN if name not in own and name not in opening.REFUSED)
+    others = sorted(name for name in Image.OPEN if name not in own and name not in REFUSED)
     return written + tuple(
         FormatSupport(name.lower(), tuple(suffixes.get(name, ())), readable=True, writable=False)
         for name in others
@@ -123,6 +125,8 @@ def formats() -> tuple[FormatSupport, ...]:
 
 
 def _support(output: OutputFormat) -> FormatSupport:
+    from PIL import Image
+
     try:
         output.need()
     except MissingExtra as error:

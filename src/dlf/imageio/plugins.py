@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from PIL import features
-
 from dlf.errors import MissingExtra
 from dlf.extras import need
 
@@ -39,7 +37,7 @@ def need_avif() -> None:
     Raises:
         MissingExtra: this build of Pillow does not.
     """
-    if not features.check("avif"):
+    if not _has("avif"):
         msg = f"this build of Pillow has no AVIF; run: {INSTALL}"
         raise MissingExtra(msg)
 
@@ -50,9 +48,15 @@ def need_webp() -> None:
     Raises:
         MissingExtra: this build of Pillow does not.
     """
-    if not features.check("webp"):
+    if not _has("webp"):
         msg = f"this build of Pillow has no WebP; run: {INSTALL}"
         raise MissingExtra(msg)
+
+
+def _has(feature: str) -> bool:
+    from PIL import features  # which the parser of commands does not need
+
+    return bool(features.check(feature))
 
 
 def _import(module: str) -> object:
