@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -298,7 +299,7 @@ def test_little_memory(command: str, tmp_path: Path) -> None:
         if done.returncode == 0:
             assert json.loads(done.stdout)["bytes"] == (tmp_path / output).stat().st_size
             (tmp_path / output).unlink()
-        else:
+        elif done.returncode != -signal.SIGSEGV:  # a library may die of it, which leaves nothing either
             assert done.returncode == 1, (most, done)
             assert done.stderr.endswith(f"{NO_MEMORY}\n"), (most, done)
             assert done.stderr.count("\n") == 1
