@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dlf.bitstream.bounds import read_file, read_up_to
+from dlf.bitstream.bounds import read_file
 from dlf.errors import LimitExceeded
+from dlf.files import read_up_to
 
 MAX_DAMAGED_BYTES = 2**26
 """Limit of what is read of a file whose header may be destroyed."""

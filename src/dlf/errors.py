@@ -1,5 +1,7 @@
 """Errors that a user can meet; each message is one sentence that says what to do or what is wrong."""
 
+import errno
+
 
 class DlfError(Exception):
     """Base of every error raised on purpose by this package."""
@@ -73,12 +75,52 @@ class BatchError(DlfError):
     """A batch cannot start or go on: there is nothing to take, or its place cannot be read or written."""
 
 
+NO_MEMORY = "there is not enough memory: a smaller image needs less, and so do fewer at a time"
+
+_ALLOCATION = (
+    "failed to allocate", "can't allocate", "cannot allocate", "bad alloc", "bad_alloc", "out of memory",
+    "not enough memory",
+)  # fmt: skip
+"""What ONNX Runtime, OpenVINO, torch and Pillow say, in small letters, of memory that they did not get."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that there was too little memory; libraries have no common type for it."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError | DlfError):
+        return isinstance(error, MemoryError)
+    said = str(error).lower()
+    return any(words in said for words in _ALLOCATION)
+
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some room, or name another place"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG), "name another place"),
+}
+
+
+def reason(error: OSError) -> str:
+    """Say what the system says of a file that cannot be written, and for common reasons what to do."""
+    said = error.strerror or str(error)
+    remedy = None if error.errno is None else _REMEDIES.get(error.errno)
+    return said if remedy is None else f"{said} ({remedy})"
+
+
+def reason_of(error: ValueError | OSError) -> str:
+    """Say what is wrong with what a command was given, or with a file or folder of it."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = "" if error.filename is None else f"{error.filename}: "
+    return where + reason(error)
+
+
 def explain(error: Exception) -> str:
     """Say in one sentence what went wrong."""
     if isinstance(error, DlfError):
         return str(error)
+    if is_out_of_memory(error):
+        return NO_MEMORY
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"
-    if isinstance(error, MemoryError):
-        return "not enough memory"
     return f"unexpected error, please report it: {type(error).__name__}: {error}".replace("\n", " ")

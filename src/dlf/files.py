@@ -10,11 +10,12 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 log = logging.getLogger(__name__)
 
 _DESCRIPTORS = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
+_PART = 2**20  # bytes that are read at a time
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
@@ -37,6 +38,26 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         os.close(file)
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     return os.fdopen(file, "rb")
+
+
+def read_up_to(file: IO[bytes], most: int) -> bytes:
+    """Read until so many bytes are there or no more come; a pipe gives them in parts.
+
+    No more memory is taken than what is there needs, while `file.read(most)` takes it all beforehand.
+
+    Raises:
+        OSError: as the file's `read` does.
+        TypeError: `read` gives no bytes.
+    """
+    parts: list[bytes] = []
+    while most > 0 and (part := file.read(min(most, _PART))):
+        given: object = part  # whatever the caller's file gives
+        if not isinstance(given, bytes):
+            msg = f"expected a file opened in binary mode, not one that gives {type(given).__name__}"
+            raise TypeError(msg)
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, replace: bool = True) -> None:

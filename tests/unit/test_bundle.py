@@ -156,6 +156,21 @@ def test_unknown_and_broken_models(installed: Path, caplog: pytest.LogCaptureFix
         find(installed / "models" / "broken")
 
 
+def test_without_a_home_folder_the_models_of_the_package_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    pwd = pytest.importorskip("pwd", reason="this system has no such users")
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "DLF_MODELS", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert bundle.user_folder() is None
+    assert all(model.folder.parent == bundle.ASSETS for model in bundle.installed())
+    with pytest.raises(UnknownModel, match=r"put its folder where \$DLF_MODELS says"):
+        bundle.find("nowhere")
+
+
 def test_the_user_folder_has_a_place_on_every_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DLF_MODELS", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", "/data")

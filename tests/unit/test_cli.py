@@ -17,6 +17,7 @@ from PIL import Image
 from cli_run import MOCK, Done, runner
 from dlf.bitstream import container, varint
 from dlf.bitstream.header import Header
+from dlf.errors import NO_MEMORY
 from shipped_models import needs_models
 
 REAL = [sys.executable, "-m", "dlf"]
@@ -305,7 +306,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     ("error", "code", "sentence"),
     [
         ("KeyboardInterrupt", 130, "dlf: interrupted\n"),
-        ("MemoryError", 1, "dlf: -: not enough memory\n"),
+        ("MemoryError", 1, f"dlf: -: {NO_MEMORY}\n"),
         (
             "ZeroDivisionError('x\\ny')",
             1,

@@ -17,7 +17,7 @@ from cli_run import Done, runner
 from dlf.bitstream import packets, varint
 from dlf.bitstream.bounds import file_bound
 from dlf.bitstream.header import Header
-from dlf.bitstream.packets import START, Packet
+from dlf.bitstream.packets import START, Found, Packet
 from dlf.codec import resilient
 from dlf.codec.codec import StreamCodec
 from dlf.codec.resilient import Part
@@ -170,6 +170,28 @@ def test_a_search_in_hostile_data_ends_soon(codec: StreamCodec) -> None:
     start = time.process_time()
     assert find_packets(data, codec.numerics, 2**26) == ()
     assert time.process_time() - start < 2
+
+
+def test_starts_that_lead_to_nothing_are_tried_as_often_as_there_may_be_packets(
+    codec: StreamCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+    parse = packets.parse
+
+    def counted(data: bytes, at: int, most: int) -> Found:
+        nonlocal tried
+        tried += 1
+        return parse(data, at, most)
+
+    monkeypatch.setattr(packets, "parse", counted)
+    size = 2**20
+    assert find_packets(START * (size // 4), codec.numerics, 2**26) == ()
+    assert tried < size / 12 + 3000
+    head = packets.load(resilient.encode(codec, np.zeros((32, 32, 3), np.uint8), 0, 32))[0].packet.header
+    good = Packet(head, 0, 1, b"").pack(codec.numerics)  # no packet is shorter
+    bad = good[:-1] + bytes([good[-1] ^ 1])
+    for broken in (bad, good[:-1] + START[:1]):
+        assert find_packets(broken * 100_000 + good, codec.numerics, 2**26) == (Packet(head, 0, 1, b""),)
 
 
 def test_limits(file: bytes) -> None:

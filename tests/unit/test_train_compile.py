@@ -111,10 +111,14 @@ class Full(TokenizerStage):
         return super().inputs(batch, progress)
 
 
-def test_a_full_gpu_is_a_sentence_and_the_checkpoint_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+def test_full_memory_is_a_sentence_and_the_checkpoint_stays(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Full, "error", error)
     config = replace(CONFIG, checkpoint_minutes=0.0, compile=False)
     run = Run(config, Full(config, None, pictures()[:1]), Sampler(), tmp_path)
-    with pytest.raises(TrainingError, match=r"does not hold a batch of 8192 pixels.*checkpoint stays"):
+    with pytest.raises(TrainingError, match=r"memory for a batch of 8192 pixels.*checkpoint stays"):
         run.train()
     assert checkpoint.load(tmp_path / CHECKPOINT).step == 3
 

@@ -200,7 +200,7 @@ def test_a_full_disk_does_not_end_a_run(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sum("the run goes on" in message for message in caplog.messages) == 3
-    assert "disk full" in caplog.text
+    assert "disk is full" in caplog.text
     assert checkpoint.load(tmp_path / CHECKPOINT).step == STEPS
     assert not list(tmp_path.glob("*.part"))
 

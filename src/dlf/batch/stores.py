@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dlf.errors import BatchError
+from dlf.errors import BatchError, reason
 from dlf.extras import first_line, need
 
 UNFINISHED = "_unfinished"
@@ -131,5 +131,7 @@ def read_at(fs: Any, path: str, offset: int | None = None, size: int | None = No
 
 def unusable(url: str, error: Exception) -> BatchError:
     """Return the error that says why a place cannot be used."""
-    reason = getattr(error, "strerror", None) or first_line(error) or type(error).__name__
-    return BatchError(f"{url} cannot be used: {reason}")
+    said = first_line(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        said = reason(error)
+    return BatchError(f"{url} cannot be used: {said}")

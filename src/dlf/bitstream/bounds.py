@@ -15,6 +15,7 @@ from typing import IO
 from dlf.bitstream.header import MAX_HEADER_BYTES, Header
 from dlf.bitstream.spec import CHECKSUM_BYTES, MAX_METADATA_BYTES, MAX_VARINT_BYTES
 from dlf.errors import LimitExceeded
+from dlf.files import read_up_to
 from dlf.geometry import Plan, ceil_div
 from dlf.limits import MAX_CHANNELS, MAX_FILE_BYTES, MAX_PADDING, MAX_TOKENS, check_size
 
@@ -22,7 +23,6 @@ _TOKEN_BITS, _DETAIL_BITS = 17, 49
 _SUM_BYTES = 5  # four bytes of symbols' checksum, and what the coder loses on them
 _END_BYTES = 2  # of the shortest number in the coder's last interval
 _BLOCK_BYTES = 2**16  # more than zlib adds to data of the metadata's limit that it cannot compress
-_PART = 2**20
 
 
 def payload_bound(plan: Plan, tokens: int, channels: int) -> int:
@@ -70,16 +70,3 @@ def read_file(file: IO[bytes], max_pixels: int) -> bytes:
     data = head + read_up_to(file, file_bound(header) + 1 - len(head))
     check_length(len(data), header)
     return data
-
-
-def read_up_to(file: IO[bytes], most: int) -> bytes:
-    """Read until so many bytes are there or no more come; a pipe gives them in parts."""
-    parts: list[bytes] = []
-    while most > 0 and (part := file.read(min(most, _PART))):
-        given: object = part  # whatever the caller's file gives
-        if not isinstance(given, bytes):
-            msg = f"expected a file opened in binary mode, not one that gives {type(given).__name__}"
-            raise TypeError(msg)
-        parts.append(part)
-        most -= len(part)
-    return b"".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from dlf.bitstream import varint
@@ -17,7 +17,9 @@ START = MAGIC + bytes([VERSION << 4 | FLAG_PACKETS])
 """How every packet begins."""
 
 # what is summed up in vain while packets are looked for: such bytes for each of the data, and a little
-_SEARCH_WORK, _SEARCH_START = 16, 2**20
+_SEARCH_WORK, _SEARCH_START = 32, 2**20
+# a start that leads to nothing counts as so many, less than the shortest packet, of 15 bytes, brings along
+_SEARCH_TRY = 400
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,23 @@ def load(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Found, ...]:
     return tuple(found)
 
 
-def search(data: bytes, numerics: str, max_pixels: int = MAX_PIXELS) -> Iterator[Packet]:
-    """Yield the undamaged packets of a model, wherever they are; the time grows with the length only."""
+def search(
+    data: bytes, numerics: Collection[str], max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[str, Packet]]:
+    """Yield the undamaged packets of some models, wherever they are, each with the numerics that it fits.
+
+    The time grows with the length only.
+    """
     at, left = 0, _SEARCH_WORK * len(data) + _SEARCH_START
     while left > 0 and (at := data.find(START, at)) >= 0:
         try:
             found = parse(data, at, max_pixels)
         except DlfError:
-            at += len(START)
+            at, left = at + len(START), left - _SEARCH_TRY
             continue
-        if found.fits(numerics):
-            yield found.packet
+        writer = next((each for each in numerics if found.fits(each)), None)
+        if writer is not None:
+            yield writer, found.packet
             at = found.end
         else:
-            at += len(START)
-            left -= len(found.data)
+            at, left = at + len(START), left - _SEARCH_TRY - len(found.data)

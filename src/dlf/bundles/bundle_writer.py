@@ -78,14 +78,25 @@ def seal_like(folder: Path, base: Manifest, name: str, card: dict[str, Any]) -> 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `folder` at the end; whatever fails removes it."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    """A folder to write to, which takes the place of `folder` at the end.
+
+    Whatever fails removes it; then the folder that was there is as it was.
+    """
+    part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         yield part
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            part.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dlf.bundles.bundle_writer import BundleSpec, seal, tables_file
+from dlf.bundles.bundle_writer import BundleSpec, seal, staged, tables_file
 from dlf.codec.bundle import CONTEXT, TABLES, WEIGHTS
 from dlf.entropy.tables import QUALITIES, TOTAL, gaussian_frequencies
 from dlf.files import write_bytes
@@ -48,9 +49,10 @@ def write_model(
 
     tensors: all of the preset, by our names.  dtype: of the stored weights, named as torch names it.
     """
-    write_torch_bundle(PRESETS[preset], tensors.__getitem__, folder, spec, dtype)
     used = tuple(chain.from_iterable(PARTS.values()))
-    write_start({k: v for k, v in tensors.items() if not k.startswith(used)}, folder / EXTRA, dtype)
+    with staged(folder) as part:
+        write_torch_bundle(PRESETS[preset], tensors.__getitem__, part, spec, dtype)
+        write_start({k: v for k, v in tensors.items() if not k.startswith(used)}, part / EXTRA, dtype)
 
 
 def write_start(tensors: Mapping[str, Tensor], path: Path, dtype: str) -> None:
@@ -59,7 +61,11 @@ def write_start(tensors: Mapping[str, Tensor], path: Path, dtype: str) -> None:
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # what the library makes of a failed write
+        msg = f"{path} cannot be written; if the disk is full, free some room ({error})"
+        raise OSError(msg) from error
     path.chmod(0o644)  # the library makes files that only their owner can read
 
 

@@ -14,7 +14,7 @@ from dlf.cli.display import Display
 from dlf.cli.jobs import complain, tell
 from dlf.cli.names import JobError
 from dlf.cli.options import COUNT, PATH, gathered, listed, loudness_options, whole_numbers
-from dlf.errors import SpecError
+from dlf.errors import SpecError, reason
 
 if TYPE_CHECKING:
     from dlf.evaluation import EvaluationRequest, ReportOptions
@@ -187,7 +187,7 @@ def run(args: Arguments, display: Display) -> int:
         for sentence in write_report(results, args.output, _report_options(args)):
             complain(sentence)
     except OSError as error:
-        msg = f"cannot write to '{args.output}': {error.strerror or error}"
+        msg = f"cannot write to '{args.output}': {reason(error)}"
         raise JobError(msg) from error
     if not display.quiet:
         tell(summary(results).rstrip("\n"))

@@ -11,6 +11,7 @@ import click
 
 from dlf.cli.jobs import complain, tell
 from dlf.cli.options import PATH, gathered
+from dlf.errors import reason_of
 from dlf.extras import need
 
 STATISTICS_IMAGES = 600  # about 10^5 tokens: enough to tell common codes from rare ones
@@ -76,7 +77,7 @@ def command(args: Arguments) -> int:
     try:
         return _export(args)
     except (ValueError, OSError) as error:  # a wrong checkpoint, card or folder
-        complain(str(error))
+        complain(reason_of(error))
         return 1
 
 

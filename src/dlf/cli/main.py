@@ -15,7 +15,7 @@ import click
 import dlf
 from dlf.cli.jobs import LogLines, complain, tell
 from dlf.cli.streams import buffer_standard_output, drop_standard_output, hold_standard_streams
-from dlf.errors import DlfError, explain
+from dlf.errors import DlfError, explain, is_out_of_memory
 
 COMMANDS = (
     "encode",
@@ -119,6 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(f"{name}: {sentence} (see {name} --help)", error=True)
         return error.exit_code
     except (DlfError, MemoryError) as error:  # before the first input, so it concerns them all
+        complain(explain(error))
+        return 1
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         complain(explain(error))
         return 1
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ import click
 
 from dlf.cli.jobs import complain, tell
 from dlf.cli.options import PATH, above_zero
+from dlf.errors import reason
 
 
 @click.command("pack", short_help="Pack photos into one tar shard of limited size.")
@@ -39,7 +40,7 @@ def command(folders: tuple[Path, ...], output: Path, max_mb: float, short_side: 
     try:
         packed = pack(folders, output, max_bytes=int(max_mb * 1e6), short_side=short_side)
     except OSError as error:
-        complain(f"{output} cannot be written: {error.strerror or error}")
+        complain(f"{output} cannot be written: {reason(error)}")
         return 1
     tell(packed)
     return 0

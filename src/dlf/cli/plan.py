@@ -14,6 +14,7 @@ import click
 
 from dlf.cli.jobs import complain, tell
 from dlf.cli.options import COUNT, PATH, gathered, listed, minutes, needed, whole_numbers
+from dlf.errors import reason_of
 from dlf.extras import need
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def command(args: Arguments) -> int:
             return _profile(args, plan, args.profile, since)
         return _train(args, plan, since)
     except (ValueError, OSError) as error:  # a wrong plan, network or folder
-        complain(str(error))
+        complain(reason_of(error))
         return 1
 
 

@@ -16,8 +16,8 @@ from typing import IO, BinaryIO, cast
 import click
 
 from dlf.cli.names import STDIO, Job, JobError
-from dlf.errors import LimitExceeded
-from dlf.files import descriptor_of, write_bytes
+from dlf.errors import LimitExceeded, reason
+from dlf.files import descriptor_of, read_up_to, write_bytes
 
 MAX_INPUT_BYTES = 2**30
 """Limit of what is read into memory of an image from a pipe."""
@@ -104,7 +104,7 @@ def read_dlf(source: str, max_pixels: int) -> bytes:
 def read(source: str) -> bytes:
     """Return the bytes of an image or of standard input, up to a limit; raises OSError, LimitExceeded."""
     with opened(source) as file:
-        data = file.read(MAX_INPUT_BYTES + 1)
+        data = read_up_to(file, MAX_INPUT_BYTES + 1)
     if len(data) > MAX_INPUT_BYTES:
         msg = f"the input has more than {MAX_INPUT_BYTES:,} bytes"
         raise LimitExceeded(msg)
@@ -177,5 +177,6 @@ def write(job: Job, data: bytes, *, replace: bool) -> None:
 
 
 def _unwritable(target: str, error: OSError) -> JobError:
-    where = "to standard output" if target == STDIO else target
-    return JobError(f"cannot write {where}: {error.strerror or error}")
+    if target == STDIO:
+        return JobError(f"cannot write to standard output: {error.strerror or error}")
+    return JobError(f"cannot write {target}: {reason(error)}")

@@ -14,6 +14,7 @@ import click
 
 from dlf.cli.jobs import complain, tell
 from dlf.cli.options import COUNT, PATH, gathered, minutes, needed
+from dlf.errors import reason_of
 from dlf.extras import need
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def command(args: Arguments) -> int:
             return 0
         return _train(args, config, since)
     except (ValueError, OSError) as error:  # a wrong configuration, checkpoint or folder
-        complain(str(error))
+        complain(reason_of(error))
         return 1
 
 

@@ -8,6 +8,7 @@ import click
 
 from dlf.cli.jobs import complain, tell
 from dlf.cli.options import PATH
+from dlf.errors import reason
 
 
 @click.command("web", short_help="Make a web site that decodes in the browser.")
@@ -37,7 +38,7 @@ def command(output: Path, runtime: Path | None, models: tuple[str, ...], overwri
     try:
         site = write_site(output, files, overwrite=overwrite)
     except OSError as error:
-        complain(f"{output}: {error.strerror or error}")
+        complain(f"{output}: {reason(error)}")
         return 1
     tell(f"{output}: {site.files} files, {site.bytes / 1e6:.1f} MB, models: {', '.join(site.models)}")
     return 0

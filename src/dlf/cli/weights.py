@@ -12,7 +12,7 @@ import click
 
 from dlf.cli.jobs import tell
 from dlf.cli.options import PATH, gathered
-from dlf.errors import CheckpointError
+from dlf.errors import CheckpointError, reason, reason_of
 from dlf.extras import need
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def import_command(args: ImportArguments) -> int:
         tensors = released.match(config, stored, origin)
         return (_import_model if origin == released.DLF else _import_start)(args, tensors)
     except OSError as error:
-        msg = f"the model cannot be written: {error.strerror or error}"
+        msg = f"the model cannot be written: {reason(error)}"
         raise CheckpointError(msg) from error
 
 
@@ -101,7 +101,11 @@ def _import_model(args: ImportArguments, tensors: dict[str, Tensor]) -> int:
     if not name or not number:
         msg = "the file's name does not say which model it is: give --name and --id"
         raise click.UsageError(msg)
-    folder: Path = args.output or user_folder() / name
+    place = user_folder()
+    if args.output is None and place is None:
+        msg = "there is no home folder to put the model into: give -o"
+        raise click.UsageError(msg)
+    folder: Path = args.output or Path(place or "", name)
     if (folder / MANIFEST).exists() and not args.overwrite:
         msg = f"there is a model in {folder} (--overwrite replaces it)"
         raise click.UsageError(msg)
@@ -167,7 +171,7 @@ def recover_command(model: str, output: Path, preset: str, overwrite: bool) -> i
     try:
         save(output, Checkpoint(0, {"preset": preset}, recovered.tensors, recovered.tensors, {}))
     except OSError as error:
-        msg = f"the checkpoint cannot be written: {error.strerror or error}"
+        msg = f"the checkpoint cannot be written: {reason(error)}"
         raise CheckpointError(msg) from error
     missing = len(recovered.guessed)
     held = len(recovered.tensors) - missing
@@ -197,7 +201,7 @@ def split_command(checkpoint: Path, eight_bits: bool, output: Path) -> int:
         step = about.pop("step", "0")
         paths = save_parts(output, tensors, int(step), about, eight_bits=eight_bits)
     except (ValueError, OSError) as error:
-        raise CheckpointError(str(error)) from error
+        raise CheckpointError(reason_of(error)) from error
     size = sum(path.stat().st_size for path in paths) / 2**20
     tell(f"{checkpoint} -> {output}: {len(paths)} files, {size:.1f} MiB, step {step}")
     return 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from dlf.errors import BundleError, is_out_of_memory
 from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 
 
@@ -73,3 +75,15 @@ class Network:
     inputs: tuple[str, ...]
     run: Run
     run_large: Run | None = None
+
+
+@contextmanager
+def library_errors(sentence: str) -> Iterator[None]:
+    """Make a BundleError, or a MemoryError, of whatever a library raises."""
+    try:
+        yield
+    except Exception as error:  # the libraries' exceptions have no common base of their own
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        msg = f"{sentence} ({error})"
+        raise BundleError(msg) from error

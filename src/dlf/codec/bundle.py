@@ -288,7 +288,9 @@ def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
 def not_installed(model: str | os.PathLike[str] | int) -> UnknownModel:
     """Return the error that says what to do about a model that is not there."""
     what = f"number {model}" if isinstance(model, int) else f"'{model}'"
-    return UnknownModel(f"model {what} is not installed: put its folder into '{user_folder()}'")
+    folder = user_folder()
+    place = "where $DLF_MODELS says" if folder is None else f"into '{folder}'"
+    return UnknownModel(f"model {what} is not installed: put its folder {place}")
 
 
 def shipped_roles() -> list[str]:
@@ -301,7 +303,7 @@ def installed() -> Iterator[ModelBundle]:
 
     The shipped default comes first, then the other shipped ones, then the user's, each by folder name.
     """
-    for root in (ASSETS, user_folder()):
+    for root in filter(None, (ASSETS, user_folder())):
         folders = (manifest.parent for manifest in root.glob(f"*/{MANIFEST}"))
         for folder in sorted(folders, key=lambda f: (f != ASSETS / ROLES[DEFAULT], f)):
             if bundle := _open_if_usable(folder):
@@ -316,12 +318,18 @@ def _open_if_usable(folder: Path) -> ModelBundle | None:
         return None
 
 
-def user_folder() -> Path:
-    """Return where the user's own models are looked for: $DLF_MODELS, or the user's data folder."""
+def user_folder() -> Path | None:
+    """Return where the user's own models are looked for: $DLF_MODELS, or the user's data folder.
+
+    Who has no home folder, such as a number without a name in a container, has only the former.
+    """
     if named := os.environ.get("DLF_MODELS"):
         return Path(named)
     if os.name == "nt":
         data = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
     else:
         data = os.environ.get("XDG_DATA_HOME", "~/.local/share")
-    return Path(data).expanduser() / "dlf" / "models"
+    try:
+        return Path(data).expanduser() / "dlf" / "models"
+    except RuntimeError:
+        return None

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.codec.backend import Network
+from dlf.codec.backend import Network, library_errors
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.engine import ACCELERATORS
 from dlf.codec.heap import WORTH_IT, give_back
@@ -115,7 +115,11 @@ class OnnxBackend:
             future, is_mine = self._claim(graph)
             if is_mine:
                 # no daemon: the end of the process must not meet it at work
-                Thread(target=self._fill, args=(graph, future), name=f"dlf-{graph}").start()
+                thread = Thread(target=self._fill, args=(graph, future), name=f"dlf-{graph}")
+                try:
+                    thread.start()
+                except RuntimeError:  # there is no room for one more; others may wait for the graph already
+                    self._fill(graph, future)
 
     def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
         """Pixels to latents; see `Backend`."""
@@ -202,11 +206,8 @@ class OnnxBackend:
             self.watch(graph, feeds)
         is_large = plan.padded[0] * plan.padded[1] >= _LARGE
         run = network.run_large if is_large and network.run_large is not None else network.run
-        try:
+        with library_errors(f"the model's {graph} network cannot be run on this picture"):
             return run(outputs, feeds)
-        except Exception as error:  # the libraries' exceptions have no common base of their own
-            msg = f"the model's {graph} network cannot be run on this picture ({error})"
-            raise BundleError(msg) from error
 
     def _network(self, graph: str) -> Network:
         future, is_mine = self._claim(graph)
@@ -233,11 +234,8 @@ class OnnxBackend:
     def _open(self, graph: str) -> Network:
         """Read and build a graph; raises BundleError."""
         data = self.graph_as_run(graph)
-        try:
+        with library_errors(f"the model's {graph} network cannot be loaded"):
             return self._built(graph, data)
-        except Exception as error:  # as in _run
-            msg = f"the model's {graph} network cannot be loaded ({error})"
-            raise BundleError(msg) from error
 
     def graph_as_run(self, graph: str) -> bytes:
         """Return the ONNX file of a graph: that of the bundle, or what computes the same faster.

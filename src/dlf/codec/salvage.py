@@ -7,7 +7,7 @@ step.  In a damaged one nothing tells where the damage is, so that all of it is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,8 +61,9 @@ def read_remains(
     """
     candidates = tuple(models)
     if packets.START in data:
+        by_model = _packets_of(data, {model.manifest.numerics for model in candidates}, max_pixels)
         for model in candidates:
-            if found := find_packets(data, model.manifest.numerics, max_pixels):
+            if found := by_model.get(model.manifest.numerics):
                 codec = codec_of(model)
                 remains = read_packets(codec, found, reason)
                 return Painting(codec.paint(remains.received, found[0].header), None, remains.damage)
@@ -131,7 +132,18 @@ def read_damaged(codec: StreamCodec, opened: Opened, reason: FormatError) -> Rem
 
 def find_packets(data: bytes, numerics: str, max_pixels: int) -> tuple[Packet, ...]:
     """Return the undamaged packets of a model, wherever they are; if of several pictures, those of most."""
-    found = list(packets.search(data, numerics, max_pixels))
+    return _packets_of(data, {numerics}, max_pixels).get(numerics, ())
+
+
+def _packets_of(data: bytes, numerics: Collection[str], max_pixels: int) -> dict[str, tuple[Packet, ...]]:
+    """Return the same of each of the models that have some, by their numerics; the data are searched once."""
+    found: dict[str, list[Packet]] = {}
+    for writer, packet in packets.search(data, numerics, max_pixels):
+        found.setdefault(writer, []).append(packet)
+    return {writer: _of_most(several) for writer, several in found.items()}
+
+
+def _of_most(found: Sequence[Packet]) -> tuple[Packet, ...]:
     most = Counter(packet.header for packet in found).most_common(1)
     return tuple(packet for packet in found if packet.header == most[0][0])
 

@@ -116,6 +116,8 @@ class Tables:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 unfolded = sum(part.file_size for part in file.zip.infolist())
                 arrays = dict(file) if unfolded <= MAX_UNFOLDED_BYTES else None
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged zip file raises nearly anything
             msg = "the model's probability tables cannot be read"
             raise BundleError(msg) from error

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from dlf.errors import DlfError, ImageError, LimitExceeded
+from dlf.errors import DlfError, ImageError, LimitExceeded, is_out_of_memory
 from dlf.imageio import boxes, gif, mend, plugins, png, tiff
 from dlf.imageio.problems import Problems
 from dlf.imageio.raw import refuse_camera_raw
@@ -279,6 +279,8 @@ def pillow_errors() -> Iterator[None]:
         msg = "this is not an image of a known format"
         raise ImageError(msg) from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         reason = str(error).partition("\n")[0].partition(". ")[0]  # some give advice to programmers as well
         msg = "the image is damaged or cut off" + (f" ({reason})" if reason else "")
         raise ImageError(msg) from error

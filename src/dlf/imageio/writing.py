@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from dlf.errors import ImageError
+from dlf.errors import ImageError, is_out_of_memory
 from dlf.files import write_bytes
 from dlf.imageio import metadata as meta
 from dlf.imageio.colour import means_srgb, srgb_profile
@@ -82,6 +82,8 @@ def to_bytes(image: Image.Image, format: str, quality: int | None = None) -> byt
     try:
         _plain(image).save(file, output.pillow, **options)
     except (OSError, ValueError, KeyError, RuntimeError, OverflowError, struct.error) as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         msg = f"a picture of {image.width}x{image.height} cannot be written as {output.name} ({error})"
         raise ImageError(msg) from error
     return file.getvalue()

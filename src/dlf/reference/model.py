@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.errors import BundleError
-from dlf.files import open_regular
+from dlf.files import open_regular, read_up_to
 from dlf.limits import MAX_CHANNELS, MAX_PADDING, MAX_TOKENS
 from dlf.reference.bounds import WHOLE, Proof, Range, Unknown, prove
 from dlf.reference.network import Network
@@ -139,6 +139,8 @@ def read_tables(data: bytes) -> ReferenceTables:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             small = sum(part.file_size for part in file.zip.infolist()) <= MAX_FILE_BYTES
             arrays = dict(file) if small else {}
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged zip file raises nearly anything
         msg = "the model's probability tables cannot be read"
         raise BundleError(msg) from error
@@ -199,7 +201,7 @@ def _manifest(data: bytes) -> dict[str, Any]:
 def _read(folder: Path, name: str) -> bytes:
     try:
         with open_regular(folder / name) as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = read_up_to(file, MAX_FILE_BYTES + 1)
     except OSError as error:
         msg = f"the model in '{folder}' lacks its file {name} ({error.strerror})"
         raise BundleError(msg) from error

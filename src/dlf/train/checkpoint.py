@@ -44,7 +44,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         torch.save({"format": FORMAT, **vars(checkpoint)}, temporary)
         os.replace(temporary, path)
     except RuntimeError as error:  # what torch makes of a failed write
-        msg = f"the checkpoint {path} cannot be written; is the disk full?"
+        msg = f"the checkpoint {path} cannot be written; if the disk is full, free some room"
         raise OSError(msg) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dlf.errors import DlfError, TrainingError
+from dlf.errors import DlfError, TrainingError, is_out_of_memory
 from dlf.extras import first_line
 from dlf.losses.image import Wrap
 from dlf.train.config import TrainConfig
@@ -44,7 +44,7 @@ class Compiler:
 
     def gives_up(self, error: Exception) -> bool:
         """Whether the step that ended with this error should be tried again without compiling."""
-        if not self.active or isinstance(error, (torch.OutOfMemoryError, DlfError)):
+        if not self.active or isinstance(error, DlfError) or is_full(error):
             return False
         self.active = False
         log.warning("compiling failed (%s); the run goes on without", first_line(error))
@@ -89,9 +89,16 @@ def any_shape() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether a step has ended for want of memory, on a GPU or beside the processor."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error)
+    )
+
+
 def too_large(config: TrainConfig) -> TrainingError:
-    """What to say when the GPU's memory is full."""
+    """What to say when the memory of what trains is full."""
     return TrainingError(
-        f"the GPU's memory does not hold a batch of {config.pixels} pixels: lower `pixels` (and raise "
+        f"there is not enough memory for a batch of {config.pixels} pixels: lower `pixels` (and raise "
         f"`parts`, now {config.parts}, as much), or set `recompute: true`; the last checkpoint stays"
     )

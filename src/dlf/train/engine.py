@@ -23,7 +23,7 @@ from dlf.nn.model_config import to_dict
 from dlf.train import checkpoint, distributed
 from dlf.train.budget import Work, budget
 from dlf.train.checkpoint import Checkpoint
-from dlf.train.compiling import Compiler, any_shape, too_large
+from dlf.train.compiling import Compiler, any_shape, is_full, too_large
 from dlf.train.config import TrainConfig, dotted
 from dlf.train.data import Sampler, to_device
 from dlf.train.graph import StepGraph
@@ -174,7 +174,9 @@ class Run:
         handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._steps()
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_full(error):
+                raise
             raise too_large(self.config) from error
         finally:
             for number, handler in handlers.items():

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dlf.errors import DlfError
 from dlf.extras import first_line
+from dlf.train.compiling import is_full
 from dlf.train.stage import Inputs
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,11 @@ class StepGraph:
         recording.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
         try:
             recording.result, recording.replay = self._record(lambda: self._step(recording.inputs))
-        except (torch.OutOfMemoryError, DlfError):
+        except DlfError:
             raise
         except Exception as error:
+            if is_full(error):
+                raise
             self.active = False
             log.warning("a step cannot be recorded (%s); the run goes on without", first_line(error))
         return self.active

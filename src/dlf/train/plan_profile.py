@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from dlf.train.compiling import fast_backends
+from dlf.train.compiling import fast_backends, is_full
 from dlf.train.config import TrainConfig
 from dlf.train.distributed import choose_device
 from dlf.train.engine import Run
@@ -73,7 +73,9 @@ def profile_plan(
                 with _alarm(since + seconds):
                     profiles[key] = _measure(config, sources, shared, Path(folder), steps)
                 line = _row(label, profiles[key])
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not is_full(error):
+                    raise
                 line = f"{label} the memory does not hold {config.pixels} pixels"
             except _TimeOver:
                 line = f"{label} broken off: no time"

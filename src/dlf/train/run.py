@@ -21,7 +21,7 @@ from dlf.nn.build import PRESETS
 from dlf.train import distributed
 from dlf.train.align_stage import AlignStage
 from dlf.train.codec_stage import CodecStage, new_model
-from dlf.train.compiling import fast_backends, too_large
+from dlf.train.compiling import fast_backends, is_full, too_large
 from dlf.train.config import TrainConfig
 from dlf.train.data import CropSampler, Prefetch, Sampler, StreamSampler, load_images, whole_cells
 from dlf.train.decoder_stage import DecoderStage
@@ -111,7 +111,9 @@ def profile_stage(
             run = Run(replace(config, compile=compiled), stage, sampler, nowhere.out)
             try:
                 yield profile(run, steps, f"{label}, {'compiled' if compiled else 'eager'}")
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_full(error):
+                    raise
                 raise too_large(config) from error
 
 
