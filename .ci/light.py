@@ -33,9 +33,6 @@ def main() -> None:
     print(f"import dlf: {min(times):.3f} s")
     assert min(times) < MAX_IMPORT_SECONDS, "importing dlf takes too long"
 
-    if not (Path(importlib.util.find_spec("dlf").origin).parent / "assets/default/manifest.json").exists():
-        print("round trip: skipped, the package has no model")
-        return
     round_trip(Path(sys.argv[1]))
 
 

@@ -27,7 +27,7 @@ from dlf.batch import Job, Task, run
 from dlf.batch.manifest import Manifest
 from dlf.batch.records import Item, Made, Row, items_of, rows_of, to_lines
 from dlf.batch.sink import Sink
-from dlf.batch.sources import Source, items, safe_key
+from dlf.batch.sources import Source, items
 from dlf.batch.stores import Store
 from dlf.cli.main import main
 from dlf.codec import onnx_backend
@@ -305,15 +305,6 @@ def test_a_damaged_tar_gives_what_it_has(tmp_path: Path) -> None:
         assert errors[-1] is not None
     path.write_bytes(b"no tar file at all" * 100)
     assert [item.error is None for item in items(source)] == [False]
-
-
-@pytest.mark.parametrize("name", ["", "..", "a/../../b", "a\\..\\b", "x" * 300, "a\0b", "/"])
-def test_names_that_lead_out_are_refused(name: str) -> None:
-    assert safe_key(name).error is not None
-
-
-def test_names_are_put_below() -> None:
-    assert safe_key("/etc//./x.png").text == "etc/x.png"
 
 
 def test_tables_as_others_write_them(tmp_path: Path, task: Task) -> None:

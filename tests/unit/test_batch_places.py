@@ -22,7 +22,7 @@ from dlf.batch.job import Summary
 from dlf.batch.manifest import Manifest
 from dlf.batch.processes import Processes, serve
 from dlf.batch.records import Item, Made, Row
-from dlf.batch.sources import Source, items
+from dlf.batch.sources import Source, items, safe_key
 from dlf.batch.stores import Store
 from dlf.batch.worker import Work
 from dlf.errors import BatchError
@@ -255,3 +255,12 @@ def test_a_worker_whose_parent_is_killed_ends_quietly() -> None:
         pipe.write((1000).to_bytes(4, "big") + b"a part of a picture")
     ours.close()
     serve(theirs, lambda: lambda key, data: Made(Row(key)))
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/../../b", "a\\..\\b", "x" * 300, "a\0b", "/"])
+def test_names_that_lead_out_are_refused(name: str) -> None:
+    assert safe_key(name).error is not None
+
+
+def test_names_are_put_below() -> None:
+    assert safe_key("/etc//./x.png").text == "etc/x.png"

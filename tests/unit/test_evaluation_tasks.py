@@ -8,13 +8,12 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from dlf.errors import MissingExtra, SpecError
+from dlf.errors import MissingExtra
 from dlf.evaluation.codecs.fitting import ScaledCodec
 from dlf.evaluation.codecs.formats import open_format
 from dlf.evaluation.comparison import Comparison, Target
@@ -22,7 +21,6 @@ from dlf.evaluation.curves import HULL
 from dlf.evaluation.dataset import find_images
 from dlf.evaluation.ledger import Ledger
 from dlf.evaluation.metrics import detection, learned, sets, tasks
-from dlf.evaluation.metrics.catalogue import METRICS, SETS, check_metric, open_metric
 from dlf.evaluation.metrics.fidelity import PSNR
 from dlf.evaluation.results import gather
 from dlf.evaluation.runner import run
@@ -364,54 +362,3 @@ def test_networks_of_torchvision_by_stand_ins(picture: Picture) -> None:
     found = tasks.detector(model)(red)
     assert [(one.box, one.label) for one in found] == [((0, 0, 2, 2), 7), ((1, 1, 3, 3), 8)]
     assert [one.score for one in found] == pytest.approx([0.9, 0.2])
-
-
-def test_names_of_metrics() -> None:
-    assert check_metric("LPIPS-alex") == "lpipsalex"
-    assert check_metric("stem:a:b") == "stem:a:b"
-    with pytest.raises(SpecError, match="'x' is not one of"):
-        check_metric("x:psnr")
-    for name in ("stem", "stem-kid"):
-        with pytest.raises(SpecError, match="needs a file"):
-            open_metric(name)
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize(
-    "name",
-    ["lpipsalex", "dists", "ssimulacra2", "fid", "kid", "faces", "classes", "objects", "objectsmap"],
-)
-def test_what_is_missing_says_what_to_type(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch")
-    for module in list(sys.modules):
-        if module.partition(".")[0] in ("torchmetrics", "torchvision", "lpips", "cv2", "ssimulacra2"):
-            monkeypatch.delitem(sys.modules, module)
-    for module in ("lpips", "DISTS_pytorch", "ssimulacra2", "torchmetrics", "torchvision", "cv2"):
-        monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match="pip install"):
-        {**METRICS, **SETS}[name](None)
-
-
-def test_a_library_that_does_not_fit_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "unfit_library.py").write_text("import no_such_module")
-    (tmp_path / "broken_library.py").write_text("raise RuntimeError('operator does not exist')")
-    monkeypatch.syspath_prepend(tmp_path)
-    for name, sentence in (
-        ("absent_library.part", "absent_library is not installed; run: pip install x"),
-        ("unfit_library", r"unfit_library does not work here \(No module named 'no_such_module'\); run"),
-        ("broken_library", r"broken_library does not work here \(operator does not exist\); run"),
-    ):
-        with pytest.raises(MissingExtra, match=sentence):
-            learned.loaded(name, "pip install x")
-
-
-@pytest.mark.torch
-def test_weights_that_cannot_be_downloaded_are_named() -> None:
-    pytest.importorskip("torch")
-
-    def make() -> SimpleNamespace:
-        msg = "<urlopen error no route>"
-        raise OSError(msg)
-
-    with pytest.raises(MissingExtra, match=r"weights of the net could not be downloaded to .*checkpoints"):
-        learned.with_weights("the net", make)
