@@ -105,10 +105,11 @@ def test_the_command_writes_a_checkpoint_to_start_from(bundle: ModelBundle, tmp_
 
 
 @pytest.mark.slow
-def test_the_shipped_model_comes_back(picture: Callable[[int, int], UInt8]) -> None:
+@pytest.mark.parametrize(("role", "preset"), [("fast", "compact"), ("base", "base")])
+def test_a_shipped_model_comes_back(role: str, preset: str, picture: Callable[[int, int], UInt8]) -> None:
     from dlf.codec.bundle import find
 
-    bundle = find()
-    model = Dlf(PRESETS["compact"]).eval().requires_grad_(False)
-    model.load_state_dict(recover(bundle, "compact").tensors)
+    bundle = find(role)
+    model = Dlf(PRESETS[preset]).eval().requires_grad_(False)
+    model.load_state_dict(recover(bundle, preset).tensors)
     compare(model, bundle, [picture(288, 320)], 50).check()
