@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli_run import Done, runner
+from cli_run import Done
 from dlf import files
 from dlf.bitstream import container
 from dlf.bitstream.header import Header
@@ -35,18 +35,6 @@ from shipped_models import needs_models
 
 ROOT = Path(__file__).parents[2]
 FULL = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO]
-
-
-@pytest.fixture
-def dlf(
-    tmp_path: Path,
-    write_bundle: Callable[[Path], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsysbinary: pytest.CaptureFixture[bytes],
-) -> Callable[..., Done]:
-    """The command with a stand-in model, run in tmp_path/here."""
-    (tmp_path / "here").mkdir()
-    return runner(monkeypatch, capsysbinary, tmp_path / "here", write_bundle(tmp_path / "model"))
 
 
 def no_room(number: int) -> OSError:

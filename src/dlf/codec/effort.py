@@ -21,7 +21,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.entropy.coder import FREQUENCY_BITS
 from dlf.entropy.tables import UNSENT, Tables
 from dlf.errors import InvalidArgument
 from dlf.geometry import Plan
@@ -157,8 +156,7 @@ def bit_slopes(symbols: Int32, index: NDArray[np.int16], tables: Tables) -> Floa
 
     symbols: int32 (n,).  index: int16 (n,), table of each.  Returns float64 (n,), 0 where not sent.
     """
-    bits = FREQUENCY_BITS - np.log2(tables.gaussian_frequency[:, : 2 * tables.limit + 1])
-    slopes = np.gradient(bits, axis=1)
+    slopes = np.gradient(tables.gaussian_bits[:, : 2 * tables.limit + 1], axis=1)
     slopes[:UNSENT] = 0
     places = symbols.clip(-tables.limit, tables.limit) + tables.limit
     found: Float64 = slopes[index, places]
