@@ -30,29 +30,67 @@ PRIOR_HALO = WINDOW_PIXELS  # likewise of the prior network, whose tiles consist
 FADE = 2 * CELL  # pixels over which one tile fades into the next, centred on the border of their cores
 
 
+@dataclass(frozen=True)
+class Tile:
+    """Where a tile of an image lies; its core belongs to no other tile.
+
+    row, col: pixels, those of the core and those that are seen.  Units are the sides of windows or cells.
+    """
+
+    row: Span
+    col: Span
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Where the tile starts within its first window, in pixels."""
+        return self.row.seen[0] % WINDOW_PIXELS, self.col.seen[0] % WINDOW_PIXELS
+
+    def seen(self, unit: int) -> tuple[slice, slice]:
+        """Where what the tile sees lies in the whole grid."""
+        return _cut(self.row.seen, unit), _cut(self.col.seen, unit)
+
+    def core(self, unit: int) -> tuple[slice, slice]:
+        """Where the core lies in the whole grid."""
+        return _cut(self.row.core, unit), _cut(self.col.core, unit)
+
+    def core_in_seen(self, unit: int) -> tuple[slice, slice]:
+        """Where the core lies in what the tile sees."""
+        low, high = (
+            slice(core.start - seen.start, core.stop - seen.start)
+            for core, seen in zip(self.core(unit), self.seen(unit), strict=True)
+        )
+        return low, high
+
+
+def tiles(plan: Plan, core: int, halo: int | None = None) -> list[Tile]:
+    """Cut a picture into tiles that a network is run on one by one, row by row.
+
+    core, halo: pixels; of a side at most, and on every side (by default `HALO`, or what the model pads to).
+    """
+    reach = max(HALO, plan.unit) if halo is None else halo
+    rows, cols = (tile_spans(size, core, reach) for size in plan.padded)
+    return [Tile(row, col) for row in rows for col in cols]
+
+
 def analyse(backend: Backend, plan: Plan, rgb: UInt8, quality: int) -> Latents:
     """Run the analysis on uint8 (height, width, 3); each tile gives what its core holds.
 
     Each is padded by itself, so that a large image is not held a second time.
     """
-    rows, cols = (tile_spans(size, CORE, max(HALO, plan.unit)) for size in plan.padded)
-    if len(rows) == len(cols) == 1:
+    cut = tiles(plan, CORE)
+    if len(cut) == 1:
         return backend.analyse(plan.pad(rgb), quality)
     tokens: Int32 = np.empty(0, np.int32)
     y: Float32 = np.empty(0, np.float32)
-    for row in rows:
-        for col in cols:
-            pixels = plan.pad(rgb, row.seen, col.seen)
-            tile = backend.analyse(pixels, quality, _corner(row, col))
-            if not y.size:
-                tokens = np.empty((*plan.windows, tile.tokens.shape[1]), np.int32)
-                y = np.empty((len(tile.y), *plan.cells), np.float32)
-            down, across = _seen(row, col, WINDOW_PIXELS)
-            seen = tile.tokens.reshape(down.stop - down.start, across.stop - across.start, -1)
-            here, there = _core(row, col, WINDOW_PIXELS), _core_in_seen(row, col, WINDOW_PIXELS)
-            tokens[here] = seen[there]
-            here, there = _core(row, col, CELL), _core_in_seen(row, col, CELL)
-            y[:, here[0], here[1]] = tile.y[:, there[0], there[1]]
+    for tile in cut:
+        found = backend.analyse(plan.pad(rgb, tile.row.seen, tile.col.seen), quality, tile.corner)
+        if not y.size:
+            tokens = np.empty((*plan.windows, found.tokens.shape[1]), np.int32)
+            y = np.empty((len(found.y), *plan.cells), np.float32)
+        down, across = tile.seen(WINDOW_PIXELS)
+        seen = found.tokens.reshape(down.stop - down.start, across.stop - across.start, -1)
+        tokens[tile.core(WINDOW_PIXELS)] = seen[tile.core_in_seen(WINDOW_PIXELS)]
+        y[(slice(None), *tile.core(CELL))] = found.y[(slice(None), *tile.core_in_seen(CELL))]
     return Latents(tokens.reshape(-1, tokens.shape[2]), y)
 
 
@@ -61,21 +99,20 @@ def prior(backend: Backend, tables: Tables, plan: Plan, tokens: Int32, quality: 
 
     tokens: int32 (windows, tokens a window), -1 where not sent.
     """
-    rows, cols = (tile_spans(size, CORE, PRIOR_HALO) for size in plan.padded)
-    if not tables.token_prior or len(rows) == len(cols) == 1:
+    cut = tiles(plan, CORE, PRIOR_HALO)
+    if not tables.token_prior or len(cut) == 1:
         return backend.prior(*plan.cells, quality, tokens)
     grid = tokens.reshape(*plan.windows, -1)
     whole: list[NDArray[Any]] = []
-    for row in rows:
-        for col in cols:
-            seen = grid[_seen(row, col, WINDOW_PIXELS)]
-            tile = backend.prior(*_size(row, col, CELL), quality, seen.reshape(-1, seen.shape[2]))
-            parts = (tile.first.scale, tile.first.mean, tile.step, tile.common)
-            if not whole:
-                whole = [np.empty((len(part), *plan.cells), part.dtype) for part in parts]
-            here, there = _core(row, col, CELL), _core_in_seen(row, col, CELL)
-            for into, part in zip(whole, parts, strict=True):
-                into[:, here[0], here[1]] = part[:, there[0], there[1]]
+    for tile in cut:
+        seen, (down, across) = grid[tile.seen(WINDOW_PIXELS)], tile.seen(CELL)
+        size = down.stop - down.start, across.stop - across.start
+        found = backend.prior(*size, quality, seen.reshape(-1, seen.shape[2]))
+        parts = (found.first.scale, found.first.mean, found.step, found.common)
+        if not whole:
+            whole = [np.empty((len(part), *plan.cells), part.dtype) for part in parts]
+        for into, part in zip(whole, parts, strict=True):
+            into[(slice(None), *tile.core(CELL))] = part[(slice(None), *tile.core_in_seen(CELL))]
     scale, mean, step, common = whole
     return Prior(first=StepParams(scale, mean), common=common, step=step)
 
@@ -89,9 +126,10 @@ def synthesise(backend: Backend, plan: Plan, tokens: Int32, y_hat: Float32, qual
     grid = tokens.reshape(*plan.windows, -1)
 
     def paint(row: Span, col: Span) -> UInt8:
-        seen = grid[_seen(row, col, WINDOW_PIXELS)]
-        cells = y_hat[(slice(None), *_seen(row, col, CELL))]
-        return backend.synthesise(seen.reshape(-1, seen.shape[2]), cells, quality, _corner(row, col))
+        tile = Tile(row, col)
+        seen = grid[tile.seen(WINDOW_PIXELS)]
+        cells = y_hat[(slice(None), *tile.seen(CELL))]
+        return backend.synthesise(seen.reshape(-1, seen.shape[2]), cells, quality, tile.corner)
 
     def paint_row(row: Span) -> UInt8:
         return _join(cols, 1, lambda col: paint(row, col))
@@ -120,77 +158,6 @@ def _join(spans: list[Span], axis: int, paint: Callable[[Span], UInt8]) -> UInt8
     return canvas
 
 
-@dataclass(frozen=True)
-class Tile:
-    """Where a tile of an image lies; its core belongs to no other tile.
-
-    row, col: pixels, those of the core and those that are seen.
-    """
-
-    row: Span
-    col: Span
-
-    @property
-    def corner(self) -> tuple[int, int]:
-        """Where the tile starts within its first window, in pixels."""
-        return _corner(self.row, self.col)
-
-    @property
-    def seen_windows(self) -> tuple[slice, slice]:
-        """Windows that are seen."""
-        return _seen(self.row, self.col, WINDOW_PIXELS)
-
-    @property
-    def seen_cells(self) -> tuple[slice, slice]:
-        """Cells that are seen."""
-        return _seen(self.row, self.col, CELL)
-
-    @property
-    def core_cells(self) -> tuple[slice, slice]:
-        """Cells of the core."""
-        return _core(self.row, self.col, CELL)
-
-    @property
-    def core_in_seen(self) -> tuple[slice, slice]:
-        """Cells of the core, among those that are seen."""
-        return _core_in_seen(self.row, self.col, CELL)
-
-
-def tiles(plan: Plan, core: int) -> list[Tile]:
-    """Cut a picture into tiles that a network is run on one by one; core: pixels of a side at most."""
-    rows, cols = (tile_spans(size, core, max(HALO, plan.unit)) for size in plan.padded)
-    return [Tile(row, col) for row in rows for col in cols]
-
-
 def _cut(pixels: tuple[int, int], unit: int) -> slice:
     """The windows or cells that a range of pixels covers."""
     return slice(pixels[0] // unit, ceil_div(pixels[1], unit))
-
-
-def _size(row: Span, col: Span, unit: int) -> tuple[int, int]:
-    height, width = (ceil_div(span.seen[1] - span.seen[0], unit) for span in (row, col))
-    return height, width
-
-
-def _core(row: Span, col: Span, unit: int) -> tuple[slice, slice]:
-    """Where a tile's core lies in the whole grid."""
-    return _cut(row.core, unit), _cut(col.core, unit)
-
-
-def _seen(row: Span, col: Span, unit: int) -> tuple[slice, slice]:
-    """Where what a tile sees lies in the whole grid."""
-    return _cut(row.seen, unit), _cut(col.seen, unit)
-
-
-def _core_in_seen(row: Span, col: Span, unit: int) -> tuple[slice, slice]:
-    """Where a tile's core lies in what the tile sees."""
-    low, high = (
-        slice(core.start - seen.start, core.stop - seen.start)
-        for core, seen in zip(_core(row, col, unit), _seen(row, col, unit), strict=True)
-    )
-    return low, high
-
-
-def _corner(row: Span, col: Span) -> tuple[int, int]:
-    """Where a tile starts within its first window, in pixels."""
-    return row.seen[0] % WINDOW_PIXELS, col.seen[0] % WINDOW_PIXELS

@@ -17,7 +17,7 @@ from dlf.codec.bundle import ModelBundle
 from dlf.codec.effort import Judged
 from dlf.codec.tiling import Tile, tiles
 from dlf.errors import EngineError
-from dlf.geometry import WINDOW_PIXELS, Plan, window_maps
+from dlf.geometry import CELL, WINDOW_PIXELS, Plan, window_maps
 from dlf.losses.objective import Weights, pixel_terms, weighted_sum
 from dlf.losses.perceptual import feature_distance
 from dlf.losses.texture import contrast_distance
@@ -50,12 +50,12 @@ class TilePainter:
 
     def judge(self, y_hat: Float32) -> Judged:
         """Paint and compare; y_hat: of the whole image; the slope is that of the tile's core."""
-        rows, cols = self.tile.seen_cells
+        rows, cols = self.tile.seen(CELL)
         cells = torch.from_numpy(np.ascontiguousarray(y_hat[None, :, rows, cols])).requires_grad_(True)
         (rgb,) = self.paint(y_hat=cells)
         distance = self.share * self._distance(rgb)
         (slope,) = torch.autograd.grad(distance, cells)
-        rows, cols = self.tile.core_in_seen
+        rows, cols = self.tile.core_in_seen(CELL)
         return Judged(distance.item(), slope[0, :, rows, cols].numpy())
 
     def _distance(self, rgb: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class ImageJudge:
         with limited_threads(self._threads):
             for painter in self._painters:
                 part = painter.judge(y_hat)
-                rows, cols = painter.tile.core_cells
+                rows, cols = painter.tile.core(CELL)
                 slope[:, rows, cols] = part.slope
                 distance += part.distance
         return Judged(distance, slope)
@@ -111,7 +111,7 @@ class Judging:
 
     def _painter(self, plan: Plan, tile: Tile, rgb: UInt8, sent: Int32, quality: int) -> TilePainter:
         pixels = torch.from_numpy(plan.pad(rgb, tile.row.seen, tile.col.seen)).float()
-        windows = sent.reshape(*plan.windows, -1)[tile.seen_windows].reshape(-1, sent.shape[1])
+        windows = sent.reshape(*plan.windows, -1)[tile.seen(WINDOW_PIXELS)].reshape(-1, sent.shape[1])
         height, width = pixels.shape[:2]
         maps = window_maps(Plan(height, width, corner=tile.corner), self._swin)
         common = {
