@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dlf.train import checkpoint
+from dlf.train import checkpoint, distributed
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.data import Batch
 from dlf.train.engine import CHECKPOINT, Run
@@ -82,6 +82,27 @@ def test_checkpoint_without_a_stage_entry_resumes_and_keeps_its_codes(tmp_path: 
 
 def test_signal_stops_after_the_step_and_saves(tmp_path: Path) -> None:
     run = make_run("tokenizer", tmp_path, lambda step: tell(signal.SIGTERM) if step == 1 else None)
+    assert not run.train()
+    assert checkpoint.load(tmp_path / CHECKPOINT).step == run.step == 2
+
+
+def test_signal_while_the_processes_agree_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes after this process said that it was not asked to stop, and before it hears the others."""
+    run = make_run("tokenizer", tmp_path)
+    agree, calls = distributed.all_reduce_max, 0
+
+    def interrupted(*values: float) -> list[float]:
+        nonlocal calls
+        agreed = agree(*values)
+        if len(values) == 3:
+            calls += 1
+            if calls == 2:
+                tell(signal.SIGTERM)
+        return agreed
+
+    monkeypatch.setattr(distributed, "all_reduce_max", interrupted)
     assert not run.train()
     assert checkpoint.load(tmp_path / CHECKPOINT).step == run.step == 2
 

@@ -102,7 +102,8 @@ class Run:
         self.parts = distributed.own_parts(config.parts)
         self.step = 0
         self.left_out = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.stop = False
+        self.stop = False  # this process was asked to; only ever set, since a signal may come at any moment
+        self.stopped = False  # as all processes agreed
         self.compiler = Compiler() if config.compile else None
         if self.compiler is not None:
             stage.compile_with(self.compiler)
@@ -183,7 +184,7 @@ class Run:
                 signal.signal(number, handler)
             self.logger.close()
         self.save()
-        return not self.stop
+        return not self.stopped
 
     def _steps(self) -> None:
         started, first, recent = time.monotonic(), self.step, Means()
@@ -201,7 +202,7 @@ class Run:
                 self._timed("validation", self._validate)
             if self.budget.due("checkpoint", self.step):
                 self._timed("checkpoint", self._try_to_save)
-        if not self.stop and self.validated < self.step:
+        if not self.stopped and self.validated < self.step:
             self._validate()
 
     def _goes_on(self) -> bool:
@@ -211,8 +212,8 @@ class Run:
         self.place, over, stopped = distributed.all_reduce_max(
             place, first and self.budget.over(self.step), self.stop
         )
-        self.stop = bool(stopped)
-        return not over and not stopped
+        self.stopped = bool(stopped)
+        return not over and not self.stopped
 
     def _is_due(self, work: Work) -> bool:
         """Whether rank 0's budget says so."""
