@@ -33,7 +33,9 @@ GOLDEN = Path(__file__).parent / "golden"
 class MockBackend:
     """Integer arithmetic in the place of networks; every part depends on all that it is given."""
 
-    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
+    def analyse(
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+    ) -> Latents:
         plan = Plan(*rgb.shape[:2], corner=corner)
         rows, cols = plan.cells
         cells = rgb.reshape(rows, CELL, cols, CELL, 3).astype(np.int64)
@@ -64,7 +66,13 @@ class MockBackend:
         return StepParams(scale.astype(np.int32), (around // 8).astype(np.int32))
 
     def synthesise(
-        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+        self,
+        tokens: Int32,
+        y_hat: Float32,
+        quality: int,
+        corner: tuple[int, int] = (0, 0),
+        *,
+        more: bool = False,
     ) -> UInt8:
         rows, cols = y_hat.shape[1:]
         plan = Plan(rows * CELL, cols * CELL, corner=corner)

@@ -47,6 +47,9 @@ NETWORKS = {
 """Stage of `Row.stages` that each method of a backend belongs to; what is left is "coding"."""
 
 
+_NAP = 0.02  # seconds
+
+
 class BenchmarkError(DlfError):
     """Something that was to be measured did not run."""
 
@@ -183,6 +186,7 @@ class _Bench:
         product()
         for _ in range(self._settings.repeats):
             products.append(_timed(product)[1])
+            _wait_for_idle_threads()
             self._stages = {}
             result, spent = _timed(work)
             works.append(spent)
@@ -231,8 +235,8 @@ class _Watched:
     def __getattr__(self, name: str) -> Callable[..., object]:
         method = getattr(self._backend, name)
 
-        def run(*arguments: object) -> object:
-            result, spent = _timed(lambda: method(*arguments))
+        def run(*arguments: object, **options: object) -> object:
+            result, spent = _timed(lambda: method(*arguments, **options))
             self._note(name, spent)
             return result
 
@@ -243,6 +247,19 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, Spent]:
     wall, processor = time.perf_counter(), time.process_time()
     result = work()
     return result, Spent(time.perf_counter() - wall, time.process_time() - processor)
+
+
+def _wait_for_idle_threads() -> None:
+    """Wait until no thread of this process works any more, at most a second.
+
+    After a product the threads of numpy's library wait for the next one in a loop, for a tenth of a second with
+    OpenBLAS: that would count as processor time of what comes next, and keep its threads from a core.
+    """
+    for _ in range(50):
+        before = time.process_time()
+        time.sleep(_NAP)
+        if time.process_time() - before < _NAP / 10:
+            return
 
 
 def _sum(*parts: Spent) -> Spent:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,19 @@ def test_rows_of_a_model() -> None:
     assert set(encode.operators) == {"analysis", "prior", "context"}
     assert "Conv" in encode.operators["context"]
     assert all(seconds >= 0 for kinds in decode.operators.values() for seconds in kinds.values())
+
+
+def test_threads_that_still_turn_after_a_product_are_waited_for() -> None:
+    """OpenBLAS keeps its threads in a loop for a tenth of a second."""
+
+    def turn(end: float) -> None:
+        while time.monotonic() < end:
+            pass
+
+    other = threading.Thread(target=turn, args=(time.monotonic() + 0.3,))
+    other.start()
+    benchmark._wait_for_idle_threads()
+    assert not other.is_alive()
 
 
 def test_the_command_prints_what_it_measures(capsys: pytest.CaptureFixture[str]) -> None:

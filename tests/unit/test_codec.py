@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dlf.codec import tiling
 from dlf.codec.backend import Backend
 from dlf.codec.bundle import Manifest
 from dlf.codec.codec import StreamCodec
+from dlf.codec.deadline import TimedBackend
 from dlf.codec.detail import Receiver, Sender, walk
 from dlf.codec.semantic import NOT_SENT
 from dlf.entropy.coder import SymbolReader, SymbolWriter
@@ -120,7 +122,13 @@ class Shades(Backend):
     shade = -50
 
     def synthesise(
-        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+        self,
+        tokens: Int32,
+        y_hat: Float32,
+        quality: int,
+        corner: tuple[int, int] = (0, 0),
+        *,
+        more: bool = False,
     ) -> UInt8:
         self.shade += 50
         return np.full((y_hat.shape[1] * 32, y_hat.shape[2] * 32, 3), self.shade, np.uint8)
@@ -142,7 +150,9 @@ def test_memory_of_tiles_is_bounded(picture: Picture) -> None:
     seen: list[tuple[int, int]] = []
 
     class Witness(Backend):
-        def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
+        def analyse(
+            self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+        ) -> Latents:
             plan = Plan(*rgb.shape[:2], corner=corner)
             seen.append(plan.padded)
             windows = plan.windows[0] * plan.windows[1]
@@ -151,6 +161,26 @@ def test_memory_of_tiles_is_bounded(picture: Picture) -> None:
     plan = Plan(2100, 4200)
     tiling.analyse(Witness(), plan, np.zeros((*plan.padded, 3), np.uint8), 50)
     assert max(max(size) for size in seen) <= 1024 + 2 * 64
+
+
+def test_memory_is_given_back_after_the_last_tile(backend: Backend) -> None:
+    class Witness(TimedBackend):
+        analysed: tuple[bool, ...] = ()
+        painted: tuple[bool, ...] = ()
+
+        def analyse(self, *arguments: Any, more: bool = False) -> Latents:
+            self.analysed += (more,)
+            return super().analyse(*arguments, more=more)
+
+        def synthesise(self, *arguments: Any, more: bool = False) -> UInt8:
+            self.painted += (more,)
+            return super().synthesise(*arguments, more=more)
+
+    plan = Plan(1200, 1200)
+    witness = Witness(backend, 60)
+    latents = tiling.analyse(witness, plan, np.zeros((*plan.padded, 3), np.uint8), 50)
+    tiling.synthesise(witness, plan, latents.tokens, latents.y, 50)
+    assert witness.analysed == witness.painted == (True, True, True, False)
 
 
 def test_golden_stream(

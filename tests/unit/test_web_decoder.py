@@ -243,7 +243,13 @@ class Painter:
     """The stand-in of tests/web/driver.mjs for a synthesis network."""
 
     def synthesise(
-        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+        self,
+        tokens: Int32,
+        y_hat: Float32,
+        quality: int,
+        corner: tuple[int, int] = (0, 0),
+        *,
+        more: bool = False,
     ) -> UInt8:
         assert corner == (0, 0)
         rows, cols = y_hat.shape[1:]

@@ -16,11 +16,14 @@ from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
 class Backend(Protocol):
     """The four networks of one model."""
 
-    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
+    def analyse(
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+    ) -> Latents:
         """Pixels to latents.
 
         rgb: uint8 (H, W, 3), H and W multiples of 32.  quality: 0..100.
         corner: of a tile, where its first pixel lies in its first window; see `dlf.geometry.Plan`.
+        more: whether another tile of the image follows, so that memory is better kept than given back.
         """
         ...
 
@@ -40,13 +43,19 @@ class Backend(Protocol):
         ...
 
     def synthesise(
-        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+        self,
+        tokens: Int32,
+        y_hat: Float32,
+        quality: int,
+        corner: tuple[int, int] = (0, 0),
+        *,
+        more: bool = False,
     ) -> UInt8:
         """Latents to pixels: uint8 (32 * rows, 32 * cols, 3).
 
         tokens: int32 (windows, tokens a window), -1 where not sent.
         y_hat: float32 (channels, rows, cols), dequantised (times the step).
-        corner: as for `analyse`.
+        corner, more: as for `analyse`.
         """
         ...
 

@@ -20,10 +20,12 @@ class TimedBackend:
         self._backend, self._seconds = backend, seconds
         self._end = time.monotonic() + seconds
 
-    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
+    def analyse(
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+    ) -> Latents:
         """Pixels to latents; see `Backend`."""
         self.check()
-        return self._backend.analyse(rgb, quality, corner)
+        return self._backend.analyse(rgb, quality, corner, more=more)
 
     def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
         """Integer parameters that are known before any detail symbol; see `Backend`."""
@@ -36,11 +38,17 @@ class TimedBackend:
         return self._backend.context(step, y_hat, common)
 
     def synthesise(
-        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+        self,
+        tokens: Int32,
+        y_hat: Float32,
+        quality: int,
+        corner: tuple[int, int] = (0, 0),
+        *,
+        more: bool = False,
     ) -> UInt8:
         """Latents to pixels; see `Backend`."""
         self.check()
-        return self._backend.synthesise(tokens, y_hat, quality, corner)
+        return self._backend.synthesise(tokens, y_hat, quality, corner, more=more)
 
     def check(self) -> None:
         """Raise LimitExceeded if the time is over."""

@@ -121,12 +121,16 @@ class OnnxBackend:
                 except RuntimeError:  # there is no room for one more; others may wait for the graph already
                     self._fill(graph, future)
 
-    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
+    def analyse(
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+    ) -> Latents:
         """Pixels to latents; see `Backend`."""
         plan = Plan(rgb.shape[0], rgb.shape[1], corner=corner)
         plans = window_maps(plan, self._bundle.manifest.swin_window)
         quality_input = np.array([quality], np.float32)
-        tokens, y = self._run("analysis", ("indices", "y"), plan, rgb=rgb, quality=quality_input, **plans)
+        tokens, y = self._run(
+            "analysis", ("indices", "y"), plan, more, rgb=rgb, quality=quality_input, **plans
+        )
         manifest = self._bundle.manifest
         windows = plan.windows[0] * plan.windows[1]
         check(tokens, (windows, manifest.tokens), np.int64, "analysis")
@@ -179,7 +183,13 @@ class OnnxBackend:
         return StepParams(integers(scale, shape, "context"), integers(mean, shape, "context"))
 
     def synthesise(
-        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+        self,
+        tokens: Int32,
+        y_hat: Float32,
+        quality: int,
+        corner: tuple[int, int] = (0, 0),
+        *,
+        more: bool = False,
     ) -> UInt8:
         """Latents to pixels; see `Backend`."""
         plan = _plan_of(y_hat, corner)
@@ -187,6 +197,7 @@ class OnnxBackend:
             "synthesis",
             ("rgb",),
             plan,
+            more,
             tokens=tokens.astype(np.int64),
             y_hat=y_hat[None],
             quality=np.array([quality], np.float32),
@@ -197,15 +208,18 @@ class OnnxBackend:
         return pixels
 
     def _run(
-        self, graph: str, outputs: tuple[str, ...], plan: Plan, **inputs: NDArray[Any]
+        self, graph: str, outputs: tuple[str, ...], plan: Plan, more: bool = False, **inputs: NDArray[Any]
     ) -> list[NDArray[Any]]:
-        """Run a graph on those of the inputs that it has; return the named outputs."""
+        """Run a graph on those of the inputs that it has; return the named outputs.
+
+        Memory is kept where the image is small or there is more of it, and otherwise given back.
+        """
         network = self._network(graph)
         feeds = {name: np.ascontiguousarray(inputs[name]) for name in network.inputs if name in inputs}
         if self.watch is not None:
             self.watch(graph, feeds)
-        is_large = plan.padded[0] * plan.padded[1] >= _LARGE
-        run = network.run_large if is_large and network.run_large is not None else network.run
+        gives_back = not more and plan.padded[0] * plan.padded[1] >= _LARGE
+        run = (network.run_large if gives_back else None) or network.run
         with library_errors(f"the model's {graph} network cannot be run on this picture"):
             return run(outputs, feeds)
 

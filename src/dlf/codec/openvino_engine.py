@@ -167,17 +167,20 @@ def _compile(data: bytes, threads: int | None, precision: str | None) -> Network
     # run on 768x512, so those that are done wait here.
     idle: deque[Any] = deque()
 
-    def run(outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def request() -> Any:
         try:
-            request = idle.pop()
+            return idle.pop()
         except IndexError:
-            request = compiled.create_infer_request()
-        results = request.infer(dict(feeds))
-        idle.append(request)
+            return compiled.create_infer_request()
+
+    def run(outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        used = request()
+        results = used.infer(dict(feeds))
+        idle.append(used)
         return [results[name] for name in outputs]
 
     def run_large(outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        results = compiled.create_infer_request().infer(dict(feeds))
+        results = request().infer(dict(feeds))  # which goes with all its memory
         return [results[name] for name in outputs]
 
     return Network(tuple(port.any_name for port in compiled.inputs), run, run_large)

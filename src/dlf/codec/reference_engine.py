@@ -65,7 +65,9 @@ class PaintingOnly:
             msg = f"ONNX Runtime cannot be loaded, so that nothing can be painted ({error})"
             raise EngineError(msg) from error
 
-    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
+    def analyse(
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+    ) -> Latents:
         """Refuse to encode."""
         raise _decodes_only()
 
@@ -78,10 +80,16 @@ class PaintingOnly:
         raise _decodes_only()
 
     def synthesise(
-        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+        self,
+        tokens: Int32,
+        y_hat: Float32,
+        quality: int,
+        corner: tuple[int, int] = (0, 0),
+        *,
+        more: bool = False,
     ) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        return self._painter.synthesise(tokens, y_hat, quality, corner)
+        return self._painter.synthesise(tokens, y_hat, quality, corner, more=more)
 
 
 def _decodes_only() -> EngineError:

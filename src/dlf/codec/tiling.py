@@ -83,7 +83,8 @@ def analyse(backend: Backend, plan: Plan, rgb: UInt8, quality: int) -> Latents:
     tokens: Int32 = np.empty(0, np.int32)
     y: Float32 = np.empty(0, np.float32)
     for tile in cut:
-        found = backend.analyse(plan.pad(rgb, tile.row.seen, tile.col.seen), quality, tile.corner)
+        pixels = plan.pad(rgb, tile.row.seen, tile.col.seen)
+        found = backend.analyse(pixels, quality, tile.corner, more=tile is not cut[-1])
         if not y.size:
             tokens = np.empty((*plan.windows, found.tokens.shape[1]), np.int32)
             y = np.empty((len(found.y), *plan.cells), np.float32)
@@ -129,7 +130,8 @@ def synthesise(backend: Backend, plan: Plan, tokens: Int32, y_hat: Float32, qual
         tile = Tile(row, col)
         seen = grid[tile.seen(WINDOW_PIXELS)]
         cells = y_hat[(slice(None), *tile.seen(CELL))]
-        return backend.synthesise(seen.reshape(-1, seen.shape[2]), cells, quality, tile.corner)
+        more = (row, col) != (rows[-1], cols[-1])
+        return backend.synthesise(seen.reshape(-1, seen.shape[2]), cells, quality, tile.corner, more=more)
 
     def paint_row(row: Span) -> UInt8:
         return _join(cols, 1, lambda col: paint(row, col))

@@ -158,10 +158,12 @@ class Surrounded:
     def __init__(self, backend: Backend, around: Around) -> None:
         self._backend, self._around = backend, around
 
-    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
+    def analyse(
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+    ) -> Latents:
         """Pixels to latents."""
         with self._around("analysis"):
-            return self._backend.analyse(rgb, quality, corner)
+            return self._backend.analyse(rgb, quality, corner, more=more)
 
     def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
         """Parameters that are known before any detail symbol."""
@@ -174,11 +176,17 @@ class Surrounded:
             return self._backend.context(step, y_hat, common)
 
     def synthesise(
-        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+        self,
+        tokens: Int32,
+        y_hat: Float32,
+        quality: int,
+        corner: tuple[int, int] = (0, 0),
+        *,
+        more: bool = False,
     ) -> UInt8:
         """Latents to pixels."""
         with self._around("synthesis"):
-            return self._backend.synthesise(tokens, y_hat, quality, corner)
+            return self._backend.synthesise(tokens, y_hat, quality, corner, more=more)
 
 
 @runtime_checkable

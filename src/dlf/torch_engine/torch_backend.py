@@ -60,7 +60,9 @@ class TorchBackend:
         self._context: SnappedContext | None = None
         self._loading = Lock()
 
-    def analyse(self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0)) -> Latents:
+    def analyse(
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+    ) -> Latents:
         """Pixels to latents; see `Backend`."""
         z, y = self.latents(rgb, quality, corner)
         with torch.inference_mode(), limited_threads(self._options.threads):
@@ -78,7 +80,13 @@ class TorchBackend:
             return self._snapped().context(step, y_hat, common)
 
     def synthesise(
-        self, tokens: Int32, y_hat: Float32, quality: int, corner: tuple[int, int] = (0, 0)
+        self,
+        tokens: Int32,
+        y_hat: Float32,
+        quality: int,
+        corner: tuple[int, int] = (0, 0),
+        *,
+        more: bool = False,
     ) -> UInt8:
         """Latents to pixels; see `Backend`."""
         synthesis = self.decode(tokens, y_hat, quality, corner)
