@@ -252,8 +252,8 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, Spent]:
 def _wait_for_idle_threads() -> None:
     """Wait until no thread of this process works any more, at most a second.
 
-    After a product the threads of numpy's library wait for the next one in a loop, for a tenth of a second with
-    OpenBLAS: that would count as processor time of what comes next, and keep its threads from a core.
+    After a product the threads of numpy's library wait for the next one in a loop, with OpenBLAS for a tenth
+    of a second: that would count as processor time of what comes next, and keep its threads from a core.
     """
     for _ in range(50):
         before = time.process_time()
