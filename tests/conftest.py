@@ -268,17 +268,26 @@ def package_model() -> None:
 
 
 @pytest.fixture
-def dlf(
+def dlf_beside(
     tmp_path: Path,
     write_bundle: Callable[[Path], Path],
     monkeypatch: pytest.MonkeyPatch,
     capsysbinary: pytest.CaptureFixture[bytes],
 ) -> Callable[..., Done]:
-    """The command with a stand-in model, run in tmp_path/here."""
+    """The command with a stand-in model, run in tmp_path, beside the model."""
     from cli_run import runner
 
+    return runner(monkeypatch, capsysbinary, tmp_path, write_bundle(tmp_path / "model"))
+
+
+@pytest.fixture
+def dlf(
+    tmp_path: Path, dlf_beside: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Done]:
+    """The command with a stand-in model, run in tmp_path/here, which holds nothing."""
     (tmp_path / "here").mkdir()
-    return runner(monkeypatch, capsysbinary, tmp_path / "here", write_bundle(tmp_path / "model"))
+    monkeypatch.chdir(tmp_path / "here")
+    return dlf_beside
 
 
 @pytest.fixture(scope="module")

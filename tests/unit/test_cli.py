@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli_run import MOCK, Done, runner
+from cli_run import MOCK, Done
 from dlf.bitstream import container, varint
 from dlf.bitstream.header import Header
 from dlf.errors import NO_MEMORY
@@ -35,14 +35,9 @@ def call(command: list[str], folder: Path, *args: object, stdin: bytes = b"") ->
 
 
 @pytest.fixture
-def dlf(
-    tmp_path: Path,
-    write_bundle: Callable[[Path], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsysbinary: pytest.CaptureFixture[bytes],
-) -> Callable[..., Done]:
+def dlf(dlf_beside: Callable[..., Done]) -> Callable[..., Done]:
     """The command with a stand-in model, run in tmp_path."""
-    return runner(monkeypatch, capsysbinary, tmp_path, write_bundle(tmp_path / "model"))
+    return dlf_beside
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import dlf
-from cli_run import Done, runner
+from cli_run import Done
 from conftest import GOLDEN
 from dlf.bitstream import container
 from dlf.codec import bundle
@@ -255,22 +255,15 @@ def test_verify_names_the_part_that_is_wrong(file: bytes, tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path,
-    write_bundle: Callable[[Path], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsysbinary: pytest.CaptureFixture[bytes],
-    picture: Callable[[int, int], UInt8],
-) -> Callable[..., Done]:
+def run(dlf_beside: Callable[..., Done], picture: Callable[[int, int], UInt8]) -> Callable[..., Done]:
     """The command, in a folder with good.dlf, cut.dlf and flipped.dlf."""
-    command = runner(monkeypatch, capsysbinary, tmp_path, write_bundle(tmp_path / "model"))
     Image.fromarray(picture(60, 90)).save("photo.png")
-    assert command("encode", "photo.png", "-o", "good.dlf", "-q", "80", "--quiet").code == 0
+    assert dlf_beside("encode", "photo.png", "-o", "good.dlf", "-q", "80", "--quiet").code == 0
     data = Path("good.dlf").read_bytes()
     Path("cut.dlf").write_bytes(data[:-40])
     middle = len(data) // 2
     Path("flipped.dlf").write_bytes(data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :])
-    return command
+    return dlf_beside
 
 
 def test_commands_on_a_cut_file(run: Callable[..., Done]) -> None:

@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 import dlf
-from cli_run import ENGINE, MOCK, Done, runner, stand_in
+from cli_run import ENGINE, MOCK, Done, stand_in
 from conftest import CHANNELS, TOKENS
 from dlf import api
 from dlf.bitstream import container
@@ -188,18 +188,12 @@ def test_info_runs_no_network_unless_asked(picture: Picture, monkeypatch: pytest
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path,
-    write_bundle: Write,
-    monkeypatch: pytest.MonkeyPatch,
-    capfdbinary: pytest.CaptureFixture[bytes],
-    picture: Picture,
-) -> Callable[..., Done]:
+def command(dlf_beside: Callable[..., Done], tmp_path: Path, picture: Picture) -> Callable[..., Done]:
     """`dlf` in a folder with a picture a.png of 40x30."""
     from PIL import Image
 
     Image.fromarray(picture(30, 40)).save(tmp_path / "a.png")
-    return runner(monkeypatch, capfdbinary, tmp_path, write_bundle(tmp_path / "model"))
+    return dlf_beside
 
 
 def test_commands_take_a_limit(command: Callable[..., Done]) -> None:

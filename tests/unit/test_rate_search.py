@@ -12,7 +12,7 @@ from PIL import Image
 
 import dlf
 import dlf.pillow_plugin
-from cli_run import Done, runner
+from cli_run import Done
 from conftest import MockBackend, picture
 from dlf.bitstream import container
 from dlf.bitstream.spec import MIN_FILE_BYTES
@@ -224,14 +224,9 @@ Dlf = Callable[..., Done]
 
 
 @pytest.fixture(name="dlf_command")
-def dlf_command_fixture(
-    tmp_path: Path,
-    write_bundle: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capfdbinary: pytest.CaptureFixture[bytes],
-) -> Dlf:
+def dlf_command_fixture(dlf_beside: Dlf, tmp_path: Path) -> Dlf:
     Image.fromarray(picture(512, 768)).save(tmp_path / "a.png")
-    return runner(monkeypatch, capfdbinary, tmp_path, write_bundle(tmp_path / "model"))
+    return dlf_beside
 
 
 def test_command_takes_a_size(dlf_command: Dlf, tmp_path: Path) -> None:

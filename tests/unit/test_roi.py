@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 import dlf
 import dlf.pillow_plugin
-from cli_run import Done, runner
+from cli_run import Done
 from conftest import picture
 from dlf.bitstream import container
 from dlf.codec import codec as codec_module
@@ -167,12 +167,7 @@ Dlf = Callable[..., Done]
 
 
 @pytest.fixture(name="dlf_command")
-def dlf_command_fixture(
-    tmp_path: Path,
-    write_bundle: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capfdbinary: pytest.CaptureFixture[bytes],
-) -> Dlf:
+def dlf_command_fixture(dlf_beside: Dlf, tmp_path: Path) -> Dlf:
     (tmp_path / "in").mkdir()
     for name in "ab":
         Image.fromarray(picture(256, 320)).save(tmp_path / "in" / f"{name}.png")
@@ -180,7 +175,7 @@ def dlf_command_fixture(
     Image.fromarray(corner(256, 320)).save(tmp_path / "mask.png")
     Image.new("L", (320, 256)).save(tmp_path / "black.png")
     (tmp_path / "junk.png").write_text("no picture")
-    return runner(monkeypatch, capfdbinary, tmp_path, write_bundle(tmp_path / "model"))
+    return dlf_beside
 
 
 def test_command_takes_one_mask_for_all_of_its_size(dlf_command: Dlf, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import dlf
-from cli_run import Done, runner
+from cli_run import Done
 from conftest import picture
 from dlf.bitstream.header import Header
 from dlf.codec.budget import encode_set
@@ -108,22 +108,12 @@ def test_front_door(mock_models: None, tmp_path: Path) -> None:
     assert dlf.decode(files[2]).size == (260, 292)
 
 
-@pytest.fixture
-def command(
-    tmp_path: Path,
-    write_bundle: Callable[[Path], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsysbinary: pytest.CaptureFixture[bytes],
-) -> Callable[..., Done]:
-    return runner(monkeypatch, capsysbinary, tmp_path, write_bundle(tmp_path / "model"))
-
-
-def test_command(command: Callable[..., Done], tmp_path: Path) -> None:
+def test_command(dlf_beside: Callable[..., Done], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number, load in enumerate(loads(4)):
         Image.fromarray(load()[0]).save(tmp_path / "in" / f"{number}.png")
     (tmp_path / "in" / "bad.png").write_bytes(b"nothing")
-    done = command("encode", "in", "-o", "out", "--total-bytes", 1600, "--json")
+    done = dlf_beside("encode", "in", "-o", "out", "--total-bytes", 1600, "--json")
     assert done.code == 1  # for the one that is none
     assert done.err == "dlf: in/bad.png: this is not an image of a known format\n" + (
         "dlf: 1 of 5 inputs failed: in/bad.png\n"
@@ -135,13 +125,13 @@ def test_command(command: Callable[..., Done], tmp_path: Path) -> None:
     assert 1552 <= sum(sizes) <= 1600
     assert sorted(row["bytes"] for row in rows if "bytes" in row) == sorted(sizes)
 
-    again = command("encode", "in/0.png", "in/1.png", "-o", "out", "--total-bytes", 900)
+    again = dlf_beside("encode", "in/0.png", "in/1.png", "-o", "out", "--total-bytes", 900)
     assert again.code == 1
     assert "--overwrite replaces it" in again.err
-    small = command("encode", "in/0.png", "in/1.png", "-o", "new", "--total-bytes", 40)
+    small = dlf_beside("encode", "in/0.png", "in/1.png", "-o", "new", "--total-bytes", 40)
     assert (small.code, small.err.count("\n")) == (1, 1)
     assert "these 2 images have about 40 bytes together" in small.err
     assert "(--best takes it)" in small.err
     assert not (tmp_path / "new").exists()
     for line in (["--total-bytes", 900, "-q", 3], ["--total-bytes", 900, "--jobs", 2], ["--total-bytes", 3]):
-        assert command("encode", "in", "-o", "new", *line).code == 2
+        assert dlf_beside("encode", "in", "-o", "new", *line).code == 2
