@@ -34,7 +34,7 @@ class MockBackend:
     """Integer arithmetic in the place of networks; every part depends on all that it is given."""
 
     def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
     ) -> Latents:
         plan = Plan(*rgb.shape[:2], corner=corner)
         rows, cols = plan.cells
@@ -72,7 +72,7 @@ class MockBackend:
         quality: int,
         corner: tuple[int, int] = (0, 0),
         *,
-        more: bool = False,
+        more: bool | None = None,
     ) -> UInt8:
         rows, cols = y_hat.shape[1:]
         plan = Plan(rows * CELL, cols * CELL, corner=corner)

@@ -75,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("inputs", nargs="+", type=Path)
     parser.add_argument("--every", type=int, default=1, help="take each Nth picture of a folder only")
+    parser.add_argument("--model", metavar="MODEL", help="folder, name or role (default: the package's)")
     parser.add_argument("--bytes", type=int, default=900, help="of a file that is cut")
     parser.add_argument("--sheet", type=Path, help="to write, of the first picture: shares, and lost packets")
     options = parser.parse_args()
@@ -84,7 +85,7 @@ def main() -> None:
         for path in (sorted(each.glob("*.[jp][pn]g"))[:: options.every] if each.is_dir() else [each])
     ]
     pictures = [Image.open(path).convert("RGB") for path in paths]
-    codec = dlf.Codec()
+    codec = dlf.Codec(options.model)
     rows = []
     for index, picture in enumerate(pictures):
         shown = cut(codec, picture, options.bytes)

@@ -128,7 +128,7 @@ class Shades(Backend):
         quality: int,
         corner: tuple[int, int] = (0, 0),
         *,
-        more: bool = False,
+        more: bool | None = None,
     ) -> UInt8:
         self.shade += 50
         return np.full((y_hat.shape[1] * 32, y_hat.shape[2] * 32, 3), self.shade, np.uint8)
@@ -151,7 +151,7 @@ def test_memory_of_tiles_is_bounded(picture: Picture) -> None:
 
     class Witness(Backend):
         def analyse(
-            self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+            self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
         ) -> Latents:
             plan = Plan(*rgb.shape[:2], corner=corner)
             seen.append(plan.padded)
@@ -165,14 +165,14 @@ def test_memory_of_tiles_is_bounded(picture: Picture) -> None:
 
 def test_memory_is_given_back_after_the_last_tile(backend: Backend) -> None:
     class Witness(TimedBackend):
-        analysed: tuple[bool, ...] = ()
-        painted: tuple[bool, ...] = ()
+        analysed: tuple[bool | None, ...] = ()
+        painted: tuple[bool | None, ...] = ()
 
-        def analyse(self, *arguments: Any, more: bool = False) -> Latents:
+        def analyse(self, *arguments: Any, more: bool | None = None) -> Latents:
             self.analysed += (more,)
             return super().analyse(*arguments, more=more)
 
-        def synthesise(self, *arguments: Any, more: bool = False) -> UInt8:
+        def synthesise(self, *arguments: Any, more: bool | None = None) -> UInt8:
             self.painted += (more,)
             return super().synthesise(*arguments, more=more)
 

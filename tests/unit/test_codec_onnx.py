@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,3 +163,20 @@ def test_wrong_analyses_are_refused(
     backend = make(graphs(analysis=ANALYSIS.replace(old, new, 1)))
     with pytest.raises(BundleError):
         backend.analyse(picture(64, 352), 50)
+
+
+def test_memory_is_kept_between_tiles(
+    make: Callable[..., OnnxBackend], picture: Callable[[int, int], UInt8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the size of the last one; a picture in one piece keeps it if it is small."""
+    backend = make()
+    network, runs = backend._network("analysis"), []
+
+    def run_large(outputs: Any, feeds: Any) -> list[Any]:
+        runs.append("large")
+        return network.run(outputs, feeds)
+
+    monkeypatch.setattr(backend, "_network", lambda graph: replace(network, run_large=run_large))
+    for more, wanted in ((True, 0), (None, 0), (False, 1)):
+        backend.analyse(picture(64, 352), 2, more=more)
+        assert len(runs) == wanted

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from dlf.codec.quality_shift import ShiftedLatents
 from dlf.codec.rate_search import LEAST, Target, encode_to_size
 from dlf.codec.resilient import encode as encode_packets
 from dlf.entropy.tables import Tables
-from dlf.errors import EngineError, InvalidArgument, MissingExtra
+from dlf.errors import EngineError, InvalidArgument, MissingExtra, TimeExceeded
 from dlf.geometry import Plan
 from dlf.records import Float32, Int32, Latents, UInt8
 
@@ -58,7 +59,7 @@ class Wishes:
     def __init__(self, codec: StreamCodec) -> None:
         self._codec, self.made = codec, 0
 
-    def of(self, plan: Plan, rgb: UInt8, sent: Int32, quality: int) -> Judge:
+    def of(self, plan: Plan, rgb: UInt8, sent: Int32, quality: int, check: object = None) -> Judge:
         self.made += 1
         return Wish(self._codec.analyse(rgb, quality).y + np.float32(0.8))
 
@@ -66,6 +67,21 @@ class Wishes:
 @pytest.fixture
 def searching(codec: StreamCodec) -> StreamCodec:
     return codec.searching(Effort(Search(8, path=0.8), Wishes(codec)))
+
+
+def test_judges_are_told_of_a_limit_of_time(codec: StreamCodec, picture: Picture) -> None:
+    checks: list[object] = []
+
+    class Asked(Wishes):
+        def of(self, *arguments: Any) -> Judge:
+            checks.append(arguments[-1])
+            return super().of(*arguments)
+
+    searching = codec.searching(Effort(Search(1), Asked(codec)))
+    searching.encode_rgb(picture(64, 64), 50)
+    searching.within(60).encode_rgb(picture(64, 64), 50)
+    assert checks[0] is None
+    assert callable(checks[1])
 
 
 def test_slopes_are_means_of_both_neighbours(tables: Tables) -> None:
@@ -261,6 +277,28 @@ class TestGradients:
         image.mean().backward()
         assert y_hat.grad is not None
         assert y_hat.grad.abs().mean() > 0
+
+    def test_the_time_is_looked_at_before_each_tile(self, folder: Path, picture: Picture) -> None:
+        from dlf.codec.bundle import ModelBundle
+        from dlf.codec.engine import EngineOptions, make_codec
+        from dlf.refine.judge import Judging
+
+        bundle = ModelBundle.open(folder)
+        codec = make_codec(bundle, bundle.tables(), EngineOptions(threads=1))
+        rgb, looks = picture(64, 700), 0
+
+        def look() -> None:
+            nonlocal looks
+            looks += 1
+            if looks > 3:
+                raise TimeExceeded
+
+        header, latents = codec.header(rgb, 50), codec.analyse(rgb, 50)
+        sent = codec.sent_tokens(latents.tokens, header)
+        judge = Judging(bundle, 1).of(codec.plan(header), rgb, sent, 50, look)
+        assert looks == 2
+        with pytest.raises(TimeExceeded):
+            judge(latents.y)
 
     def test_slopes_lead_down(self, folder: Path, picture: Picture) -> None:
         from dlf.codec.bundle import ModelBundle

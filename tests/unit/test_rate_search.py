@@ -15,7 +15,10 @@ import dlf.pillow_plugin
 from cli_run import Done
 from conftest import MockBackend, picture
 from dlf.bitstream import container
+from dlf.bitstream.container import Stream
+from dlf.bitstream.header import Header
 from dlf.bitstream.spec import MIN_FILE_BYTES
+from dlf.codec import rate_search
 from dlf.codec.codec import StreamCodec
 from dlf.codec.quality_shift import FARTHEST, ShiftedLatents
 from dlf.codec.rate_search import LEAST, Setting, Size, Target, encode_to_size, make_target, search
@@ -87,6 +90,22 @@ def test_search_of_an_erratic_size_ends_with_the_most_bytes_that_were_seen(start
 def test_search_out_of_range_ends_at_the_end(target: int, expected: Setting) -> None:
     size: Size = Fake(100, 0.04, 3.0)
     assert search(size, target, 50, fixed=14) == expected
+
+
+@pytest.mark.parametrize("target", [31, 33])
+def test_a_small_image_whose_files_are_steps_apart(
+    target: int, codec: StreamCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quality 100 was tried and is too large, and nothing comes within 3 %: the nearest is taken."""
+
+    class Coarse(rate_search.Trials):
+        def size(self, setting: Setting) -> int:
+            self._streams[setting] = Stream(Header(1, setting.quality, 32, 32), b"", b"")
+            return 14 + 2 * round(14 * setting.quality / 100)
+
+    monkeypatch.setattr(rate_search, "Trials", Coarse)
+    found = encode_to_size(codec, picture(32, 32), Target(max_bytes=target))
+    assert 14 + 2 * round(14 * found.header.quality / 100) == target - 1
 
 
 def test_a_good_start_is_the_only_trial() -> None:

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 import dlf
-from service_run import Reply, Running, ask, serving
+from service_run import DIRECT, Reply, Running, ask, serving
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -229,6 +229,16 @@ def test_noise_instead_of_http(service: Running) -> None:
             except OSError:
                 pass
     assert ask(f"{service.url}/health").status == 200
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_signal_as_soon_as_the_address_is_told(tmp_path: Path) -> None:
+    told = "lambda address: os.kill(os.getpid(), signal.SIGTERM)"
+    script = DIRECT.replace("import ast,", "import ast, os, signal,").partition("lambda")[0] + told + ")"
+    line = [sys.executable, "-c", script, "{'port': 0, 'workers': 1}"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.rstrip().endswith("ended")
 
 
 def test_a_model_that_is_damaged(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import io
 import json
+import os
 import time
 
 import numpy as np
@@ -13,8 +16,9 @@ import dlf
 
 pytest.importorskip("starlette")
 
-from dlf.service import bodies, frames
+from dlf.service import bodies, frames, pool
 from dlf.service.media import accepted
+from dlf.service.metrics import Metrics
 from dlf.service.settings import Settings
 from dlf.service.tasks import Encode, Refused, pack_task, unpack_task
 
@@ -88,3 +92,25 @@ def test_settings_that_cannot_be() -> None:
     ):
         with pytest.raises(dlf.InvalidArgument):
             Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+
+    async def start(options: object) -> pool.Worker:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    async def keep() -> bool:
+        workers = pool.Pool(Settings(workers=1), Metrics())
+        workers.open()
+        while tries < 3:
+            await asyncio.sleep(0.001)
+        kept = not any(task.done() for task in workers._keepers)
+        await workers.close()
+        return kept
+
+    monkeypatch.setattr(pool.Worker, "start", start)
+    monkeypatch.setattr(pool, "FIRST_PAUSE", 0.0)
+    assert asyncio.run(asyncio.wait_for(keep(), 20))

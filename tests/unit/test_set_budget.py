@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import dlf
 from cli_run import Done
 from conftest import picture
 from dlf.bitstream.header import Header
+from dlf.cli import set_budget
+from dlf.cli.names import Job
 from dlf.codec.budget import encode_set
 from dlf.codec.codec import StreamCodec
 from dlf.errors import InvalidArgument, UnreachableSize
@@ -135,3 +138,23 @@ def test_command(dlf_beside: Callable[..., Done], tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     for line in (["--total-bytes", 900, "-q", 3], ["--total-bytes", 900, "--jobs", 2], ["--total-bytes", 3]):
         assert dlf_beside("encode", "in", "-o", "new", *line).code == 2
+
+
+def test_what_could_not_be_read_gets_no_file_beyond_the_total(
+    dlf_beside: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure that passes, such as a lack of memory, must not give it one of the usual quality later."""
+    for number, load in enumerate(loads(2)):
+        Image.fromarray(load()[0]).save(tmp_path / f"{number}.png")
+    real = set_budget._source
+
+    def source(job: Job, *others: Any, **options: Any) -> Any:
+        if str(job.source) == "1.png":
+            raise MemoryError
+        return real(job, *others, **options)
+
+    monkeypatch.setattr(set_budget, "_source", source)
+    done = dlf_beside("encode", "0.png", "1.png", "-o", "out", "--total-bytes", 700)
+    assert done.code == 1
+    assert "1.png: there is not enough memory" in done.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["0.dlf"]

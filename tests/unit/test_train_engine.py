@@ -107,6 +107,20 @@ def test_signal_while_the_processes_agree_is_not_lost(
     assert checkpoint.load(tmp_path / CHECKPOINT).step == run.step == 2
 
 
+def test_signal_at_the_end_leaves_a_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("tokenizer", tmp_path)
+    save = checkpoint.save
+
+    def interrupted(path: Path, state: Checkpoint) -> None:
+        tell(signal.SIGINT)
+        save(path, state)
+
+    monkeypatch.setattr(checkpoint, "save", interrupted)
+    assert run.train()  # for all steps were taken
+    assert run.stop
+    assert checkpoint.load(tmp_path / CHECKPOINT).step == STEPS
+
+
 class Broken(TokenizerStage):
     """Loses its numbers at one step."""
 

@@ -339,6 +339,22 @@ def test_a_stage_for_which_no_time_is_left_is_a_sentence_and_what_there_is_stays
 
 
 @pytest.mark.slow
+def test_a_signal_after_the_last_step_of_a_stage_ends_the_plan(
+    carry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = plan_run.Run.save
+
+    def signalled(self: plan_run.Run) -> None:
+        save(self)
+        if self._goes_on() is False:
+            tell(signal.SIGTERM)
+
+    monkeypatch.setattr(plan_run.Run, "save", signalled)
+    assert main(line(carry, tmp_path / "out", "--minutes", 0.4)) == 1
+    assert weights.load_labelled(tmp_path / "out")[1]["stage"] == "tokenizer"
+
+
+@pytest.mark.slow
 def test_a_plan_that_a_signal_cut_short_goes_on_from_its_weights(
     carry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,7 +249,7 @@ class Painter:
         quality: int,
         corner: tuple[int, int] = (0, 0),
         *,
-        more: bool = False,
+        more: bool | None = None,
     ) -> UInt8:
         assert corner == (0, 0)
         rows, cols = y_hat.shape[1:]

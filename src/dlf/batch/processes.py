@@ -13,7 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from threading import Event, Lock, Thread
 from typing import Any
@@ -31,6 +31,8 @@ _WAIT = 0.2  # seconds between looks at whether the user wants to stop
 def serve(pipe: Connection, make: MakeWork) -> None:
     """Be a worker: load the model, then answer until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     work, error = None, None
     try:
@@ -43,6 +45,19 @@ def serve(pipe: Connection, make: MakeWork) -> None:
         pipe.send(error)
         while work is not None:
             pipe.send(work(*pipe.recv()))
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Let a process that is started here meet no Ctrl-C until it ignores it: it begins with long imports."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Ended(Exception):
@@ -60,7 +75,8 @@ class _Process:
         context = multiprocessing.get_context("spawn")  # forking is not safe where there are threads
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, make), daemon=True)
-        self._process.start()
+        with _ctrl_c_blocked():
+            self._process.start()
         theirs.close()
 
     def wait_ready(self) -> None:

@@ -18,6 +18,7 @@ from dlf.cli.jobs import complain, tell
 from dlf.cli.names import DLF, readable_suffixes
 from dlf.cli.options import COUNT, ENGINES, gathered, limit_options, loudness_options
 from dlf.cli.sizes import FileSize, batch_size_options
+from dlf.cli.streams import OutputGone
 
 if TYPE_CHECKING:
     from dlf.batch import Job, Summary, Task
@@ -255,4 +256,7 @@ def _tell_row(row: Row | None) -> None:
     from dataclasses import asdict
 
     if row is not None:
-        tell(json.dumps(asdict(row)))
+        try:
+            tell(json.dumps(asdict(row)))
+        except OSError as error:
+            raise OutputGone from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,14 +117,17 @@ def command(
     codec = codec_to_encode(common, outputs, engine, display)
     plain: dict[str, Any] = {"metadata": keep_metadata, "strict": strict, "effort": int(effort)}
     arguments = plain | {"roi": region, "packet_bytes": packets}
-    files = {}
+    files: Mapping[Job, bytes | Exception] = {}
     if size.total_bytes is not None:
         files = set_budget.encode_jobs(codec, planned, common, outputs, size, **plain)
 
     def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
-        if job in files:
-            return files[job], _report(job, files[job], 0.0)
+        file = files.get(job)
+        if isinstance(file, Exception):
+            raise file
+        if file is not None:
+            return file, _report(job, file, 0.0)
         source = streams.image_source(job.source)
         try:
             data = codec.encode(source, **size.arguments(), **arguments)

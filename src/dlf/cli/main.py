@@ -14,7 +14,12 @@ import click
 
 import dlf
 from dlf.cli.jobs import LogLines, complain, tell
-from dlf.cli.streams import buffer_standard_output, drop_standard_output, hold_standard_streams
+from dlf.cli.streams import (
+    OutputGone,
+    buffer_standard_output,
+    drop_standard_output,
+    hold_standard_streams,
+)
 from dlf.errors import DlfError, explain, is_out_of_memory
 
 COMMANDS = (
@@ -129,14 +134,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
+    except OutputGone as error:
+        return _without_output(error.__cause__)
     except OSError as error:
-        if sys.stdout is not None:
-            drop_standard_output()
-        if isinstance(error, BrokenPipeError):
-            return READER_GONE
-        complain(f"cannot write to standard output: {error.strerror}")
-        return 1
+        return _without_output(error)
     return code
+
+
+def _without_output(error: BaseException | None) -> int:
+    """End without standard output, which cannot be written; returns the exit code."""
+    if sys.stdout is not None:
+        drop_standard_output()
+    if isinstance(error, BrokenPipeError):
+        return READER_GONE
+    complain(f"cannot write to standard output: {getattr(error, 'strerror', error)}")
+    return 1
 
 
 def _clean_up_on_signals() -> None:

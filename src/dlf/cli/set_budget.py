@@ -35,23 +35,27 @@ def encode_jobs(
     metadata: bool,
     strict: bool,
     effort: int,
-) -> dict[Job, bytes]:
-    """Return the files of all jobs that can be done; the others say themselves what is wrong with them.
+) -> dict[Job, bytes | Exception]:
+    """Return the files of all jobs that can be done, and what is wrong with those that cannot be read.
+
+    A job whose output may not be written is left out.
 
     Raises:
         UnreachableSize: there are no files of that total.
         InvalidArgument: there can be none.
     """
-    sources = {}
+    sources: dict[Job, str | bytes] = {}
+    unread: dict[Job, bytes | Exception] = {}
     for job in jobs:
         try:
             source = _source(job, common, outputs, strict=strict)
-        except (DlfError, OSError, MemoryError):
-            continue  # said when its turn comes
+        except (DlfError, OSError, MemoryError) as error:
+            unread[job] = error
+            continue
         if source is not None:
             sources[job] = source
     if not sources or size.total_bytes is None:
-        return {}
+        return unread
     try:
         files = codec.encode_set(
             list(sources.values()),
@@ -64,7 +68,7 @@ def encode_jobs(
     except UnreachableSize as error:
         msg = f"{error} (--best takes it)"
         raise UnreachableSize(msg) from error
-    return dict(zip(sources, files, strict=True))
+    return unread | dict(zip(sources, files, strict=True))
 
 
 def _source(job: Job, common: Common, outputs: Outputs, *, strict: bool) -> str | bytes | None:

@@ -46,6 +46,10 @@ def buffer_standard_output() -> None:
         )
 
 
+class OutputGone(Exception):
+    """Standard output cannot be written, where an OSError would be taken for one of the results' place."""
+
+
 def drop_standard_output() -> None:
     """Send what is still in the buffer of standard output nowhere: Python flushes it once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

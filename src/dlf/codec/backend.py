@@ -17,13 +17,14 @@ class Backend(Protocol):
     """The four networks of one model."""
 
     def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
     ) -> Latents:
         """Pixels to latents.
 
         rgb: uint8 (H, W, 3), H and W multiples of 32.  quality: 0..100.
         corner: of a tile, where its first pixel lies in its first window; see `dlf.geometry.Plan`.
-        more: whether another tile of the image follows, so that memory is better kept than given back.
+        more: of a tile, whether another one of the image follows, for which memory is kept; after the last
+            one it is given back.  None is an image in one piece, whose size decides.
         """
         ...
 
@@ -49,7 +50,7 @@ class Backend(Protocol):
         quality: int,
         corner: tuple[int, int] = (0, 0),
         *,
-        more: bool = False,
+        more: bool | None = None,
     ) -> UInt8:
         """Latents to pixels: uint8 (32 * rows, 32 * cols, 3).
 

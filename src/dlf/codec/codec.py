@@ -112,7 +112,8 @@ class StreamCodec:
         if self.effort is None:
             return latents
         sent = self.sent_tokens(latents.tokens, header)
-        judge = self.effort.judges.of(self.plan(header), rgb, sent, header.quality)
+        check = self._backend.check if isinstance(self._backend, TimedBackend) else None
+        judge = self.effort.judges.of(self.plan(header), rgb, sent, header.quality, check)
         y = self.effort.search(latents.y, self.rounding(sent, header, rate_weight), judge)
         return Latents(latents.tokens, y)
 

@@ -21,7 +21,7 @@ class TimedBackend:
         self._end = time.monotonic() + seconds
 
     def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
     ) -> Latents:
         """Pixels to latents; see `Backend`."""
         self.check()
@@ -44,7 +44,7 @@ class TimedBackend:
         quality: int,
         corner: tuple[int, int] = (0, 0),
         *,
-        more: bool = False,
+        more: bool | None = None,
     ) -> UInt8:
         """Latents to pixels; see `Backend`."""
         self.check()

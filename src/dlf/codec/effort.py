@@ -15,6 +15,7 @@ decoder's network, and so the extra `torch`; this module does not.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,10 +91,13 @@ class Judge(Protocol):
 class Judges(Protocol):
     """What makes the judges of one model."""
 
-    def of(self, plan: Plan, rgb: UInt8, sent: Int32, quality: int) -> Judge:
+    def of(
+        self, plan: Plan, rgb: UInt8, sent: Int32, quality: int, check: Callable[[], None] | None = None
+    ) -> Judge:
         """Return the judge of an image, uint8 (height, width, 3).
 
         sent: int32 (windows, tokens a window), tokens of its file, -1 where there are none.  quality: 0..100.
+        check: called before each tile, and raises where the time is over.
         """
         ...
 

@@ -46,7 +46,8 @@ class LoadedModels:
     def within(self, max_seconds: float | None) -> LoadedModels:
         """Return the same models, with the networks that are loaded, under another limit of time."""
         other = copy(self)
-        other.max_seconds, other._loaded = max_seconds, self._loaded
+        other.max_seconds = max_seconds
+        other._loaded, other._judges = self._loaded, self._judges
         return other
 
     def writer(self, file: WholeFile) -> ModelBundle:

@@ -122,7 +122,7 @@ class OnnxBackend:
                     self._fill(graph, future)
 
     def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
     ) -> Latents:
         """Pixels to latents; see `Backend`."""
         plan = Plan(rgb.shape[0], rgb.shape[1], corner=corner)
@@ -189,7 +189,7 @@ class OnnxBackend:
         quality: int,
         corner: tuple[int, int] = (0, 0),
         *,
-        more: bool = False,
+        more: bool | None = None,
     ) -> UInt8:
         """Latents to pixels; see `Backend`."""
         plan = _plan_of(y_hat, corner)
@@ -208,17 +208,22 @@ class OnnxBackend:
         return pixels
 
     def _run(
-        self, graph: str, outputs: tuple[str, ...], plan: Plan, more: bool = False, **inputs: NDArray[Any]
+        self,
+        graph: str,
+        outputs: tuple[str, ...],
+        plan: Plan,
+        more: bool | None = None,
+        **inputs: NDArray[Any],
     ) -> list[NDArray[Any]]:
         """Run a graph on those of the inputs that it has; return the named outputs.
 
-        Memory is kept where the image is small or there is more of it, and otherwise given back.
+        more: see `Backend`.
         """
         network = self._network(graph)
         feeds = {name: np.ascontiguousarray(inputs[name]) for name in network.inputs if name in inputs}
         if self.watch is not None:
             self.watch(graph, feeds)
-        gives_back = not more and plan.padded[0] * plan.padded[1] >= _LARGE
+        gives_back = plan.padded[0] * plan.padded[1] >= _LARGE if more is None else not more
         run = (network.run_large if gives_back else None) or network.run
         with library_errors(f"the model's {graph} network cannot be run on this picture"):
             return run(outputs, feeds)

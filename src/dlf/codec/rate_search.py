@@ -266,8 +266,9 @@ def encode_to_size(
     if codec.effort is not None:
         trials.choose(setting.quality)
         setting = search(trials.size, target, setting.quality, fixed)
-    size = trials.size(setting)
-    if size < LEAST * target and not trials.has(Setting(MAX_QUALITY)):
+    size, largest = trials.size(setting), Setting(MAX_QUALITY)
+    ends = trials.has(largest) and trials.size(largest) <= target
+    if size < LEAST * target and not ends:
         log.warning("%d bytes are the nearest below %d that were found", size, target)
     elif not LEAST * target <= size <= target and not best:
         end = "smallest" if size > target else "largest"

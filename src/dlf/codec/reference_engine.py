@@ -66,7 +66,7 @@ class PaintingOnly:
             raise EngineError(msg) from error
 
     def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
     ) -> Latents:
         """Refuse to encode."""
         raise _decodes_only()
@@ -86,7 +86,7 @@ class PaintingOnly:
         quality: int,
         corner: tuple[int, int] = (0, 0),
         *,
-        more: bool = False,
+        more: bool | None = None,
     ) -> UInt8:
         """Latents to pixels; see `Backend`."""
         return self._painter.synthesise(tokens, y_hat, quality, corner, more=more)

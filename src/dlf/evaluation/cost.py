@@ -159,7 +159,7 @@ class Surrounded:
         self._backend, self._around = backend, around
 
     def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
     ) -> Latents:
         """Pixels to latents."""
         with self._around("analysis"):
@@ -182,7 +182,7 @@ class Surrounded:
         quality: int,
         corner: tuple[int, int] = (0, 0),
         *,
-        more: bool = False,
+        more: bool | None = None,
     ) -> UInt8:
         """Latents to pixels."""
         with self._around("synthesis"):

@@ -6,7 +6,7 @@ by place and in how strongly they vary, which keeps texture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,16 +67,19 @@ class TilePainter:
 
 
 class ImageJudge:
-    """`dlf.codec.effort.Judge` of one image, tile by tile."""
+    """`dlf.codec.effort.Judge` of one image, tile by tile; check: called before each."""
 
-    def __init__(self, painters: Sequence[TilePainter], threads: int | None) -> None:
-        self._painters, self._threads = painters, threads
+    def __init__(
+        self, painters: Sequence[TilePainter], threads: int | None, check: Callable[[], None]
+    ) -> None:
+        self._painters, self._threads, self._check = painters, threads, check
 
     def __call__(self, y_hat: Float32) -> Judged:
         """Paint and compare; see `dlf.codec.effort.Judge`."""
         slope, distance = np.empty_like(y_hat), 0.0
         with limited_threads(self._threads):
             for painter in self._painters:
+                self._check()
                 part = painter.judge(y_hat)
                 rows, cols = painter.tile.core(CELL)
                 slope[:, rows, cols] = part.slope
@@ -103,11 +106,17 @@ class Judging:
         self._analysis = TorchGraph(bundle.read("analysis.onnx"))
         self._maps = residual_maps(self._analysis.nodes)
 
-    def of(self, plan: Plan, rgb: UInt8, sent: Int32, quality: int) -> ImageJudge:
+    def of(
+        self, plan: Plan, rgb: UInt8, sent: Int32, quality: int, check: Callable[[], None] | None = None
+    ) -> ImageJudge:
         """Return the judge of an image; see `dlf.codec.effort.Judges`."""
+        check = check or _no_limit
+        painters = []
         with limited_threads(self._threads):
-            painters = [self._painter(plan, tile, rgb, sent, quality) for tile in tiles(plan, CORE)]
-        return ImageJudge(painters, self._threads)
+            for tile in tiles(plan, CORE):
+                check()
+                painters.append(self._painter(plan, tile, rgb, sent, quality))
+        return ImageJudge(painters, self._threads, check)
 
     def _painter(self, plan: Plan, tile: Tile, rgb: UInt8, sent: Int32, quality: int) -> TilePainter:
         pixels = torch.from_numpy(plan.pad(rgb, tile.row.seen, tile.col.seen)).float()
@@ -124,6 +133,10 @@ class Judging:
         with torch.no_grad():
             originals = encode(rgb=pixels)
         return TilePainter(tile, _share(plan, tile), paint, encode, _scaled(pixels), originals)
+
+
+def _no_limit() -> None:
+    """Let everything take as long as it does."""
 
 
 def residual_maps(nodes: Sequence[Node]) -> list[str]:

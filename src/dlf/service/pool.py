@@ -179,7 +179,14 @@ class Pool:
         """Have one worker at all times."""
         pause = FIRST_PAUSE
         while True:
-            worker = await Worker.start(self._options)
+            try:
+                worker = await Worker.start(self._options)
+            except OSError as error:  # no process, file or memory is to be had for now
+                log.error("no worker can be started: %s", error.strerror or error)
+                self._metrics.replaced.labels("start").inc()
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
             try:
                 if await self._started(worker):
                     pause = FIRST_PAUSE

@@ -54,11 +54,12 @@ def run(settings: Settings, started: Callable[[str], None]) -> None:
     )
     log.info("%d workers of %d threads, %d places in the queue", settings.workers,
              settings.worker_threads(), settings.queue)  # fmt: skip
-    started(_address(listening))
+    server = uvicorn.Server(config)
     for number in (signal.SIGINT, signal.SIGTERM):
-        # uvicorn has its own while it runs, and raises what came again for these
-        signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listening])
+        # uvicorn's own, which it sets a little later: whoever reads the address may signal at once
+        signal.signal(number, server.handle_exit)
+    started(_address(listening))
+    server.run(sockets=[listening])
     log.info("ended")
 
 

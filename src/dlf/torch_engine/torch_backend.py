@@ -61,7 +61,7 @@ class TorchBackend:
         self._loading = Lock()
 
     def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool = False
+        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
     ) -> Latents:
         """Pixels to latents; see `Backend`."""
         z, y = self.latents(rgb, quality, corner)
@@ -86,7 +86,7 @@ class TorchBackend:
         quality: int,
         corner: tuple[int, int] = (0, 0),
         *,
-        more: bool = False,
+        more: bool | None = None,
     ) -> UInt8:
         """Latents to pixels; see `Backend`."""
         synthesis = self.decode(tokens, y_hat, quality, corner)

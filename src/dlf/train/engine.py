@@ -19,6 +19,7 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
+from dlf.errors import TrainingError
 from dlf.nn.model_config import to_dict
 from dlf.train import checkpoint, distributed
 from dlf.train.budget import Work, budget
@@ -125,10 +126,20 @@ class Run:
         self.new_shape = True  # whether the last step was the first of its shape
 
     def _resume(self, state: Checkpoint) -> None:
-        self.stage.module.load_state_dict(state.model)
-        self.optimiser.load_state_dict(state.optimisers["main"])
-        self.average.load(state.ema)
-        self.stage.load_state(state.stage)
+        try:
+            self.stage.module.load_state_dict(state.model)
+            self.optimiser.load_state_dict(state.optimisers["main"])
+            self.average.load(state.ema)
+            self.stage.load_state(state.stage)
+        except (RuntimeError, ValueError, KeyError) as error:
+            if is_full(error):
+                raise
+            was = " of ".join(str(state.config[key]) for key in ("stage", "preset") if key in state.config)
+            msg = (
+                f"the run in {self.folder} cannot be resumed with this configuration (it is "
+                f"{was or 'another'}): name another folder for the results"
+            )
+            raise TrainingError(msg) from error
         self.step = state.step
         log.info("resuming %s at step %d", self.folder, self.step)
         now, before = dotted(to_dict(self.config)), dotted(state.config)
@@ -175,6 +186,7 @@ class Run:
         handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._steps()
+            self.save()
         except (RuntimeError, MemoryError) as error:
             if not is_full(error):
                 raise
@@ -183,7 +195,6 @@ class Run:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             self.logger.close()
-        self.save()
         return not self.stopped
 
     def _steps(self) -> None:

@@ -1,8 +1,8 @@
 """A codebook whose mixtures reach every latent, and a fusion head that names those mixtures.
 
 A mixture of codes never leaves their convex hull.  With k-means codes in 64 dimensions most latents lie
-outside of it: on validation images the best possible mixtures of 512 of them keep 97 % of the variance,
-no more than 16 of 256 principal components of a cell would.  Moved away from their mean the same codes
+outside of it: on validation images the best possible mixtures of 512 of them keep 97 % of the variance, as
+much as a dozen or two of 256 principal components of a cell would.  Moved away from their mean the same codes
 enclose the latents, and near-equal weights make the mixture almost a linear map of the logits.
 """
 

@@ -91,7 +91,8 @@ def _run_stages(
         sampler = make_sampler(config, shared.images, own, shared.crops)
         logger = RunLogger(sources.out, None, stage=config.stage)
         run = Run(config, stage, sampler, sources.out, logger, began, weights_only=True)
-        if not run.train():
+        # a signal may also come when the stage's own time is over
+        if not run.train() or (run.stop and number + 1 < len(plan)):
             return False
         start = Start(run.average.weights, config.stage)
         if config.compile and isinstance(run.budget, TimeBudget):

@@ -202,7 +202,7 @@ def build_stage(
     if config.stage == "tokenizer":
         stage = TokenizerStage(config, perceptual, val, sources.features)
         if weights is not None:
-            _start_from(stage.module, weights)
+            _start_from(stage.module, weights, config, sources.init)
         return stage
     model = new_model(config.preset)
     resumes = (sources.out / CHECKPOINT).exists()
@@ -211,7 +211,7 @@ def build_stage(
             take_over(model, path, origin)
     if weights is not None:
         tokenizer = not is_codec(weights)
-        _start_from(model.vqgan if tokenizer else model, weights)
+        _start_from(model.vqgan if tokenizer else model, weights, config, sources.init)
         if tokenizer and model.config.stem.tokenizer and not resumes:
             samples = images[:: max(1, len(images) // WARM_IMAGES)]
             warm_start(model.to(device or torch.device("cpu")), samples, spread=config.codebook_spread)
@@ -245,6 +245,16 @@ def is_codec(weights: Mapping[str, Tensor]) -> bool:
     return any(key.startswith(TOKENIZER_PREFIX) for key in weights)
 
 
-def _start_from(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    module.load_state_dict(weights)
+def _start_from(
+    module: nn.Module, weights: Mapping[str, Tensor], config: TrainConfig, source: Path | None
+) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:  # what torch makes of missing and unknown names, and of other shapes
+        which = "the weights before it" if source is None else str(source)
+        msg = (
+            f"the {config.stage} stage of the preset '{config.preset}' cannot start from {which}: "
+            "that is of another preset, or of no stage before it"
+        )
+        raise ValueError(msg) from error
     log.info("%d tensors from the initial checkpoint", len(weights))
