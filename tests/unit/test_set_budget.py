@@ -154,7 +154,7 @@ def test_what_could_not_be_read_gets_no_file_beyond_the_total(
         return real(job, *others, **options)
 
     monkeypatch.setattr(set_budget, "_source", source)
-    done = dlf_beside("encode", "0.png", "1.png", "-o", "out", "--total-bytes", 700)
+    done = dlf_beside("encode", "0.png", "1.png", "-o", "out", "--total-bytes", 580)
     assert done.code == 1
     assert "1.png: there is not enough memory" in done.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["0.dlf"]
