@@ -20,7 +20,7 @@ from torch import Tensor
 from dlf.bundles.onnx_bundle import ANALYSIS, CONTEXT, PRIOR, SYNTHESIS, trace
 from dlf.bundles.onnx_graph import EIGHT, HALF, SCALE
 from dlf.bundles.rewriting import rewrite
-from dlf.codec.bundle import ModelBundle
+from dlf.codec.bundle import Manifest, ModelBundle
 from dlf.errors import BundleError
 from dlf.nn.build import PRESETS
 from dlf.nn.exact import ACTIVATION_UNIT, WEIGHT_UNIT
@@ -68,6 +68,18 @@ def recover(bundle: ModelBundle, preset: str) -> Recovered:
     recovered.tensors["details.context.factorized_prior_vec"] = torch.from_numpy(prior[places])
     _complete(recovered, probe)
     return recovered
+
+
+def likely_preset(manifest: Manifest) -> str:
+    """Return the first preset of the sizes that a manifest names; raises BundleError where there is none."""
+    sizes = manifest.tokens, manifest.codes, manifest.channels, manifest.swin_window
+    for name, config in PRESETS.items():
+        if sizes == (
+            config.tokens.count, config.tokens.codes, config.quant.channels, config.detail.swin_window
+        ):  # fmt: skip
+            return name
+    msg = f"the model '{manifest.name}' has the sizes of no preset"
+    raise BundleError(msg)
 
 
 def _probe(preset: str) -> Dlf:

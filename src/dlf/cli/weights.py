@@ -148,25 +148,26 @@ def _refuse_existing(output: Path, *, overwrite: bool) -> None:
 @command.command("recover", short_help="Turn a model into a checkpoint to train on.")
 @click.argument("model", metavar="MODEL")
 @click.option("-o", "--output", type=PATH, required=True, metavar="FILE", help="Checkpoint to write.")
-@click.option("--preset", default="compact", show_default=True, help="That it was trained as.")
+@click.option("--preset", help="That it was trained as.  [default: the one of its sizes]")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
-def recover_command(model: str, output: Path, preset: str, overwrite: bool) -> int:
+def recover_command(model: str, output: Path, preset: str | None, overwrite: bool) -> int:
     """Turn a model of this package's own kind back into a checkpoint for `dlf train --init`.
 
     MODEL is its name, role (such as 'default') or folder.
     """
     need("torch", "torch")
     need("onnx", "torch")
-    from dlf.bundles.recover import recover
+    from dlf.bundles.recover import likely_preset, recover
     from dlf.codec.bundle import find
     from dlf.nn.build import PRESETS
     from dlf.train.checkpoint import Checkpoint, save
 
-    if preset not in PRESETS:
+    if preset is not None and preset not in PRESETS:
         msg = f"there is no preset {preset}; there are {', '.join(PRESETS)}"
         raise click.UsageError(msg)
     _refuse_existing(output, overwrite=overwrite)
     bundle = find(model)
+    preset = preset or likely_preset(bundle.manifest)
     recovered = recover(bundle, preset)
     try:
         save(output, Checkpoint(0, {"preset": preset}, recovered.tensors, recovered.tensors, {}))
