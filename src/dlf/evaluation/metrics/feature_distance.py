@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from dlf.errors import DlfError, MissingExtra
 from dlf.evaluation.metrics.metric import Metric, Score
 from dlf.evaluation.metrics.pixels import extended
-from dlf.extras import need
+from dlf.extras import loaded, need
 from dlf.records import UInt8
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def _read_trunk(path: Path) -> list[list[tuple[Tensor, Tensor]]]:
     """Read weight (out, in, 3, 3) and bias of each convolution of each block from a Keras file."""
     import torch
 
-    h5py = need("h5py", "eval")
+    h5py = loaded("h5py", HED_INSTALL)
     blocks = []
     with h5py.File(path) as file:
         for number, count in enumerate(HED_BLOCKS, 1):
