@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,15 +116,11 @@ def command(
     codec = codec_to_encode(common, outputs, engine, display)
     plain: dict[str, Any] = {"metadata": keep_metadata, "strict": strict, "effort": int(effort)}
     arguments = plain | {"roi": region, "packet_bytes": packets}
-    files: Mapping[Job, bytes | Exception] = {}
-    if size.total_bytes is not None:
-        files = set_budget.encode_jobs(codec, planned, common, outputs, size, **plain)
+    files = set_budget.encode_jobs(codec, planned, common, outputs, size, **plain)
 
     def make(job: Job) -> tuple[bytes, Report]:
         start = time.perf_counter()
-        file = files.get(job)
-        if isinstance(file, Exception):
-            raise file
+        file = set_budget.file_of(job, files)
         if file is not None:
             return file, _report(job, file, 0.0)
         source = streams.image_source(job.source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -38,12 +38,14 @@ def encode_jobs(
 ) -> dict[Job, bytes | Exception]:
     """Return the files of all jobs that can be done, and what is wrong with those that cannot be read.
 
-    A job whose output may not be written is left out.
+    Nothing without a total; a job whose output may not be written is left out.
 
     Raises:
         UnreachableSize: there are no files of that total.
         InvalidArgument: there can be none.
     """
+    if size.total_bytes is None:
+        return {}
     sources: dict[Job, str | bytes] = {}
     unread: dict[Job, bytes | Exception] = {}
     for job in jobs:
@@ -54,7 +56,7 @@ def encode_jobs(
             continue
         if source is not None:
             sources[job] = source
-    if not sources or size.total_bytes is None:
+    if not sources:
         return unread
     try:
         files = codec.encode_set(
@@ -69,6 +71,14 @@ def encode_jobs(
         msg = f"{error} (--best takes it)"
         raise UnreachableSize(msg) from error
     return unread | dict(zip(sources, files, strict=True))
+
+
+def file_of(job: Job, files: Mapping[Job, bytes | Exception]) -> bytes | None:
+    """Return what `encode_jobs` made of a job, None where it left it alone; raises what was wrong with it."""
+    file = files.get(job)
+    if isinstance(file, Exception):
+        raise file
+    return file
 
 
 def _source(job: Job, common: Common, outputs: Outputs, *, strict: bool) -> str | bytes | None:
