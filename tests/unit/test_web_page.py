@@ -187,7 +187,7 @@ def test_errors_are_said(service: Running, watch: Any, small: Path, tmp_path: Pa
     page = (watched := watch(f"{service.url}/")).page
     for name, content, says in (
         ("a.txt", b"no picture", "not an image"),
-        ("a.dlf", b"DLF" + bytes(30), "."),
+        ("a.dlf", b"DLF" + bytes(30), "version"),
         ("empty.jpg", b"", "empty"),
     ):
         (tmp_path / name).write_bytes(content)
