@@ -18,7 +18,7 @@ from dlf.codec.bundle import FILES, GRAPHS, MANIFEST, NUMERICS, TABLES, Manifest
 from dlf.codec.codec import StreamCodec
 from dlf.entropy.tables import Tables, gaussian_frequencies
 from dlf.geometry import CELL, WINDOW_PIXELS, Plan
-from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+from dlf.records import WHOLE, Float32, Int32, Latents, Place, Prior, StepParams, UInt8
 
 if TYPE_CHECKING:  # both need this module
     from cli_run import Done
@@ -33,9 +33,8 @@ GOLDEN = Path(__file__).parent / "golden"
 class MockBackend:
     """Integer arithmetic in the place of networks; every part depends on all that it is given."""
 
-    def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
-    ) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, place: Place = WHOLE) -> Latents:
+        corner = place.corner
         plan = Plan(*rgb.shape[:2], corner=corner)
         rows, cols = plan.cells
         cells = rgb.reshape(rows, CELL, cols, CELL, 3).astype(np.int64)
@@ -65,16 +64,9 @@ class MockBackend:
         scale = np.clip(np.abs(around) // 2 + common.astype(np.int32) + 20 * step, -50, 400)
         return StepParams(scale.astype(np.int32), (around // 8).astype(np.int32))
 
-    def synthesise(
-        self,
-        tokens: Int32,
-        y_hat: Float32,
-        quality: int,
-        corner: tuple[int, int] = (0, 0),
-        *,
-        more: bool | None = None,
-    ) -> UInt8:
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int, place: Place = WHOLE) -> UInt8:
         rows, cols = y_hat.shape[1:]
+        corner = place.corner
         plan = Plan(rows * CELL, cols * CELL, corner=corner)
         colour = y_hat[:3].transpose(1, 2, 0) * (512 / (quality + 10)) + 128
         image = colour.repeat(CELL, 0).repeat(CELL, 1)

@@ -235,8 +235,8 @@ class _Watched:
     def __getattr__(self, name: str) -> Callable[..., object]:
         method = getattr(self._backend, name)
 
-        def run(*arguments: object, **options: object) -> object:
-            result, spent = _timed(lambda: method(*arguments, **options))
+        def run(*arguments: object) -> object:
+            result, spent = _timed(lambda: method(*arguments))
             self._note(name, spent)
             return result
 

@@ -19,6 +19,23 @@ UInt8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where pixels that a network gets lie in their image.
+
+    corner: of a tile, where its first pixel lies in its first window; see `dlf.geometry.Plan`.
+    more: of a tile, whether another one of the image follows, for which memory is kept; after the last one it
+        is given back.  None is an image in one piece, whose size decides.
+    """
+
+    corner: tuple[int, int] = (0, 0)
+    more: bool | None = None
+
+
+WHOLE = Place()
+"""That of an image in one piece."""
+
+
+@dataclass(frozen=True)
 class Latents:
     """What the encoder network says about an image, before anything is quantised by rate.
 

@@ -22,7 +22,7 @@ from dlf.entropy.coder import SymbolReader, SymbolWriter
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError, ChecksumError, DlfError, FormatError
 from dlf.geometry import Plan
-from dlf.records import Float32, Int32, Latents, UInt8
+from dlf.records import WHOLE, Float32, Int32, Latents, Place, UInt8
 
 Picture = Callable[[int, int], UInt8]
 SIZES = [(1, 1), (1, 5), (16, 16), (31, 33), (255, 257), (512, 768), (1100, 1700)]
@@ -121,15 +121,7 @@ class Shades(Backend):
 
     shade = -50
 
-    def synthesise(
-        self,
-        tokens: Int32,
-        y_hat: Float32,
-        quality: int,
-        corner: tuple[int, int] = (0, 0),
-        *,
-        more: bool | None = None,
-    ) -> UInt8:
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int, place: Place = WHOLE) -> UInt8:
         self.shade += 50
         return np.full((y_hat.shape[1] * 32, y_hat.shape[2] * 32, 3), self.shade, np.uint8)
 
@@ -150,10 +142,8 @@ def test_memory_of_tiles_is_bounded(picture: Picture) -> None:
     seen: list[tuple[int, int]] = []
 
     class Witness(Backend):
-        def analyse(
-            self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
-        ) -> Latents:
-            plan = Plan(*rgb.shape[:2], corner=corner)
+        def analyse(self, rgb: UInt8, quality: int, place: Place = WHOLE) -> Latents:
+            plan = Plan(*rgb.shape[:2], corner=place.corner)
             seen.append(plan.padded)
             windows = plan.windows[0] * plan.windows[1]
             return Latents(np.zeros((windows, 6), np.int32), np.zeros((8, *plan.cells), np.float32))
@@ -168,13 +158,13 @@ def test_memory_is_given_back_after_the_last_tile(backend: Backend) -> None:
         analysed: tuple[bool | None, ...] = ()
         painted: tuple[bool | None, ...] = ()
 
-        def analyse(self, *arguments: Any, more: bool | None = None) -> Latents:
-            self.analysed += (more,)
-            return super().analyse(*arguments, more=more)
+        def analyse(self, *arguments: Any) -> Latents:
+            self.analysed += (arguments[-1].more,)
+            return super().analyse(*arguments)
 
-        def synthesise(self, *arguments: Any, more: bool | None = None) -> UInt8:
-            self.painted += (more,)
-            return super().synthesise(*arguments, more=more)
+        def synthesise(self, *arguments: Any) -> UInt8:
+            self.painted += (arguments[-1].more,)
+            return super().synthesise(*arguments)
 
     plan = Plan(1200, 1200)
     witness = Witness(backend, 60)

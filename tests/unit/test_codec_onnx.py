@@ -13,7 +13,7 @@ import pytest
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.errors import BundleError
-from dlf.records import UInt8
+from dlf.records import Place, UInt8
 
 onnx = pytest.importorskip("onnx")
 
@@ -178,5 +178,5 @@ def test_memory_is_kept_between_tiles(
 
     monkeypatch.setattr(backend, "_network", lambda graph: replace(network, run_large=run_large))
     for more, wanted in ((True, 0), (None, 0), (False, 1)):
-        backend.analyse(picture(64, 352), 2, more=more)
+        backend.analyse(picture(64, 352), 2, Place(more=more))
         assert len(runs) == wanted

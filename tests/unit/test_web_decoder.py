@@ -20,7 +20,7 @@ from dlf.codec.detail import Receiver
 from dlf.entropy.coder import Exchanged, SymbolReader, SymbolWriter
 from dlf.errors import FormatError
 from dlf.geometry import WINDOW_PIXELS, Plan, tile_spans, window_plan
-from dlf.records import Float32, Int32, UInt8
+from dlf.records import WHOLE, Float32, Int32, Place, UInt8
 from shipped_models import NAMES
 from web_decoder import Driver, receiver_of, sha
 
@@ -242,16 +242,8 @@ def test_counts_of_tokens(height: int, width: int, unit: int, driver: Driver) ->
 class Painter:
     """The stand-in of tests/web/driver.mjs for a synthesis network."""
 
-    def synthesise(
-        self,
-        tokens: Int32,
-        y_hat: Float32,
-        quality: int,
-        corner: tuple[int, int] = (0, 0),
-        *,
-        more: bool | None = None,
-    ) -> UInt8:
-        assert corner == (0, 0)
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int, place: Place = WHOLE) -> UInt8:
+        assert place.corner == (0, 0)
         rows, cols = y_hat.shape[1:]
         y, x = np.mgrid[: 32 * rows, : 32 * cols]
         token = tokens[(y >> 8) * -(-cols // 8) + (x >> 8), 0]

@@ -10,21 +10,16 @@ from typing import Any, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from dlf.errors import BundleError, is_out_of_memory
-from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+from dlf.records import WHOLE, Float32, Int32, Latents, Place, Prior, StepParams, UInt8
 
 
 class Backend(Protocol):
     """The four networks of one model."""
 
-    def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
-    ) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, place: Place = WHOLE) -> Latents:
         """Pixels to latents.
 
         rgb: uint8 (H, W, 3), H and W multiples of 32.  quality: 0..100.
-        corner: of a tile, where its first pixel lies in its first window; see `dlf.geometry.Plan`.
-        more: of a tile, whether another one of the image follows, for which memory is kept; after the last
-            one it is given back.  None is an image in one piece, whose size decides.
         """
         ...
 
@@ -43,20 +38,11 @@ class Backend(Protocol):
         """
         ...
 
-    def synthesise(
-        self,
-        tokens: Int32,
-        y_hat: Float32,
-        quality: int,
-        corner: tuple[int, int] = (0, 0),
-        *,
-        more: bool | None = None,
-    ) -> UInt8:
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int, place: Place = WHOLE) -> UInt8:
         """Latents to pixels: uint8 (32 * rows, 32 * cols, 3).
 
         tokens: int32 (windows, tokens a window), -1 where not sent.
         y_hat: float32 (channels, rows, cols), dequantised (times the step).
-        corner, more: as for `analyse`.
         """
         ...
 

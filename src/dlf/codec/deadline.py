@@ -6,7 +6,7 @@ import time
 
 from dlf.codec.backend import Backend
 from dlf.errors import TimeExceeded
-from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+from dlf.records import WHOLE, Float32, Int32, Latents, Place, Prior, StepParams, UInt8
 
 
 class TimedBackend:
@@ -20,12 +20,10 @@ class TimedBackend:
         self._backend, self._seconds = backend, seconds
         self._end = time.monotonic() + seconds
 
-    def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
-    ) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, place: Place = WHOLE) -> Latents:
         """Pixels to latents; see `Backend`."""
         self.check()
-        return self._backend.analyse(rgb, quality, corner, more=more)
+        return self._backend.analyse(rgb, quality, place)
 
     def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
         """Integer parameters that are known before any detail symbol; see `Backend`."""
@@ -37,18 +35,10 @@ class TimedBackend:
         self.check()
         return self._backend.context(step, y_hat, common)
 
-    def synthesise(
-        self,
-        tokens: Int32,
-        y_hat: Float32,
-        quality: int,
-        corner: tuple[int, int] = (0, 0),
-        *,
-        more: bool | None = None,
-    ) -> UInt8:
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int, place: Place = WHOLE) -> UInt8:
         """Latents to pixels; see `Backend`."""
         self.check()
-        return self._backend.synthesise(tokens, y_hat, quality, corner, more=more)
+        return self._backend.synthesise(tokens, y_hat, quality, place)
 
     def check(self) -> None:
         """Raise LimitExceeded if the time is over."""

@@ -29,7 +29,7 @@ from dlf.codec.openvino_engine import PIXEL_GRAPHS
 from dlf.entropy.tables import Tables
 from dlf.errors import BundleError
 from dlf.geometry import CELL, WINDOW_CELLS, Plan, border_places, ceil_div, window_maps
-from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+from dlf.records import WHOLE, Float32, Int32, Latents, Place, Prior, StepParams, UInt8
 
 TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 
@@ -121,15 +121,13 @@ class OnnxBackend:
                 except RuntimeError:  # there is no room for one more; others may wait for the graph already
                     self._fill(graph, future)
 
-    def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
-    ) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, place: Place = WHOLE) -> Latents:
         """Pixels to latents; see `Backend`."""
-        plan = Plan(rgb.shape[0], rgb.shape[1], corner=corner)
+        plan = Plan(rgb.shape[0], rgb.shape[1], corner=place.corner)
         plans = window_maps(plan, self._bundle.manifest.swin_window)
         quality_input = np.array([quality], np.float32)
         tokens, y = self._run(
-            "analysis", ("indices", "y"), plan, more, rgb=rgb, quality=quality_input, **plans
+            "analysis", ("indices", "y"), plan, place.more, rgb=rgb, quality=quality_input, **plans
         )
         manifest = self._bundle.manifest
         windows = plan.windows[0] * plan.windows[1]
@@ -182,22 +180,14 @@ class OnnxBackend:
         shape = (1, *y_hat.shape)
         return StepParams(integers(scale, shape, "context"), integers(mean, shape, "context"))
 
-    def synthesise(
-        self,
-        tokens: Int32,
-        y_hat: Float32,
-        quality: int,
-        corner: tuple[int, int] = (0, 0),
-        *,
-        more: bool | None = None,
-    ) -> UInt8:
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int, place: Place = WHOLE) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        plan = _plan_of(y_hat, corner)
+        plan = _plan_of(y_hat, place.corner)
         (rgb,) = self._run(
             "synthesis",
             ("rgb",),
             plan,
-            more,
+            place.more,
             tokens=tokens.astype(np.int64),
             y_hat=y_hat[None],
             quality=np.array([quality], np.float32),
@@ -217,7 +207,7 @@ class OnnxBackend:
     ) -> list[NDArray[Any]]:
         """Run a graph on those of the inputs that it has; return the named outputs.
 
-        more: see `Backend`.
+        more: see `Place`.
         """
         network = self._network(graph)
         feeds = {name: np.ascontiguousarray(inputs[name]) for name in network.inputs if name in inputs}

@@ -17,7 +17,7 @@ from dlf.codec.codec import Received, StreamCodec
 from dlf.codec.deadline import TimedBackend
 from dlf.entropy.tables import Tables
 from dlf.errors import EngineError
-from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+from dlf.records import WHOLE, Float32, Int32, Latents, Place, Prior, StepParams, UInt8
 from dlf.reference.decoder import decode_symbols
 from dlf.reference.model import ReferenceModel
 
@@ -65,9 +65,7 @@ class PaintingOnly:
             msg = f"ONNX Runtime cannot be loaded, so that nothing can be painted ({error})"
             raise EngineError(msg) from error
 
-    def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
-    ) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, place: Place = WHOLE) -> Latents:
         """Refuse to encode."""
         raise _decodes_only()
 
@@ -79,17 +77,9 @@ class PaintingOnly:
         """Refuse: what decides symbols is not this one's."""
         raise _decodes_only()
 
-    def synthesise(
-        self,
-        tokens: Int32,
-        y_hat: Float32,
-        quality: int,
-        corner: tuple[int, int] = (0, 0),
-        *,
-        more: bool | None = None,
-    ) -> UInt8:
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int, place: Place = WHOLE) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        return self._painter.synthesise(tokens, y_hat, quality, corner, more=more)
+        return self._painter.synthesise(tokens, y_hat, quality, place)
 
 
 def _decodes_only() -> EngineError:

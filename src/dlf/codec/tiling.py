@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dlf.codec.backend import Backend
 from dlf.entropy.tables import Tables
 from dlf.geometry import CELL, WINDOW_PIXELS, Plan, Span, ceil_div, tile_spans
-from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+from dlf.records import Float32, Int32, Latents, Place, Prior, StepParams, UInt8
 
 CORE = 4 * WINDOW_PIXELS  # pixels of a side at most
 HALO = 2 * CELL  # pixels on every side, where a model does not pad to more
@@ -84,7 +84,7 @@ def analyse(backend: Backend, plan: Plan, rgb: UInt8, quality: int) -> Latents:
     y: Float32 = np.empty(0, np.float32)
     for tile in cut:
         pixels = plan.pad(rgb, tile.row.seen, tile.col.seen)
-        found = backend.analyse(pixels, quality, tile.corner, more=tile is not cut[-1])
+        found = backend.analyse(pixels, quality, Place(tile.corner, more=tile is not cut[-1]))
         if not y.size:
             tokens = np.empty((*plan.windows, found.tokens.shape[1]), np.int32)
             y = np.empty((len(found.y), *plan.cells), np.float32)
@@ -130,8 +130,8 @@ def synthesise(backend: Backend, plan: Plan, tokens: Int32, y_hat: Float32, qual
         tile = Tile(row, col)
         seen = grid[tile.seen(WINDOW_PIXELS)]
         cells = y_hat[(slice(None), *tile.seen(CELL))]
-        more = (row, col) != (rows[-1], cols[-1])
-        return backend.synthesise(seen.reshape(-1, seen.shape[2]), cells, quality, tile.corner, more=more)
+        place = Place(tile.corner, more=(row, col) != (rows[-1], cols[-1]))
+        return backend.synthesise(seen.reshape(-1, seen.shape[2]), cells, quality, place)
 
     def paint_row(row: Span) -> UInt8:
         return _join(cols, 1, lambda col: paint(row, col))

@@ -29,7 +29,7 @@ from dlf.evaluation.codecs.formats import DlfCodec
 from dlf.evaluation.codecs.protocols import Codec
 from dlf.evaluation.codecs.specs import CodecSpec, open_codec
 from dlf.evaluation.macs import graph_macs, torch_macs
-from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+from dlf.records import WHOLE, Float32, Int32, Latents, Place, Prior, StepParams, UInt8
 
 if TYPE_CHECKING:
     from dlf.codec.onnx_backend import Watch
@@ -158,12 +158,10 @@ class Surrounded:
     def __init__(self, backend: Backend, around: Around) -> None:
         self._backend, self._around = backend, around
 
-    def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
-    ) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, place: Place = WHOLE) -> Latents:
         """Pixels to latents."""
         with self._around("analysis"):
-            return self._backend.analyse(rgb, quality, corner, more=more)
+            return self._backend.analyse(rgb, quality, place)
 
     def prior(self, rows: int, cols: int, quality: int, tokens: Int32) -> Prior:
         """Parameters that are known before any detail symbol."""
@@ -175,18 +173,10 @@ class Surrounded:
         with self._around("context"):
             return self._backend.context(step, y_hat, common)
 
-    def synthesise(
-        self,
-        tokens: Int32,
-        y_hat: Float32,
-        quality: int,
-        corner: tuple[int, int] = (0, 0),
-        *,
-        more: bool | None = None,
-    ) -> UInt8:
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int, place: Place = WHOLE) -> UInt8:
         """Latents to pixels."""
         with self._around("synthesis"):
-            return self._backend.synthesise(tokens, y_hat, quality, corner, more=more)
+            return self._backend.synthesise(tokens, y_hat, quality, place)
 
 
 @runtime_checkable

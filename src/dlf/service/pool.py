@@ -179,16 +179,10 @@ class Pool:
         """Have one worker at all times."""
         pause = FIRST_PAUSE
         while True:
+            worker = None
             try:
-                worker = await Worker.start(self._options)
-            except OSError as error:  # no process, file or memory is to be had for now
-                log.error("no worker can be started: %s", error.strerror or error)
-                self._metrics.replaced.labels("start").inc()
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
-            try:
-                if await self._started(worker):
+                worker = await self._start()
+                if worker is not None and await self._started(worker):
                     pause = FIRST_PAUSE
                     self._workers[number] = worker
                     self._idle.put_nowait(worker)
@@ -204,7 +198,16 @@ class Pool:
                 self._metrics.replaced.labels(reason).inc()
             finally:
                 self._workers.pop(number, None)
-                await worker.end()
+                if worker is not None:
+                    await worker.end()
+
+    async def _start(self) -> Worker | None:
+        """Start a process; where none, no file or no memory is to be had, log it, and return None."""
+        try:
+            return await Worker.start(self._options)
+        except OSError as error:
+            log.error("no worker can be started: %s", error.strerror or error)
+            return None
 
     async def _started(self, worker: Worker) -> bool:
         """Wait for a worker to be ready; where it is not to be, log why, and return False."""

@@ -20,7 +20,7 @@ from dlf.nn.levels import from_levels, to_levels
 from dlf.nn.model import Analysis, Dlf, Synthesis
 from dlf.nn.model_config import ModelConfig, from_dict
 from dlf.nn.windows import Grid, make_grid
-from dlf.records import Float32, Int32, Latents, Prior, StepParams, UInt8
+from dlf.records import WHOLE, Float32, Int32, Latents, Place, Prior, StepParams, UInt8
 from dlf.torch_engine.linear import linear_factory
 from dlf.torch_engine.loading import load_part, stored_type, tensors_of
 from dlf.torch_engine.pixel_decoder import decoder_dtype, prepare_decoder
@@ -60,11 +60,9 @@ class TorchBackend:
         self._context: SnappedContext | None = None
         self._loading = Lock()
 
-    def analyse(
-        self, rgb: UInt8, quality: int, corner: tuple[int, int] = (0, 0), *, more: bool | None = None
-    ) -> Latents:
+    def analyse(self, rgb: UInt8, quality: int, place: Place = WHOLE) -> Latents:
         """Pixels to latents; see `Backend`."""
-        z, y = self.latents(rgb, quality, corner)
+        z, y = self.latents(rgb, quality, place.corner)
         with torch.inference_mode(), limited_threads(self._options.threads):
             tokens = self.model.quantize.nearest(z).cpu().numpy().astype(np.int32)
         return Latents(tokens, y[0].float().cpu().numpy())
@@ -79,17 +77,9 @@ class TorchBackend:
         with limited_threads(self._options.threads):
             return self._snapped().context(step, y_hat, common)
 
-    def synthesise(
-        self,
-        tokens: Int32,
-        y_hat: Float32,
-        quality: int,
-        corner: tuple[int, int] = (0, 0),
-        *,
-        more: bool | None = None,
-    ) -> UInt8:
+    def synthesise(self, tokens: Int32, y_hat: Float32, quality: int, place: Place = WHOLE) -> UInt8:
         """Latents to pixels; see `Backend`."""
-        synthesis = self.decode(tokens, y_hat, quality, corner)
+        synthesis = self.decode(tokens, y_hat, quality, place.corner)
         with torch.inference_mode(), limited_threads(self._options.threads):
             rgb: UInt8 = to_levels(synthesis.image[0].float()).permute(1, 2, 0).cpu().numpy()
         return rgb
