@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
 from dlf.losses.adversarial import Adversarial, Adversary, hinge, matching
-from dlf.losses.discriminators import PatchDiscriminator
+from dlf.losses.discriminators import PatchDiscriminator, View
 from dlf.losses.image import ImageLoss
 from dlf.losses.objective import Weights, phase_pattern, pixel_terms, structural_similarity
 
@@ -51,7 +51,7 @@ def test_discriminator_sizes_are_the_published_ones() -> None:
     """2.8 M parameters and a map of 30x30 for 256x256 pixels (Isola et al. 2017, section 6.1)."""
     network = PatchDiscriminator(64, 3)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(2.77e6, rel=0.01)
-    logits, _ = network(network.embed(noise(0, 1, 3, 256, 256)))
+    logits, _ = network(network.embed(View(noise(0, 1, 3, 256, 256))))
     assert [x.shape for x in logits] == [(1, 1, 30, 30)]
 
 
@@ -78,12 +78,14 @@ def test_gradient_is_that_of_the_weighted_sum() -> None:
 
     picture = last(source)
     shortcut = gradient(
-        adversary.weigh(adversary.terms(picture, target), others(picture), picture, last.weight, SMALL.weight)
+        adversary.weigh(
+            adversary.terms(View(picture), View(target)), others(picture), picture, last.weight, SMALL.weight
+        )
     )
     parts = []
     for _ in range(2):
         picture = last(source)
-        terms = adversary.terms(picture, target)
+        terms = adversary.terms(View(picture), View(target))
         parts.append((others(picture) + SMALL.matching * terms["matching"], terms["adversarial"]))
     plain, own = gradient(parts[0][0]), gradient(parts[1][1])
     torch.testing.assert_close(shortcut, plain + SMALL.weight * plain.norm() / own.norm() * own)
@@ -97,7 +99,7 @@ def test_hinge_term_waits_for_its_start() -> None:
     found = []
     for progress in (0.0, 0.49, 0.5):
         picture = last(noise(3, 1, 3, 32, 32))
-        terms = adversary.terms(picture, noise(4, 1, 3, 32, 32))
+        terms = adversary.terms(View(picture), View(noise(4, 1, 3, 32, 32)))
         strength = adversary.config.strength(progress)
         total = adversary.weigh(
             terms, picture.square().mean(), picture, last.weight, strength, pulls=strength > 0
@@ -112,7 +114,7 @@ def test_a_constant_weight_grows_over_its_ramp() -> None:
     config = Adversarial(weight=0.4, adaptive=False, start=0.5, ramp=0.2, kinds=("pixels",), width=8)
     adversary = Adversary(config, bf16=False)
     picture, others = noise(3, 1, 3, 32, 32), torch.tensor(2.0)
-    terms = adversary.terms(picture, noise(4, 1, 3, 32, 32))
+    terms = adversary.terms(View(picture), View(noise(4, 1, 3, 32, 32)))
     for progress, weight in ((0.4, 0.0), (0.5, 0.0), (0.6, 0.2), (0.7, 0.4), (1.0, 0.4)):
         total = adversary.weigh(terms, others, picture, picture, config.strength(progress))
         assert float(total) == pytest.approx(2.0 + weight * float(terms["adversarial"]))

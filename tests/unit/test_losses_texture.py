@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from dlf.losses.adversarial import Adversarial
+from dlf.losses.discriminators import LiteFeatures
 from dlf.losses.image import ImageLoss
 from dlf.losses.objective import Weights
-from dlf.losses.texture import TextureDistance, contrast_distance
+from dlf.losses.texture import contrast_distance
 from tiny_runs import lite_weights
 
 pytestmark = pytest.mark.torch
@@ -35,11 +36,11 @@ def test_other_texture_is_nearer_than_none() -> None:
 
 def test_each_picture_has_its_own_distance_and_gradients_are_finite(tmp_path: Path) -> None:
     save_file(lite_weights(), tmp_path / "lite.safetensors")
-    distance = TextureDistance(tmp_path / "lite.safetensors")
+    features = LiteFeatures(tmp_path / "lite.safetensors")
     target = torch.rand(2, 3, 57, 57, generator=torch.Generator().manual_seed(4)) * 2 - 1
     made = torch.stack([target[0], target[1].mean((1, 2), keepdim=True).expand(3, 57, 57)])
     made.requires_grad_(True)
-    found = distance(made, target)
+    found = contrast_distance(features(made), features(target))
     assert found.shape == (2,)
     same, flat = found.tolist()
     assert same == pytest.approx(0, abs=1e-5)

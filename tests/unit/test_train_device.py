@@ -124,5 +124,9 @@ def test_networks_and_losses_are_one_graph(kind: str, tmp_path: Path) -> None:
         stage.loss(stage.inputs(sampler(step), 0.5)).total.backward()
         stage.after_step(torch.tensor(True))
     wanted = {"tokenizer": {"reconstruct"}, "align": {"code", "_latent_terms"}}.get(kind, {"code"})
-    judges = set() if kind == "align" else {"partial", "Distance", "TextureDistance", "embed", "judge"}
+    judges = (
+        set()
+        if kind == "align"
+        else {"partial", "Distance", "LiteFeatures", "contrast_distance", "embed", "judge"}
+    )
     assert set(explained) == wanted | judges

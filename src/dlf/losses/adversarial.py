@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlf.losses.discriminators import Kind, make_discriminators
+from dlf.losses.discriminators import Kind, View, make_discriminators
 
 Average = Callable[[Sequence[nn.Parameter]], None]
 """Averages gradients over the processes of a run."""
@@ -72,14 +71,12 @@ Embedded = dict[str, list[Tensor]]
 class Adversary:
     """Discriminators with their optimiser, beside the network that they judge.
 
-    batches: of a step, each judged once before `update`.  features: weights of the frozen network.
+    batches: of a step, each judged once before `update`.
     """
 
-    def __init__(
-        self, config: Adversarial, *, bf16: bool, features: Path | None = None, batches: int = 1
-    ) -> None:
+    def __init__(self, config: Adversarial, *, bf16: bool, batches: int = 1) -> None:
         self.config, self.bf16 = config, bf16
-        self.parts = make_discriminators(config.kinds, config.width, config.layers, features)
+        self.parts = make_discriminators(config.kinds, config.width, config.layers)
         self.network: nn.ModuleDict = nn.ModuleDict(self.parts).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(
@@ -89,11 +86,11 @@ class Adversary:
             fused=True,
             capturable=torch.cuda.is_available(),
         )
-        # embedded images and their originals of the step's batches
-        self.seen: deque[tuple[Embedded, Tensor]] = deque(maxlen=batches)
+        # embedded images and the originals of the step's batches
+        self.seen: deque[tuple[Embedded, View]] = deque(maxlen=batches)
 
-    def terms(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Unweighted terms `adversarial` and `matching` of RGB batches in [-1, 1]."""
+    def terms(self, image: View, target: View) -> dict[str, Tensor]:
+        """Unweighted terms `adversarial` and `matching`."""
         embedded = self.embed(image)
         self.seen.append(({k: [m.detach() for m in maps] for k, maps in embedded.items()}, target))
         self._train(False)
@@ -162,10 +159,10 @@ class Adversary:
         self.optimiser.step()
         return torch.stack(losses).sum()
 
-    def embed(self, x: Tensor) -> Embedded:
-        """What the frozen parts make of RGB (B, 3, H, W) in [-1, 1]."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            return {name: part.embed(x) for name, part in self.parts.items()}
+    def embed(self, view: View) -> Embedded:
+        """What the frozen parts make of an image."""
+        with torch.autocast(view.pixels.device.type, torch.bfloat16, enabled=self.bf16):
+            return {name: part.embed(view) for name, part in self.parts.items()}
 
     def judge(self, embedded: Embedded) -> tuple[dict[str, list[Tensor]], list[Tensor]]:
         """The maps of logits of each discriminator, and all features."""

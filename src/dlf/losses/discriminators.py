@@ -1,14 +1,15 @@
 """Discriminators as exchangeable parts: each embeds an image and judges what it embedded.
 
-The frozen part of a discriminator (`embed`) is apart from the trained one (`forward`), so that what a
-network of frozen features sees of a decoded image is computed once, for the codec's turn and for its own.
+The frozen part of a discriminator (`embed`) is apart from the trained one (`forward`), so that it is computed
+once for the codec's turn and for its own; what a network of frozen features makes of an image comes from
+outside, since other terms look at it, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,17 @@ Kind = Literal["patch", "features", "pixels"]
 
 LEAK = 0.2
 MIXED = 64  # channels that each scale of frozen features is mixed to
+
+
+class View(NamedTuple):
+    """An image to judge.
+
+    pixels: RGB (B, 3, H, W) in [-1, 1].  maps: what `LiteFeatures` makes of it; none where nothing looks at
+    them.
+    """
+
+    pixels: Tensor
+    maps: Sequence[Tensor] = ()
 
 
 class PatchDiscriminator(nn.Module):
@@ -36,9 +48,9 @@ class PatchDiscriminator(nn.Module):
             self.blocks.append(nn.Sequential(conv, norm, nn.LeakyReLU(LEAK)))
         self.head = nn.Conv2d(widths[-1], 1, 4, 1, 1)
 
-    def embed(self, x: Tensor) -> list[Tensor]:
+    def embed(self, view: View) -> list[Tensor]:
         """Nothing is frozen: the image itself."""
-        return [x]
+        return [view.pixels]
 
     def forward(self, embedded: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits, and the feature maps on the way."""
@@ -63,9 +75,9 @@ class PixelDiscriminator(nn.Module):
             layers += [spectral_norm(nn.Conv2d(c_in, c_out, 3, stride, 1)), nn.LeakyReLU(LEAK)]
         self.body = nn.Sequential(*layers, spectral_norm(nn.Conv2d(2 * width, 1, 3, 1, 1)))
 
-    def embed(self, x: Tensor) -> list[Tensor]:
+    def embed(self, view: View) -> list[Tensor]:
         """Nothing is frozen: the image itself."""
-        return [x]
+        return [view.pixels]
 
     def forward(self, embedded: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits; no features are handed out."""
@@ -146,9 +158,8 @@ class FeatureDiscriminator(nn.Module):
     strong features, and judged by three spectral-normalised 3x3 convolutions.
     """
 
-    def __init__(self, features: LiteFeatures) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.frozen = features  # holds no state: its weights are data
         self.mixing = nn.ParameterList()
         self.heads = nn.ModuleList()
         for width in LiteFeatures.WIDTHS:
@@ -164,10 +175,9 @@ class FeatureDiscriminator(nn.Module):
                 )
             )
 
-    def embed(self, x: Tensor) -> list[Tensor]:
-        """Mixed features of RGB (B, 3, H, W) in [-1, 1]: (B, MIXED, h, w) at four scales."""
-        maps = self.frozen(x)
-        return [F.conv2d(m, mix.to(m.dtype)) for m, mix in zip(maps, self.mixing, strict=True)]
+    def embed(self, view: View) -> list[Tensor]:
+        """Mixed features: (B, MIXED, h, w) at four scales."""
+        return [F.conv2d(m, mix.to(m.dtype)) for m, mix in zip(view.maps, self.mixing, strict=True)]
 
     def forward(self, embedded: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits (B, 1, h, w) of each scale; no features are handed out."""
@@ -177,14 +187,8 @@ class FeatureDiscriminator(nn.Module):
 Discriminator = PatchDiscriminator | PixelDiscriminator | FeatureDiscriminator
 
 
-def make_discriminators(
-    kinds: Sequence[Kind], width: int, layers: int, features: Path | None
-) -> dict[str, Discriminator]:
-    """The discriminators of these kinds; width, layers: of "patch" and, half as wide, "pixels".
-
-    Raises:
-        ValueError: "features" is among them and no file of weights is named, or it cannot be used.
-    """
+def make_discriminators(kinds: Sequence[Kind], width: int, layers: int) -> dict[str, Discriminator]:
+    """The discriminators of these kinds; width, layers: of "patch" and, half as wide, "pixels"."""
     discriminators: dict[str, Discriminator] = {}
     for kind in kinds:
         if kind == "patch":
@@ -192,8 +196,5 @@ def make_discriminators(
         elif kind == "pixels":
             discriminators[kind] = PixelDiscriminator(width // 2)
         else:
-            if features is None:
-                msg = "this stage has a discriminator on frozen features: name their weights with --features"
-                raise ValueError(msg)
-            discriminators[kind] = FeatureDiscriminator(LiteFeatures(features))
+            discriminators[kind] = FeatureDiscriminator()
     return discriminators

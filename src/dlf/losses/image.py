@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlf.losses.adversarial import Adversarial, Adversary, Average, no_averaging
+from dlf.losses.discriminators import LiteFeatures, View
 from dlf.losses.objective import Weights, pixel_terms, weighted_sum
-from dlf.losses.texture import TextureDistance
+from dlf.losses.texture import contrast_distance
 
 OFFSETS = 8  # places, in either direction, that the feature network may begin at
 
@@ -37,21 +38,13 @@ class ImageLoss:
         features: Path | None = None,
     ) -> None:
         self.weights, self.perceptual, self.bf16 = weights, perceptual, bf16
-        self.adversary = (
-            Adversary(adversarial, bf16=bf16, features=features, batches=batches)
-            if adversarial.active
-            else None
-        )
+        self.adversary = Adversary(adversarial, bf16=bf16, batches=batches) if adversarial.active else None
         self.pixel_terms = partial(pixel_terms, weights=weights, perceptual=None)
         self.distance = perceptual if weights.perceptual else None
         self.pulls = False  # whether discriminators count in this step
-        self.texture: nn.Module | None = None
-        if weights.texture:
-            if features is None:
-                msg = "this stage has a texture term: name the weights of its network with --features"
-                raise ValueError(msg)
-            self.texture = TextureDistance(features)
-        self.texture_distance = self.texture
+        self.features = _feature_network(weights, adversarial, features)
+        self.maps: Callable[[Tensor], Sequence[Tensor]] = self.features or _no_maps
+        self.texture_distance = contrast_distance if weights.texture else None
 
     def draw(self, rng: np.random.Generator, progress: float) -> dict[str, NDArray[Any]]:
         """What differs from step to step: where the networks begin, and how much discriminators count.
@@ -75,15 +68,22 @@ class ImageLoss:
             shifted = (_from(image, inputs["offset"]), _from(target, inputs["offset"]))
             if self.distance is not None:
                 terms["perceptual"] = self.distance(*shifted).mean()
+            decoded, original = self._views(*shifted)
             if self.texture_distance is not None:
-                terms["texture"] = self.texture_distance(*shifted).mean()
+                terms["texture"] = self.texture_distance(decoded.maps, original.maps).mean()
         total = weighted_sum(terms, self.weights)
         if self.adversary is None:
             return total, terms
-        judged = self.adversary.terms(*shifted)
+        judged = self.adversary.terms(decoded, original)
         return self.adversary.weigh(
             judged, total, image, last, inputs["strength"], pulls=self.pulls
         ), terms | judged
+
+    def _views(self, image: Tensor, target: Tensor) -> tuple[View, View]:
+        """Both with the maps that texture and discriminators look at, made once."""
+        with torch.no_grad():
+            original = View(target, self.maps(target))
+        return View(image, self.maps(image)), original
 
     @property
     def steady(self) -> bool:
@@ -95,6 +95,8 @@ class ImageLoss:
         self.pixel_terms = wrap(self.pixel_terms)
         if self.distance is not None:
             self.distance = wrap(self.distance)
+        if self.features is not None:
+            self.maps = wrap(self.maps)
         if self.texture_distance is not None:
             self.texture_distance = wrap(self.texture_distance)
         if self.adversary is not None:
@@ -105,8 +107,8 @@ class ImageLoss:
         """Move the networks that judge."""
         if self.perceptual is not None:
             self.perceptual.to(device)
-        if self.texture is not None:
-            self.texture.to(device)
+        if self.features is not None:
+            self.features.to(device)
         if self.adversary is not None:
             self.adversary.network.to(device)
 
@@ -125,6 +127,25 @@ class ImageLoss:
         """Take up a `state`; one of a run without a discriminator leaves a new one as it is."""
         if self.adversary is not None and "adversary" in state:
             self.adversary.load_state(state["adversary"])
+
+
+def _feature_network(
+    weights: Weights, adversarial: Adversarial, features: Path | None
+) -> LiteFeatures | None:
+    """The frozen network, if a term looks at its maps; ValueError if `features` does not hold it."""
+    users = {
+        "texture term": weights.texture > 0,
+        "discriminator on frozen features": adversarial.active and "features" in adversarial.kinds,
+    }
+    for user, present in users.items():
+        if present and features is None:
+            msg = f"this stage has a {user}: name the weights of its network with --features"
+            raise ValueError(msg)
+    return LiteFeatures(features).eval() if features is not None and any(users.values()) else None
+
+
+def _no_maps(x: Tensor) -> Sequence[Tensor]:
+    return ()
 
 
 def _from(x: Tensor, offset: Tensor) -> Tensor:

@@ -7,35 +7,17 @@ part of DISTS does (Ding et al. 2020) over the whole image, and leaves open how.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from dlf.losses.discriminators import LiteFeatures
+from torch import Tensor
 
 WINDOW = 8  # of a map; windows overlap by half
 FLOOR = 0.1  # variances far below this share of a channel's variance in the originals do not count
 
 
-class TextureDistance(nn.Module):
-    """Distance of two RGB batches in [-1, 1]: (B,), each in [0, 1].
-
-    weights: of EfficientNet-lite0, see `LiteFeatures`.
-    """
-
-    def __init__(self, weights: Path) -> None:
-        super().__init__()
-        self.features = LiteFeatures(weights).eval()
-
-    def forward(self, x: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
-            originals = self.features(target)
-        return contrast_distance(self.features(x), originals)
-
-
-def contrast_distance(decoded: list[Tensor], originals: list[Tensor]) -> Tensor:
+def contrast_distance(decoded: Sequence[Tensor], originals: Sequence[Tensor]) -> Tensor:
     """Mean over maps, channels and windows of (s - t)^2 / (s^2 + t^2) for the deviations s and t: (B,)."""
     total = torch.zeros(decoded[0].shape[0], device=decoded[0].device)
     for a, b in zip(decoded, originals, strict=True):
