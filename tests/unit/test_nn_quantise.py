@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from dlf.entropy.quadtree import step_masks
 from dlf.nn.build import TINY
 from dlf.nn.context import SCALE_HIGH, SCALE_LOW, SCALES, ContextModel, interpolate_anchors
-from dlf.nn.detail_branch import DetailQuantizer, gaussian_bits, place_masks, round_ste, step_places
+from dlf.nn.detail_branch import (
+    DetailQuantizer,
+    gaussian_bits,
+    place_masks,
+    round_ste,
+    step_places,
+    training_bits,
+)
 from dlf.nn.vq import VectorQuantizer, lattice
 
 pytestmark = pytest.mark.torch
@@ -218,3 +225,31 @@ def test_a_lattice_of_another_size_is_refused() -> None:
     for change in ({"levels": 3}, {"levels": 2, "spread": False}):
         with pytest.raises(ValueError, match="levels of 4 numbers are not 16 codes"):
             replace(tokens, **change)
+
+
+def test_deviations_learn_from_symbols_and_residuals_from_noise() -> None:
+    """The value is what is paid; a deviation is fitted to whole symbols, of which nearly all are 0."""
+    generator = torch.Generator().manual_seed(5)
+    residual = 0.22 * torch.randn(40_000, generator=generator)
+    symbol = residual.round()
+    log_sigma = torch.tensor(0.0, requires_grad=True)
+    optimiser = torch.optim.Adam([log_sigma], 0.05)
+    for _ in range(120):
+        optimiser.zero_grad()
+        spent = training_bits(residual, symbol, log_sigma.exp().expand_as(residual))
+        torch.testing.assert_close(spent, gaussian_bits(symbol, log_sigma.exp().expand_as(residual)))
+        spent.mean().backward()
+        optimiser.step()
+    zeros = float((symbol == 0).float().mean())
+    said = torch.exp2(-gaussian_bits(torch.zeros(1), log_sigma.detach().exp())).item()
+    assert said == pytest.approx(zeros, abs=0.003)
+    moved = residual.clone().requires_grad_()
+    torch.manual_seed(6)
+    training_bits(moved, round_ste(moved), torch.full_like(moved, 0.3)).sum().backward()
+    torch.manual_seed(6)
+    plain = residual.clone().requires_grad_()
+    noise = torch.rand_like(plain) - 0.5
+    gaussian_bits(plain + noise, torch.full_like(plain, 0.3)).sum().backward()
+    assert moved.grad is not None
+    assert plain.grad is not None
+    torch.testing.assert_close(moved.grad, plain.grad)

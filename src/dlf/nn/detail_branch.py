@@ -81,6 +81,17 @@ def gaussian_bits(v: Tensor, sigma: Tensor) -> Tensor:
     return torch.where(likelihood > floor, -torch.log2(likelihood.clamp(min=floor)), far)
 
 
+def training_bits(residual: Tensor, symbol: Tensor, sigma: Tensor) -> Tensor:
+    """Bits of whole symbols, all of one shape, with two gradients.
+
+    What is coded has that of a residual with uniform noise in place of rounding; deviations have that of the
+    symbols themselves (Guo et al. 2021, soft then hard): fitted to noise, they are wrong where nearly all
+    symbols are 0, and a bundle trained so paid 1.5 to 2 % of its bits for that.
+    """
+    noisy = gaussian_bits(residual + torch.rand_like(residual) - 0.5, sigma.detach())
+    return gaussian_bits(symbol.detach(), sigma) + (noisy - noisy.detach())
+
+
 def round_ste(x: Tensor) -> Tensor:
     """Round, any shape, with the gradient of the identity."""
     return x + (x.round() - x).detach()
@@ -171,8 +182,7 @@ class DetailQuantizer(Transforms):
             sigma = self.context.sigma(params.scale)
             if self.training:
                 symbol = round_ste(residual)
-                noisy = residual + torch.rand_like(residual) - 0.5
-                spent = gaussian_bits(noisy, sigma)
+                spent = training_bits(residual, symbol, sigma)
             else:
                 sent = params.scale >= (1 if self.context.integer else FLOAT_SKIP_BELOW)
                 symbol = torch.where(sent, residual.round(), 0.0)
