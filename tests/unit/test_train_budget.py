@@ -111,6 +111,15 @@ def test_a_run_of_minutes_ends_in_time(clock: Clock, tmp_path: Path) -> None:
     assert rows[-1]["step"] == watched.run.step
 
 
+@pytest.mark.parametrize(
+    ("minutes", "period"), [(1.0, 15.0), (3.0, 45.0), (9.0, 60.0), (92.0, 184.0), (600.0, 600.0)]
+)
+def test_a_long_budget_is_not_spent_on_pictures(minutes: float, period: float) -> None:
+    """Four to thirty times in one, and every ten minutes at least."""
+    config = replace(LONG, minutes=minutes, checkpoint_minutes=10.0)
+    assert TimeBudget(config, {}).period == pytest.approx(period)
+
+
 def test_a_resumed_run_has_what_is_left_of_its_minutes(clock: Clock, tmp_path: Path) -> None:
     first = Watched(clock, tmp_path, LONG)
     first.clock.now += 0

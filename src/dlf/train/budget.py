@@ -15,8 +15,8 @@ from dlf.train.config import TrainConfig
 
 Work = Literal["validation", "checkpoint"]
 
-OFTEN = 60.0  # a run of minutes saves and shows images at least this often, in seconds
-PERIODS = 4  # and so often at least in a whole budget
+OFTEN = 60.0  # a run of minutes saves and shows images this often, in seconds
+MOST, LEAST = 30, 4  # but no more and no fewer times in a whole budget
 SHARE = 10  # neither takes more than one part in so many of the time
 MARGIN = 1.25  # of what is kept for the end
 
@@ -78,7 +78,8 @@ class TimeBudget(Budget):
         # elapsed when the first step of this part had ended, and what first steps of other shapes took
         self.first: float | None = None
         self.longest = 0.0  # of the latest steps
-        self.period = min(60 * config.checkpoint_minutes, OFTEN, self.seconds / PERIODS)
+        often = min(max(OFTEN, self.seconds / MOST), self.seconds / LEAST)
+        self.period = min(60 * config.checkpoint_minutes, often)
         works: tuple[Work, ...] = ("validation", "checkpoint")
         self.took: dict[Work, float] = {work: spent[work] for work in works if work in spent}
         self.last: dict[Work, float] = {}

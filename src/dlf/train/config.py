@@ -46,7 +46,7 @@ class TrainConfig:
     streams stay as they are).  shapes: (height, width) of crops,
     multiples of 32, one drawn for each step.  minutes: if above 0, the run ends after so many, however
     many steps that are; what else is said in steps or fractions of the run keeps its share of `steps`, but
-    images are drawn and checkpoints written every minute (see `dlf.train.budget`).  pixels: of one
+    images are drawn and checkpoints written by the clock (see `dlf.train.budget`).  pixels: of one
     batch; it takes as many crops as fit.
     parts: batches of a step, whose gradients are averaged (gradient accumulation); several processes
     share them, so their number must divide it.  The result depends on it, not on the processes.
