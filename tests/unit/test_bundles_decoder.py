@@ -1,4 +1,4 @@
-"""A new decoder for the files of a model: same symbols, other pixels, or no bundle at all."""
+"""A new decoder for the files of a model, or both ends: same streams, other pixels, or no bundle at all."""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 import dlf
 from dlf.bitstream import container
 from dlf.bundles.bundle_writer import BundleSpec
-from dlf.bundles.exporter import DecoderJob, ExportJob, export, export_decoder
+from dlf.bundles.exporter import ExportJob, SameStreamJob, export, export_same_stream
 from dlf.bundles.parity import compare
 from dlf.bundles.recover import recover
 from dlf.codec.bundle import FILES, ModelBundle
@@ -88,13 +88,13 @@ def further(model: Dlf) -> Dlf:
 
 
 @pytest.fixture(scope="module")
-def job(base: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> DecoderJob:
-    return DecoderJob(tmp_path_factory.mktemp("decoder") / "bundle", "base-v2", {"by": "them"}, base)
+def job(base: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> SameStreamJob:
+    return SameStreamJob(tmp_path_factory.mktemp("decoder") / "bundle", "base-v2", {"by": "them"}, base)
 
 
 @pytest.fixture(scope="module")
-def newer(further: Dlf, images: list[UInt8], job: DecoderJob) -> ModelBundle:
-    export_decoder(copy.deepcopy(further), images, job)
+def newer(further: Dlf, images: list[UInt8], job: SameStreamJob) -> ModelBundle:
+    export_same_stream(copy.deepcopy(further), images, job)
     return ModelBundle.open(job.folder)
 
 
@@ -126,6 +126,65 @@ def test_files_of_the_one_are_decoded_by_the_other(
     assert second.info(data).model_name == "base-v2"
 
 
+@pytest.fixture(scope="module")
+def both_ends(further: Dlf) -> Dlf:
+    """Trained further before the symbols as well."""
+    other = copy.deepcopy(further)
+    for name, parameter in other.named_parameters():
+        if name.startswith(("encoder.", "details.enc_")):
+            parameter.mul_(1 + 0.05 * torch.randn_like(parameter))
+    return other
+
+
+def test_a_new_encoder_writes_files_that_the_old_decoder_reads(
+    both_ends: Dlf,
+    images: list[UInt8],
+    job: SameStreamJob,
+    base: ModelBundle,
+    picture: Callable[[int, int], UInt8],
+    tmp_path: Path,
+) -> None:
+    """And the other way round: what says how likely a symbol is stays, byte for byte."""
+    job = replace(job, folder=tmp_path / "ends", name="ends", encoder=True)
+    with pytest.raises(BundleError, match=r"are not those of 'base-v1'"):
+        export_same_stream(copy.deepcopy(both_ends), images, replace(job, encoder=False))
+    parity = export_same_stream(copy.deepcopy(both_ends), images, job)
+    assert parity.context
+    made = ModelBundle.open(job.folder)
+    changed = {name for name in FILES if made.read(name) != base.read(name)}
+    assert changed == {"analysis.onnx", SYNTHESIS}
+    assert (made.manifest.id, made.manifest.numerics) == (base.manifest.id, base.manifest.numerics)
+    old, new = dlf.Codec(base.folder, 1), dlf.Codec(made.folder, 1)
+    files = [codec.encode(picture(100, 310), 37) for codec in (old, new)]
+    assert files[0] != files[1]
+    for data in files:
+        received = [
+            StreamCodec(found.manifest, found.tables(), OnnxBackend(found, found.tables(), 1)).receive(
+                container.load(data)
+            )
+            for found in (base, made)
+        ]
+        np.testing.assert_array_equal(received[0].tokens, received[1].tokens)
+        np.testing.assert_array_equal(received[0].y_hat, received[1].y_hat)
+
+
+def test_both_ends_need_the_context_network(
+    both_ends: Dlf, images: list[UInt8], job: SameStreamJob, tmp_path: Path
+) -> None:
+    sentences = {
+        "details.context.y_spatial_prior_reduction.weight": r"context network is not that of 'base-v1'",
+        "quantize.embedding.weight": r"codes of the checkpoint's tokens are not those of 'base-v1'",
+    }
+    for part, sentence in sentences.items():
+        other = copy.deepcopy(both_ends)
+        moved = other.get_parameter(part)
+        moved.add_(0.2 * torch.randn_like(moved))
+        wrong = replace(job, folder=tmp_path / "ends", name="ends", encoder=True)
+        with pytest.raises(BundleError, match=sentence):
+            export_same_stream(other, images, wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_its_weights_come_back(newer: ModelBundle, picture: Callable[[int, int], UInt8]) -> None:
     model = Dlf(TINY).eval().requires_grad_(False)
     model.load_state_dict(recover(newer, "tiny").tensors)
@@ -143,19 +202,19 @@ def test_its_weights_come_back(newer: ModelBundle, picture: Callable[[int, int],
     ],
 )
 def test_other_frozen_parts_are_refused(
-    part: str, model: Dlf, images: list[UInt8], job: DecoderJob, tmp_path: Path
+    part: str, model: Dlf, images: list[UInt8], job: SameStreamJob, tmp_path: Path
 ) -> None:
     other = copy.deepcopy(model)
     moved = other.get_parameter(part)
     moved.add_(0.2 * torch.randn_like(moved))
     with pytest.raises(BundleError, match=r"are not those of 'base-v1'") as found:
-        export_decoder(other, images, replace(job, folder=tmp_path / "out"))
+        export_same_stream(other, images, replace(job, folder=tmp_path / "out"))
     assert "\n" not in str(found.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_the_base_is_refused(
-    further: Dlf, images: list[UInt8], job: DecoderJob, base: ModelBundle, tmp_path: Path
+    further: Dlf, images: list[UInt8], job: SameStreamJob, base: ModelBundle, tmp_path: Path
 ) -> None:
     manifest = base.manifest
     wrong = {
@@ -164,19 +223,19 @@ def test_what_cannot_be_the_base_is_refused(
     }
     for sentence, bundle in wrong.items():
         with pytest.raises(BundleError, match=sentence):
-            export_decoder(further, images, replace(job, base=bundle, folder=tmp_path / "out"))
+            export_same_stream(further, images, replace(job, base=bundle, folder=tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_bundle_that_stood_there_stays_when_the_check_fails(
-    model: Dlf, images: list[UInt8], job: DecoderJob, tmp_path: Path
+    model: Dlf, images: list[UInt8], job: SameStreamJob, tmp_path: Path
 ) -> None:
     other = copy.deepcopy(model)
     other.get_parameter("encoder.conv_out.weight").mul_(-1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")
     with pytest.raises(BundleError):
-        export_decoder(other, images, replace(job, folder=tmp_path / "out"))
+        export_same_stream(other, images, replace(job, folder=tmp_path / "out"))
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out" / "mine").read_text() == "kept"
 
@@ -205,6 +264,14 @@ def test_the_command(data: Path, base: ModelBundle, further: Dlf, model: Dlf, tm
     fixed = dlf_export(trained, *common, "--id", 5, "--tokens", 1, 2)
     assert fixed.returncode == 2
     assert "--id, --tokens cannot be chosen" in fixed.stderr
+    both = dlf_export(trained, *common, "--streams-of", base.folder)
+    assert both.returncode == 2
+    assert "name one" in both.stderr
+    ends = ["-o", out, "--data", data, "--name", "ends", "--streams-of", base.folder]
+    assert dlf_export(trained, *ends, "--quality", 5).stderr.count("cannot be chosen with --streams-of") == 1
+    done = dlf_export(trained, *ends)
+    assert done.returncode == 0, done.stderr
+    assert ModelBundle.open(out).manifest.id == 101
     nameless = dlf_export(trained, "-o", out, "--data", data, "--name", "mine")
     assert nameless.returncode == 2
     assert "--id is needed" in nameless.stderr

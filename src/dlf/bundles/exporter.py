@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from dlf.bundles.bundle_writer import BundleSpec, staged
 from dlf.bundles.eight_bits import CONTEXT, ENCODER_SIDE, Packed, round_to_eight
-from dlf.bundles.onnx_bundle import TokenUse, write_decoder_bundle, write_onnx_bundle
+from dlf.bundles.onnx_bundle import ANALYSIS, SYNTHESIS, TokenUse, write_onnx_bundle, write_partial_bundle
 from dlf.bundles.onnx_graph import SMALL
 from dlf.bundles.parity import Parity, compare, worst
+from dlf.bundles.recover import recover
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
 from dlf.nn.levels import from_levels
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = ("float16", "int8")  # what large weights of analysis and synthesis are stored in
 PARITY_IMAGES = 3
+CODE_ERROR = 2e-3  # of a number of a code, which a bundle may hold in 16 bits
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,11 @@ class ExportJob:
 
 
 @dataclass(frozen=True)
-class DecoderJob:
-    """What to write: a bundle in `folder` that decodes the files of `base` anew.
+class SameStreamJob:
+    """What to write: a bundle in `folder` that reads the files of `base` and decodes them anew.
 
-    name, card: of the new bundle; all else is that of `base`.  weights: of its decoder, one of `WEIGHTS`.
+    name, card: of the new bundle; all else is that of `base`, except its decoder and, if `encoder` is true,
+    its encoder.  weights: of those, one of `WEIGHTS`.
     """
 
     folder: Path
@@ -55,6 +59,21 @@ class DecoderJob:
     card: dict[str, Any]
     base: ModelBundle
     weights: str = WEIGHTS[0]
+    encoder: bool = False
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Files that are new."""
+        return (ANALYSIS, SYNTHESIS) if self.encoder else (SYNTHESIS,)
+
+    @property
+    def old(self) -> str:
+        """What must be that of `base`, in words."""
+        return (
+            "context network is not that"
+            if self.encoder
+            else "encoder, quantisers or context network are not those"
+        )
 
 
 def export(model: Dlf, images: Sequence[UInt8], job: ExportJob) -> Parity:
@@ -77,37 +96,39 @@ def export(model: Dlf, images: Sequence[UInt8], job: ExportJob) -> Parity:
     return parity
 
 
-def export_decoder(model: Dlf, images: Sequence[UInt8], job: DecoderJob) -> Parity:
-    """Write and check a bundle that differs from `job.base` in how it decodes.
+def export_same_stream(model: Dlf, images: Sequence[UInt8], job: SameStreamJob) -> Parity:
+    """Write and check a bundle that differs from `job.base` in how it decodes, or in how it encodes, too.
 
     images: as for `export`, to compare on.  The two are compared at the qualities of the prior's anchors:
     between them a recovered checkpoint's prior may be another by a rounding, which the tables of the bundle
     decide.
 
     Raises:
-        BundleError: the model's encoder, quantisers or context network are not those of `job.base`, or the
-            new graph fails the check.
+        BundleError: what is not new in the model is not that of `job.base` (context network and codes always,
+            encoder and quantisers where `job.encoder` is false), or a new graph fails the check.
     """
     _check_base(model, job)
+    if job.encoder:
+        _check_codes(model, job.base)
     sample = images[:PARITY_IMAGES]
-    packed = round_weights(model, job.weights, sample, keep=ENCODER_SIDE)
+    packed = round_weights(model, job.weights, sample, keep=() if job.encoder else ENCODER_SIDE)
     with staged(job.folder) as part:
-        write_decoder_bundle(model, part, job.base, job.name, job.card, packed)
+        write_partial_bundle(model, part, job.base, job.graphs, job.name, job.card, packed)
         bundle = ModelBundle.open(part)
         anchors = np.linspace(0, QUALITIES - 1, model.config.quant.qualities).astype(int)
         parity = worst([compare(model, bundle, sample, int(quality)) for quality in anchors])
         log.info("%s", parity)
         if not parity.symbols:
             msg = (
-                "the checkpoint's encoder, quantisers or context network are not those of "
-                f"'{job.base.manifest.name}', whose files it would decode wrongly: {parity}"
+                f"the checkpoint's {job.old} of '{job.base.manifest.name}', whose files it would decode "
+                f"wrongly: {parity}"
             )
             raise BundleError(msg)
         parity.check()
     return parity
 
 
-def _check_base(model: Dlf, job: DecoderJob) -> None:
+def _check_base(model: Dlf, job: SameStreamJob) -> None:
     """Refuse a model that cannot have written files of the base, a base without graphs, and its name."""
     base, config = job.base.manifest, model.config
     if base.engine != "onnx":
@@ -122,6 +143,16 @@ def _check_base(model: Dlf, job: DecoderJob) -> None:
             f"the checkpoint's preset '{config.name}' has other tokens, channels or windows than "
             f"'{base.name}', so it cannot decode its files"
         )
+        raise BundleError(msg)
+
+
+@torch.no_grad()
+def _check_codes(model: Dlf, base: ModelBundle) -> None:
+    """Refuse a model whose tokens mean something else than those of the base's files."""
+    theirs = copy.deepcopy(model.quantize)
+    theirs.embedding.weight.copy_(recover(base, model.config.name).tensors["quantize.embedding.weight"])
+    if not torch.allclose(theirs.codebook(), model.quantize.codebook(), atol=CODE_ERROR):
+        msg = f"the codes of the checkpoint's tokens are not those of '{base.manifest.name}'"
         raise BundleError(msg)
 
 

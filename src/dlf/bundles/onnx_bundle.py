@@ -1,11 +1,12 @@
 """A trained model to a bundle folder of four graphs.
 
-A new decoder for old files is a bundle, too: of its files only the synthesis graph is new.
+A new decoder for old files is a bundle, too: of its files only the synthesis graph is new, or both graphs of
+pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,15 +67,16 @@ def write_onnx_bundle(
     seal(folder, "onnx", model.config, spec)
 
 
-def write_decoder_bundle(
+def write_partial_bundle(
     model: Dlf,
     folder: Path,
     base: ModelBundle,
+    new: Collection[str],
     name: str,
     card: dict[str, Any],
     packed: Iterable[Packed] = (),
 ) -> None:
-    """Write a bundle that decodes with `model`; all other files are those of the base, byte for byte.
+    """Write a bundle whose graphs `new` are of `model`; all other files are those of the base, byte for byte.
 
     name, card: of the new bundle.  packed: as for `write_onnx_bundle`.
 
@@ -83,7 +85,7 @@ def write_decoder_bundle(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for file in FILES:
-        write_bytes(folder / file, graph_file(model, file, packed) if file == SYNTHESIS else base.read(file))
+        write_bytes(folder / file, graph_file(model, file, packed) if file in new else base.read(file))
     seal_like(folder, base.manifest, name, card)
 
 

@@ -31,6 +31,7 @@ class Arguments:
     tokens: tuple[int, int] | None
     card: Path | None
     decoder_for: str | None
+    streams_of: str | None
     weights: str
 
 
@@ -57,6 +58,11 @@ export_options = gathered(
         help="Export a new decoder only: a model with the id of MODEL (name or folder) that decodes the "
         "files of MODEL anew; the checkpoint's encoder, quantisers and context network must be those "
         "of MODEL.",
+    ),
+    click.option(
+        "--streams-of", metavar="MODEL",
+        help="Export a new encoder and decoder only: as --decoder-for, but of the checkpoint just the "
+        "context network and the tokens' codes must be those of MODEL.",
     ),
     click.option(
         "--weights", type=click.Choice(["float16", "int8"]), default="float16", show_default=True,
@@ -86,8 +92,11 @@ def _export(args: Arguments) -> int:
     from dlf.bundles.exporter import ExportJob, export
     from dlf.train.trained_model import load_model, sample_images
 
-    if args.decoder_for is not None:
-        return _export_decoder(args, args.decoder_for)
+    if args.decoder_for is not None and args.streams_of is not None:
+        msg = "--decoder-for keeps the encoder, --streams-of does not: name one"
+        raise click.UsageError(msg)
+    if (base := args.decoder_for or args.streams_of) is not None:
+        return _export_same_stream(args, base)
     if args.id is None:
         msg = "--id is needed: the number that streams name the model by"
         raise click.UsageError(msg)
@@ -98,18 +107,20 @@ def _export(args: Arguments) -> int:
     return 0
 
 
-def _export_decoder(args: Arguments, base: str) -> int:
-    from dlf.bundles.exporter import PARITY_IMAGES, DecoderJob, export_decoder
+def _export_same_stream(args: Arguments, base: str) -> int:
+    from dlf.bundles.exporter import PARITY_IMAGES, SameStreamJob, export_same_stream
     from dlf.codec.bundle import find
     from dlf.train.trained_model import load_model, sample_images
 
     given = {"--id": args.id, "--quality": args.quality, "--tokens": args.tokens}
     if fixed := [name for name, value in given.items() if value is not None]:
-        msg = f"{', '.join(fixed)} cannot be chosen with --decoder-for: it is that of the model"
+        option = "--decoder-for" if args.streams_of is None else "--streams-of"
+        msg = f"{', '.join(fixed)} cannot be chosen with {option}: it is that of the model"
         raise click.UsageError(msg)
-    job = DecoderJob(args.output, args.name, _card(args), find(base), args.weights)
+    new_encoder = args.streams_of is not None
+    job = SameStreamJob(args.output, args.name, _card(args), find(base), args.weights, encoder=new_encoder)
     model, images = load_model(args.checkpoint, args.preset), sample_images(args.data, PARITY_IMAGES)
-    tell(export_decoder(model, images, job))
+    tell(export_same_stream(model, images, job))
     return 0
 
 
