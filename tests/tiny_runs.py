@@ -20,8 +20,8 @@ from dlf.train.align_stage import AlignStage
 from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.config import Optimiser, TrainConfig
 from dlf.train.data import Batch, CropSampler
-from dlf.train.decoder_stage import DecoderStage
 from dlf.train.engine import Run
+from dlf.train.half_stages import DecoderStage, EncoderStage
 from dlf.train.rate import Rate
 from dlf.train.stage import Stage
 from dlf.train.tokenizer_stage import TokenizerStage
@@ -91,6 +91,9 @@ def pictures() -> list[NDArray[np.uint8]]:
     return [rng.integers(0, 256, (96, 128, 3), np.uint8) for _ in range(3)]
 
 
+STAGES = {"align": AlignStage, "joint": CodecStage, "decoder": DecoderStage, "encoder": EncoderStage}
+
+
 def make_stage(kind: str) -> tuple[TrainConfig, Stage]:
     torch.manual_seed(21)
     config = replace(CONFIG, stage=kind)
@@ -100,8 +103,8 @@ def make_stage(kind: str) -> tuple[TrainConfig, Stage]:
         adversarial = Adversarial(weight=0.2, adaptive=False, kinds=("pixels",), width=8)
         config = replace(config, adversarial=adversarial, token_ends=(1, 2))
         return config, DecoderStage(config, new_model("tiny"), None, pictures(), pictures()[:1])
-    stage = AlignStage if kind == "align" else CodecStage
-    return config, stage(config, new_model("tiny"), None, pictures(), pictures()[:1])
+    config = replace(config, token_ends=(1, 2)) if kind == "encoder" else config
+    return config, STAGES[kind](config, new_model("tiny"), None, pictures(), pictures()[:1])
 
 
 class Sampler(CropSampler):
@@ -169,11 +172,11 @@ def judged_stage(kind: str, folder: Path) -> tuple[Any, Stage]:
         judges = replace(judges, matching=0.0, adaptive=False, kinds=("features", "pixels"))
     config = replace(
         CONFIG, stage=kind, steps=40, log_every=20, validate_every=40, shapes=((64, 64),),
-        weights=replace(CONFIG.weights, ssim=1.0, phase=1.0, texture=1.0, perceptual=1.0), adversarial=judges,
+        weights=replace(CONFIG.weights, ssim=1.0, phase=1.0, texture=1.0, features=1.0, perceptual=1.0),
+        adversarial=judges,
     )  # fmt: skip
     features = folder / "lite.safetensors"
     save_file(lite_weights(), features)
     if kind == "tokenizer":
         return config, TokenizerStage(config, Distance(), pictures()[:1], features)
-    stage = {"align": AlignStage, "joint": CodecStage, "decoder": DecoderStage}[kind]
-    return config, stage(config, new_model("tiny"), Distance(), pictures(), pictures()[:1], features)
+    return config, STAGES[kind](config, new_model("tiny"), Distance(), pictures(), pictures()[:1], features)

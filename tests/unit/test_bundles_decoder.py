@@ -20,7 +20,14 @@ torch = pytest.importorskip("torch")
 import dlf
 from dlf.bitstream import container
 from dlf.bundles.bundle_writer import BundleSpec
-from dlf.bundles.exporter import ExportJob, SameStreamJob, export, export_same_stream
+from dlf.bundles.exporter import (
+    DECODER,
+    ENCODER,
+    ExportJob,
+    SameStreamJob,
+    export,
+    export_same_stream,
+)
 from dlf.bundles.parity import compare
 from dlf.bundles.recover import recover
 from dlf.codec.bundle import FILES, ModelBundle
@@ -145,9 +152,10 @@ def test_a_new_encoder_writes_files_that_the_old_decoder_reads(
     tmp_path: Path,
 ) -> None:
     """And the other way round: what says how likely a symbol is stays, byte for byte."""
-    job = replace(job, folder=tmp_path / "ends", name="ends", encoder=True)
-    with pytest.raises(BundleError, match=r"are not those of 'base-v1'"):
-        export_same_stream(copy.deepcopy(both_ends), images, replace(job, encoder=False))
+    job = replace(job, folder=tmp_path / "ends", name="ends", graphs=(ENCODER, DECODER))
+    for graphs, kept in {(DECODER,): "encoder, quantisers or", (ENCODER,): "decoder or"}.items():
+        with pytest.raises(BundleError, match=f"{kept} context network are not those of 'base-v1'"):
+            export_same_stream(copy.deepcopy(both_ends), images, replace(job, graphs=graphs))
     parity = export_same_stream(copy.deepcopy(both_ends), images, job)
     assert parity.context
     made = ModelBundle.open(job.folder)
@@ -168,6 +176,28 @@ def test_a_new_encoder_writes_files_that_the_old_decoder_reads(
         np.testing.assert_array_equal(received[0].y_hat, received[1].y_hat)
 
 
+def test_a_new_encoder_alone_leaves_the_decoder_as_it_is(
+    model: Dlf,
+    images: list[UInt8],
+    job: SameStreamJob,
+    base: ModelBundle,
+    picture: Callable[[int, int], UInt8],
+    tmp_path: Path,
+) -> None:
+    other = copy.deepcopy(model)
+    for name, parameter in other.named_parameters():
+        if name.startswith(("encoder.", "details.enc_")):
+            parameter.mul_(1 + 0.05 * torch.randn_like(parameter))
+    job = replace(job, folder=tmp_path / "encoder", name="encoder", graphs=(ENCODER,), weights="int8")
+    export_same_stream(other, images, job)
+    made = ModelBundle.open(job.folder)
+    assert {name for name in FILES if made.read(name) != base.read(name)} == {"analysis.onnx"}
+    old, new = dlf.Codec(base.folder, 1), dlf.Codec(made.folder, 1)
+    data = new.encode(picture(100, 310), 37)
+    assert data != old.encode(picture(100, 310), 37)
+    np.testing.assert_array_equal(np.asarray(old.decode(data)), np.asarray(new.decode(data)))
+
+
 def test_both_ends_need_the_context_network(
     both_ends: Dlf, images: list[UInt8], job: SameStreamJob, tmp_path: Path
 ) -> None:
@@ -179,7 +209,7 @@ def test_both_ends_need_the_context_network(
         other = copy.deepcopy(both_ends)
         moved = other.get_parameter(part)
         moved.add_(0.2 * torch.randn_like(moved))
-        wrong = replace(job, folder=tmp_path / "ends", name="ends", encoder=True)
+        wrong = replace(job, folder=tmp_path / "ends", name="ends", graphs=(ENCODER, DECODER))
         with pytest.raises(BundleError, match=sentence):
             export_same_stream(other, images, wrong)
     assert not list(tmp_path.iterdir())
@@ -264,14 +294,16 @@ def test_the_command(data: Path, base: ModelBundle, further: Dlf, model: Dlf, tm
     fixed = dlf_export(trained, *common, "--id", 5, "--tokens", 1, 2)
     assert fixed.returncode == 2
     assert "--id, --tokens cannot be chosen" in fixed.stderr
-    both = dlf_export(trained, *common, "--streams-of", base.folder)
-    assert both.returncode == 2
-    assert "name one" in both.stderr
-    ends = ["-o", out, "--data", data, "--name", "ends", "--streams-of", base.folder]
-    assert dlf_export(trained, *ends, "--quality", 5).stderr.count("cannot be chosen with --streams-of") == 1
-    done = dlf_export(trained, *ends)
-    assert done.returncode == 0, done.stderr
+    two = dlf_export(trained, *common, "--encoder-for", "fast")
+    assert two.returncode == 2
+    assert "name two models" in two.stderr
+    both = dlf_export(trained, *common, "--encoder-for", base.folder)
+    assert both.returncode == 0, both.stderr
     assert ModelBundle.open(out).manifest.id == 101
+    fixed = dlf_export(
+        trained, "-o", out, "--data", data, "--name", "a", "--encoder-for", base.folder, "--id", 5
+    )
+    assert "--id cannot be chosen with --encoder-for" in fixed.stderr
     nameless = dlf_export(trained, "-o", out, "--data", data, "--name", "mine")
     assert nameless.returncode == 2
     assert "--id is needed" in nameless.stderr

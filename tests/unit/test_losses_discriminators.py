@@ -121,7 +121,9 @@ def test_texture_and_discriminators_look_at_the_same_maps(file: Path) -> None:
         (0.0, ("pixels",), 0),
     ):
         config = Adversarial(weight=1.0, adaptive=False, kinds=kinds, width=8)
-        loss = ImageLoss(Weights(l1=1.0, texture=texture), config, None, bf16=False, features=file)
+        loss = ImageLoss(
+            Weights(l1=1.0, texture=texture, features=texture), config, None, bf16=False, features=file
+        )
         seen: list[torch.Size] = []
         if loss.features is not None:
             loss.features.register_forward_hook(
@@ -133,4 +135,4 @@ def test_texture_and_discriminators_look_at_the_same_maps(file: Path) -> None:
         total.backward()
         loss.after_step()
         assert len(seen) == calls
-        assert ("texture" in terms) == bool(texture)
+        assert ("texture" in terms) == ("features" in terms) == bool(texture)

@@ -21,7 +21,7 @@ from tiny_runs import Sampler, judged_stage
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
-KINDS = ("tokenizer", "align", "joint", "decoder")
+KINDS = ("tokenizer", "align", "joint", "decoder", "encoder")
 # operators whose result, or its size, the host must know
 READING = ("_local_scalar_dense", "nonzero", "is_nonzero", "_unique2", "unique_dim", "masked_select", "equal")
 METHODS = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")
@@ -124,9 +124,15 @@ def test_networks_and_losses_are_one_graph(kind: str, tmp_path: Path) -> None:
         stage.loss(stage.inputs(sampler(step), 0.5)).total.backward()
         stage.after_step(torch.tensor(True))
     wanted = {"tokenizer": {"reconstruct"}, "align": {"code", "_latent_terms"}}.get(kind, {"code"})
-    judges = (
-        set()
-        if kind == "align"
-        else {"partial", "Distance", "LiteFeatures", "contrast_distance", "embed", "judge"}
-    )
+    judges = {
+        "partial",
+        "Distance",
+        "LiteFeatures",
+        "contrast_distance",
+        "feature_distance",
+        "embed",
+        "judge",
+    }
+    if kind == "align":
+        judges = set()
     assert set(explained) == wanted | judges

@@ -68,8 +68,37 @@ def test_the_decoder_stage_leaves_the_symbols_alone(tmp_path: Path) -> None:
     assert "hinge" in json.loads((tmp_path / LOG).read_text().splitlines()[0])
 
 
-def test_the_decoder_stage_sees_as_many_tokens_as_the_bundle_sends() -> None:
-    _, stage = make_stage("decoder")
+def test_the_encoder_stage_leaves_alone_what_reads_and_paints(tmp_path: Path) -> None:
+    """The same symbols are painted and priced as before it; a picture has others."""
+    run = make_run("encoder", tmp_path)
+    model = run.stage.module
+
+    def rest() -> dict[str, torch.Tensor]:
+        return {
+            k: v.clone()
+            for k, v in model.state_dict().items()
+            if not k.startswith(("encoder.", "details.enc_"))
+        }
+
+    def latent() -> torch.Tensor:
+        model.eval()
+        pixels = to_float(pictures()[:1])
+        with torch.no_grad():
+            found = model.analyse(pixels, torch.tensor([30.0]), model.grid(*pixels.shape[2:])).y
+        model.train()
+        return found
+
+    before, y = rest(), latent()
+    run.train()
+    assert_same(before, rest())
+    assert not torch.allclose(y, latent())
+    trained = {n.split(".")[0] for n, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"encoder", "details"}
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder"])
+def test_half_stages_see_as_many_tokens_as_the_bundle_sends(kind: str) -> None:
+    _, stage = make_stage(kind)
     batch = Sampler()(0)
     keep = {int(k) for step in range(20) for k in stage.draw(Sampler()(step), 0.0).keep}
     assert keep == {1, 2}

@@ -34,6 +34,7 @@ SINGLE = (
     "decoder.init_feat_up.",
 )
 ENCODER_SIDE = ("encoder.", "details.enc_")
+DECODER_SIDE = ("details.dec_", "decoder.", "fusion.", "vqgan.")
 
 
 @dataclass(frozen=True)

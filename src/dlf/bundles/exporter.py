@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dlf.bundles.bundle_writer import BundleSpec, staged
-from dlf.bundles.eight_bits import CONTEXT, ENCODER_SIDE, Packed, round_to_eight
+from dlf.bundles.eight_bits import CONTEXT, DECODER_SIDE, ENCODER_SIDE, Packed, round_to_eight
 from dlf.bundles.onnx_bundle import ANALYSIS, SYNTHESIS, TokenUse, write_onnx_bundle, write_partial_bundle
 from dlf.bundles.onnx_graph import SMALL
 from dlf.bundles.parity import Parity, compare, worst
@@ -29,6 +29,8 @@ from dlf.records import UInt8
 log = logging.getLogger(__name__)
 
 WEIGHTS = ("float16", "int8")  # what large weights of analysis and synthesis are stored in
+ENCODER, DECODER = ANALYSIS, SYNTHESIS  # graphs that a bundle may have anew for the streams of another
+SIDES = {ENCODER: ENCODER_SIDE, DECODER: DECODER_SIDE}  # weights of theirs
 PARITY_IMAGES = 3
 CODE_ERROR = 2e-3  # of a number of a code, which a bundle may hold in 16 bits
 
@@ -48,10 +50,10 @@ class ExportJob:
 
 @dataclass(frozen=True)
 class SameStreamJob:
-    """What to write: a bundle in `folder` that reads the files of `base` and decodes them anew.
+    """What to write: a bundle in `folder` for the streams of `base`, with another decoder, encoder or both.
 
-    name, card: of the new bundle; all else is that of `base`, except its decoder and, if `encoder` is true,
-    its encoder.  weights: of those, one of `WEIGHTS`.
+    name, card: of the new bundle.  graphs: which of `DECODER` and `ENCODER` are new; all else is that of
+    `base`.  weights: of those graphs, one of `WEIGHTS`.
     """
 
     folder: Path
@@ -59,21 +61,17 @@ class SameStreamJob:
     card: dict[str, Any]
     base: ModelBundle
     weights: str = WEIGHTS[0]
-    encoder: bool = False
+    graphs: tuple[str, ...] = (DECODER,)
 
     @property
-    def graphs(self) -> tuple[str, ...]:
-        """Files that are new."""
-        return (ANALYSIS, SYNTHESIS) if self.encoder else (SYNTHESIS,)
-
-    @property
-    def old(self) -> str:
+    def kept(self) -> str:
         """What must be that of `base`, in words."""
-        return (
-            "context network is not that"
-            if self.encoder
-            else "encoder, quantisers or context network are not those"
-        )
+        encoder, decoder = (graph not in self.graphs for graph in (ENCODER, DECODER))
+        if encoder and decoder:
+            return "encoder, decoder or context network are not those"
+        if encoder:
+            return "encoder, quantisers or context network are not those"
+        return "decoder or context network are not those" if decoder else "context network is not that"
 
 
 def export(model: Dlf, images: Sequence[UInt8], job: ExportJob) -> Parity:
@@ -97,31 +95,36 @@ def export(model: Dlf, images: Sequence[UInt8], job: ExportJob) -> Parity:
 
 
 def export_same_stream(model: Dlf, images: Sequence[UInt8], job: SameStreamJob) -> Parity:
-    """Write and check a bundle that differs from `job.base` in how it decodes, or in how it encodes, too.
+    """Write and check a bundle that differs from `job.base` in how it decodes, how it encodes, or both.
 
     images: as for `export`, to compare on.  The two are compared at the qualities of the prior's anchors:
     between them a recovered checkpoint's prior may be another by a rounding, which the tables of the bundle
     decide.
 
     Raises:
-        BundleError: what is not new in the model is not that of `job.base` (context network and codes always,
-            encoder and quantisers where `job.encoder` is false), or a new graph fails the check.
+        BundleError: context network, codes or a graph that is not new are not those of `job.base`, or a new
+            graph fails the check.
     """
     _check_base(model, job)
-    if job.encoder:
+    if ENCODER in job.graphs:
         _check_codes(model, job.base)
     sample = images[:PARITY_IMAGES]
-    packed = round_weights(model, job.weights, sample, keep=() if job.encoder else ENCODER_SIDE)
+    packed = round_weights(
+        model,
+        job.weights,
+        sample,
+        keep=[prefix for graph, side in SIDES.items() if graph not in job.graphs for prefix in side],
+    )
     with staged(job.folder) as part:
         write_partial_bundle(model, part, job.base, job.graphs, job.name, job.card, packed)
         bundle = ModelBundle.open(part)
         anchors = np.linspace(0, QUALITIES - 1, model.config.quant.qualities).astype(int)
         parity = worst([compare(model, bundle, sample, int(quality)) for quality in anchors])
         log.info("%s", parity)
-        if not parity.symbols:
+        if not parity.symbols or (DECODER not in job.graphs and not parity.holds):
             msg = (
-                f"the checkpoint's {job.old} of '{job.base.manifest.name}', whose files it would decode "
-                f"wrongly: {parity}"
+                f"the checkpoint's {job.kept} of '{job.base.manifest.name}', whose streams it would be "
+                f"wrong for: {parity}"
             )
             raise BundleError(msg)
         parity.check()
@@ -135,7 +138,7 @@ def _check_base(model: Dlf, job: SameStreamJob) -> None:
         msg = f"the model '{base.name}' is run by torch, and so it has no synthesis graph to replace"
         raise BundleError(msg)
     if base.name == job.name:
-        msg = f"a new decoder needs a name of its own, since '{base.name}' stays"
+        msg = f"a new model needs a name of its own, since '{base.name}' stays"
         raise BundleError(msg)
     ours = (config.tokens.count, config.tokens.codes, config.quant.channels, config.detail.swin_window)
     if ours != (base.tokens, base.codes, base.channels, base.swin_window):

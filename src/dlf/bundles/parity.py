@@ -48,9 +48,14 @@ class Parity:
         """Whether all agrees that symbols are made of."""
         return self.tokens >= TOKENS_AGREE and self.latent <= LATENT_ERROR and self.context
 
+    @property
+    def holds(self) -> bool:
+        """Whether symbols and pixels agree."""
+        return self.symbols and self.pixels <= PIXEL_LEVELS
+
     def check(self) -> None:
         """Raise BundleError unless the bundle may be used."""
-        if not (self.symbols and self.pixels <= PIXEL_LEVELS):
+        if not self.holds:
             msg = f"the exported model does not compute what the trained one does: {self}"
             raise BundleError(msg)
 

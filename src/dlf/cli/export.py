@@ -31,7 +31,7 @@ class Arguments:
     tokens: tuple[int, int] | None
     card: Path | None
     decoder_for: str | None
-    streams_of: str | None
+    encoder_for: str | None
     weights: str
 
 
@@ -60,9 +60,10 @@ export_options = gathered(
         "of MODEL.",
     ),
     click.option(
-        "--streams-of", metavar="MODEL",
-        help="Export a new encoder and decoder only: as --decoder-for, but of the checkpoint just the "
-        "context network and the tokens' codes must be those of MODEL.",
+        "--encoder-for", metavar="MODEL",
+        help="Export a new encoder only: a model with the id of MODEL that writes other files for its "
+        "decoders; with --decoder-for both ends are new, and of the checkpoint just the context network and "
+        "the codes of the tokens must be those of MODEL.",
     ),
     click.option(
         "--weights", type=click.Choice(["float16", "int8"]), default="float16", show_default=True,
@@ -92,11 +93,8 @@ def _export(args: Arguments) -> int:
     from dlf.bundles.exporter import ExportJob, export
     from dlf.train.trained_model import load_model, sample_images
 
-    if args.decoder_for is not None and args.streams_of is not None:
-        msg = "--decoder-for keeps the encoder, --streams-of does not: name one"
-        raise click.UsageError(msg)
-    if (base := args.decoder_for or args.streams_of) is not None:
-        return _export_same_stream(args, base)
+    if args.decoder_for is not None or args.encoder_for is not None:
+        return _export_same_stream(args)
     if args.id is None:
         msg = "--id is needed: the number that streams name the model by"
         raise click.UsageError(msg)
@@ -107,18 +105,23 @@ def _export(args: Arguments) -> int:
     return 0
 
 
-def _export_same_stream(args: Arguments, base: str) -> int:
-    from dlf.bundles.exporter import PARITY_IMAGES, SameStreamJob, export_same_stream
+def _export_same_stream(args: Arguments) -> int:
+    from dlf.bundles.exporter import DECODER, ENCODER, PARITY_IMAGES, SameStreamJob, export_same_stream
     from dlf.codec.bundle import find
     from dlf.train.trained_model import load_model, sample_images
 
+    bases = {"--decoder-for": args.decoder_for, "--encoder-for": args.encoder_for}
+    ends = {option: model for option, model in bases.items() if model is not None}
+    if len(set(ends.values())) > 1:
+        msg = "--decoder-for and --encoder-for name two models: both ends are for the streams of one"
+        raise click.UsageError(msg)
     given = {"--id": args.id, "--quality": args.quality, "--tokens": args.tokens}
     if fixed := [name for name, value in given.items() if value is not None]:
-        option = "--decoder-for" if args.streams_of is None else "--streams-of"
-        msg = f"{', '.join(fixed)} cannot be chosen with {option}: it is that of the model"
+        msg = f"{', '.join(fixed)} cannot be chosen with {' and '.join(ends)}: it is that of the model"
         raise click.UsageError(msg)
-    new_encoder = args.streams_of is not None
-    job = SameStreamJob(args.output, args.name, _card(args), find(base), args.weights, encoder=new_encoder)
+    graphs = tuple({"--decoder-for": DECODER, "--encoder-for": ENCODER}[option] for option in ends)
+    base = find(next(iter(ends.values())))
+    job = SameStreamJob(args.output, args.name, _card(args), base, args.weights, graphs)
     model, images = load_model(args.checkpoint, args.preset), sample_images(args.data, PARITY_IMAGES)
     tell(export_same_stream(model, images, job))
     return 0

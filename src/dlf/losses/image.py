@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dlf.losses.adversarial import Adversarial, Adversary, Average, no_averaging
 from dlf.losses.discriminators import LiteFeatures, View
 from dlf.losses.objective import Weights, pixel_terms, weighted_sum
+from dlf.losses.perceptual import feature_distance
 from dlf.losses.texture import contrast_distance
 
 OFFSETS = 8  # places, in either direction, that the feature network may begin at
@@ -45,6 +46,7 @@ class ImageLoss:
         self.features = _feature_network(weights, adversarial, features)
         self.maps: Callable[[Tensor], Sequence[Tensor]] = self.features or _no_maps
         self.texture_distance = contrast_distance if weights.texture else None
+        self.feature_distance = feature_distance if weights.features else None
 
     def draw(self, rng: np.random.Generator, progress: float) -> dict[str, NDArray[Any]]:
         """What differs from step to step: where the networks begin, and how much discriminators count.
@@ -71,6 +73,8 @@ class ImageLoss:
             decoded, original = self._views(*shifted)
             if self.texture_distance is not None:
                 terms["texture"] = self.texture_distance(decoded.maps, original.maps).mean()
+            if self.feature_distance is not None:
+                terms["features"] = self.feature_distance(decoded.maps, original.maps).mean()
         total = weighted_sum(terms, self.weights)
         if self.adversary is None:
             return total, terms
@@ -99,6 +103,8 @@ class ImageLoss:
             self.maps = wrap(self.maps)
         if self.texture_distance is not None:
             self.texture_distance = wrap(self.texture_distance)
+        if self.feature_distance is not None:
+            self.feature_distance = wrap(self.feature_distance)
         if self.adversary is not None:
             self.adversary.embed = wrap(self.adversary.embed)  # type: ignore[method-assign]
             self.adversary.judge = wrap(self.adversary.judge)  # type: ignore[method-assign]
@@ -135,6 +141,7 @@ def _feature_network(
     """The frozen network, if a term looks at its maps; ValueError if `features` does not hold it."""
     users = {
         "texture term": weights.texture > 0,
+        "term of features": weights.features > 0,
         "discriminator on frozen features": adversarial.active and "features" in adversarial.kinds,
     }
     for user, present in users.items():

@@ -23,7 +23,8 @@ class Weights:
     l1: mean absolute error of pixels in [-1, 1].  low: the same of 8x8 means (keeps colour right while
     the perceptual term rules).  ssim: 1 - structural similarity; sees the fine grids that the perceptual
     term's strides hide.  phase: a grid of periods 2 to 16 in the error's luma, see `phase_pattern`.
-    texture: how strongly features vary, see `dlf.losses.texture`.
+    texture: how strongly features vary, see `dlf.losses.texture`.  features: `feature_distance` of the same
+    maps, place by place.
     perceptual: distance of a feature network.  vq: codebook and commitment
     loss.  latent, code: stage 1, MSE to the tokenizer's code and cross-entropy against its index; of a
     tokenizer without codes, MSE to its latent as a share of the latent's variance.
@@ -35,6 +36,7 @@ class Weights:
     ssim: float = 0.0
     phase: float = 0.0
     texture: float = 0.0
+    features: float = 0.0
     perceptual: float = 0.0
     vq: float = 0.0
     latent: float = 0.0

@@ -8,6 +8,7 @@ neither: it is not LPIPS and is never reported under that name.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -78,7 +79,7 @@ class StemFeatures(nn.Module):
         return [c1, c2, c4, m5b, self.m5d(self.m5c(m5b))]
 
 
-def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
+def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Mean over layers and places of the squared distance of unit feature vectors: (B,), each 0..4."""
     total = torch.zeros(a[0].shape[0], device=a[0].device)
     for x, y in zip(a, b, strict=True):

@@ -43,7 +43,8 @@ class TrainConfig:
     """One stage of training.
 
     stage: tokenizer (VQGAN), align (latents), joint (pixels), decoder (what lies behind the symbols; the
-    streams stay as they are).  shapes: (height, width) of crops,
+    streams stay as they are), encoder (what makes the symbols, for a decoder that stays).
+    shapes: (height, width) of crops,
     multiples of 32, one drawn for each step.  minutes: if above 0, the run ends after so many, however
     many steps that are; what else is said in steps or fractions of the run keeps its share of `steps`, but
     images are drawn and checkpoints written by the clock (see `dlf.train.budget`).  pixels: of one
@@ -57,8 +58,8 @@ class TrainConfig:
     quantised: in the tokenizer stage, False trains its decoder on latents that are not rounded to codes,
     for a later stage with `codebook_spread` above 1, by which a warm start moves the codes away from their
     mean (see `dlf.train.mixture`).
-    token_ends: in the decoder stage, tokens that a window sends at qualities 0 and 50, as the bundle has them
-    (see `dlf.nn.schedule.token_schedule`); empty: as the model was trained.
+    token_ends: in the stages decoder and encoder, tokens that a window sends at qualities 0 and 50, as the
+    bundle has them (see `dlf.nn.schedule.token_schedule`); empty: as the model was trained.
     stream: decode images when they are drawn instead of holding them all in memory.  sampler: whether
     crops are cut on the host or on the training device; auto is the device where that is a GPU.
     downscale: largest factor by which crops are shrunk at random, on the device only.  recompute:
@@ -68,7 +69,7 @@ class TrainConfig:
     """
 
     preset: str
-    stage: Literal["tokenizer", "align", "joint", "decoder"]
+    stage: Literal["tokenizer", "align", "joint", "decoder", "encoder"]
     steps: int
     shapes: tuple[tuple[int, int], ...]
     pixels: int

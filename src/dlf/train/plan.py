@@ -124,7 +124,7 @@ def check_plan(plan: Plan, sources: Sources, start: Start | None, minutes: float
         open_perceptual(planned.config, sources.perceptual)
         adversarial = planned.config.adversarial
         judges = adversarial.active and "features" in adversarial.kinds
-        if judges or planned.config.weights.texture:
+        if judges or planned.config.weights.texture or planned.config.weights.features:
             _check_features(sources.features)
     if minutes is None:
         return

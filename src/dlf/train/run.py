@@ -24,10 +24,10 @@ from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.compiling import fast_backends, is_full, too_large
 from dlf.train.config import TrainConfig
 from dlf.train.data import CropSampler, Prefetch, Sampler, StreamSampler, load_images, whole_cells
-from dlf.train.decoder_stage import DecoderStage
 from dlf.train.device_sampler import DeviceSampler, fits_device
 from dlf.train.distributed import choose_device
 from dlf.train.engine import CHECKPOINT, Run
+from dlf.train.half_stages import DecoderStage, EncoderStage
 from dlf.train.profile import Profile, profile
 from dlf.train.recompute import recompute_blocks
 from dlf.train.run_logger import RunLogger
@@ -215,7 +215,9 @@ def build_stage(
         if tokenizer and model.config.stem.tokenizer and not resumes:
             samples = images[:: max(1, len(images) // WARM_IMAGES)]
             warm_start(model.to(device or torch.device("cpu")), samples, spread=config.codebook_spread)
-    kinds = {"align": AlignStage, "joint": CodecStage, "decoder": DecoderStage}
+    kinds = {
+        "align": AlignStage, "joint": CodecStage, "decoder": DecoderStage, "encoder": EncoderStage,
+    }  # fmt: skip
     return kinds[config.stage](config, model, perceptual, images, val, sources.features)
 
 

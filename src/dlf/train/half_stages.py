@@ -1,7 +1,10 @@
-"""The last stage: only what lies behind the symbols trains, so that the streams stay as they are.
+"""Training of one end of a codec that is out already, while the other stays as it is.
 
-Encoder, quantisers and context network are frozen (MS-ILLM, Muckley et al. 2023; DC-AE, Chen et al. 2025): a
-discriminator then teaches the decoder to paint what the symbols leave open, and old files profit too.
+`stage: decoder`: only what lies behind the symbols trains (MS-ILLM, Muckley et al. 2023; DC-AE, Chen et al.
+2025): a discriminator teaches the decoder to paint what the symbols leave open, and old files profit too.
+
+`stage: encoder`: only what makes the symbols trains, for the decoder as it is after its discriminators; old
+files stay as they are, and new ones need no new decoder.
 """
 
 from __future__ import annotations
@@ -22,14 +25,8 @@ from dlf.train.data import Batch, to_device
 from dlf.train.stage import Inputs, LossReport
 
 
-class DecoderStage(CodecStage):
-    """Training of the decoder on real symbols; see `dlf.train.stage.Stage` and `CodecStage`."""
-
-    # what decides the symbols, or serves training alone
-    FROZEN: ClassVar = (
-        *("encoder", "quantize", "details.enc_", "details.context", "details.books"),
-        *("vqgan.encoder", "vqgan.quant_conv"),
-    )
+class HalfStage(CodecStage):
+    """What both have in common: crops are coded as the bundle codes them, and no code moves."""
 
     def schedule_tokens(self) -> NDArray[np.integer[Any]]:
         """As many as the bundle sends; see `CodecStage`."""
@@ -39,11 +36,6 @@ class DecoderStage(CodecStage):
         low, high = ends
         return token_schedule(tokens.count, tail_drop=tokens.tail_drop, ends=(low, high))
 
-    @property
-    def copied(self) -> Sequence[str]:
-        """Nothing jumps; see `Stage`."""
-        return ()
-
     def draw(self, batch: Batch, progress: float) -> Draw:
         """Quality uniform, tokens as the quality asks for, details always."""
         qualities = batch.rng.uniform(0, 100, len(batch.pixels)).astype(np.float32)
@@ -51,6 +43,33 @@ class DecoderStage(CodecStage):
         device = batch.pixels.device
         quality, keep = (to_device(torch.from_numpy(a), device) for a in (qualities, counts))
         return Draw(quality, keep, torch.ones_like(quality))
+
+    def after_step(self, taken: Tensor) -> dict[str, Tensor]:
+        """Train the discriminators; see `Stage`."""
+        return self.train_judge()
+
+    def state(self) -> dict[str, Any]:
+        """What the discriminators have learned; see `Stage`."""
+        return self.judge.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `Stage`."""
+        self.judge.load_state(state)
+
+
+class DecoderStage(HalfStage):
+    """Training of the decoder on real symbols; see `dlf.train.stage.Stage` and `CodecStage`."""
+
+    # what decides the symbols, or serves training alone
+    FROZEN: ClassVar = (
+        *("encoder", "quantize", "details.enc_", "details.context", "details.books"),
+        *("vqgan.encoder", "vqgan.quant_conv"),
+    )
+
+    @property
+    def copied(self) -> Sequence[str]:
+        """Nothing jumps; see `Stage`."""
+        return ()
 
     def loss(self, inputs: Inputs) -> LossReport:
         """Loss of a batch; see `Stage`."""
@@ -64,14 +83,12 @@ class DecoderStage(CodecStage):
         """As `Dlf.compress`, whole symbols without a gradient."""
         return self.module.compress(pixels, quality, sent, grid)
 
-    def after_step(self, taken: Tensor) -> dict[str, Tensor]:
-        """Train the discriminators; see `Stage`."""
-        return self.train_judge()
 
-    def state(self) -> dict[str, Any]:
-        """What the discriminators have learned; see `Stage`."""
-        return self.judge.state()
+class EncoderStage(HalfStage):
+    """Training of the encoder for a decoder that stays; see `dlf.train.stage.Stage` and `CodecStage`."""
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """See `Stage`."""
-        self.judge.load_state(state)
+    # what reads the symbols and paints them, and what says how likely they are
+    FROZEN: ClassVar = (
+        *("quantize", "details.dec_", "details.context", "details.books"),
+        *("decoder", "fusion", "vqgan"),
+    )
