@@ -168,7 +168,7 @@ def judged_stage(kind: str, folder: Path) -> tuple[Any, Stage]:
     """A stage with every term that it can have; folder: for a file of weights."""
     torch.manual_seed(21)
     judges = Adversarial(weight=0.5, matching=1.0, width=4, layers=2)
-    if kind == "decoder":
+    if kind in {"decoder", "encoder"}:
         judges = replace(judges, matching=0.0, adaptive=False, kinds=("features", "pixels"))
     config = replace(
         CONFIG, stage=kind, steps=40, log_every=20, validate_every=40, shapes=((64, 64),),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def test_a_bias_takes_what_rounding_does_to_inputs_that_hardly_vary(plain: Dlf) 
     assert shifts[1] < shifts[0] / 20
     model = copy.deepcopy(plain)
     layers = dict(eight_bits._worth_it(model, ()))
-    means = eight_bits._input_means(model, layers, [picture, picture])
+    means = eight_bits._input_means(layers, [picture, picture], partial(eight_bits._code, model))
     assert {name.partition(".")[0] for name in means} >= {"encoder", "details", "fusion", "decoder"}
     for name, mean in means.items():
         assert mean.shape == (layers[name].weight.shape[1],), name

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from dlf.bundles.bundle_writer import BundleSpec
 from dlf.bundles.onnx_bundle import TokenUse, write_onnx_bundle
 from dlf.bundles.parity import compare
-from dlf.bundles.recover import likely_preset, recover
+from dlf.bundles.recover import likely_presets, recover, recover_likely
 from dlf.codec.bundle import ModelBundle
 from dlf.errors import BundleError
 from dlf.nn.build import PRESETS, TINY, TINY_V2
@@ -96,7 +96,7 @@ def test_the_command_writes_a_checkpoint_to_start_from(bundle: ModelBundle, tmp_
     state = checkpoint.load(out)
     assert state.config["preset"] == "tiny"
     Dlf(TINY).load_state_dict(state.ema)
-    assert likely_preset(bundle.manifest) == "tiny"
+    assert likely_presets(bundle.manifest)[0] == "tiny"
     again = subprocess.run([*line, "tiny"], capture_output=True, text=True)
     assert again.returncode == 2
     assert "exists" in again.stderr
@@ -111,7 +111,7 @@ def test_a_shipped_model_comes_back(role: str, preset: str, picture: Callable[[i
     from dlf.codec.bundle import find
 
     bundle = find(role)
-    assert likely_preset(bundle.manifest) == preset
+    assert recover_likely(bundle).preset == preset
     model = Dlf(PRESETS[preset]).eval().requires_grad_(False)
     model.load_state_dict(recover(bundle, preset).tensors)
     compare(model, bundle, [picture(288, 320)], 50).check()

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlf.nn.build import BASE, COMPACT, DLF_L, PRESETS, create_model
+from dlf.nn.build import BASE, COMPACT, DLF_L, PRESETS, SMALL, create_model
 from dlf.nn.model import Dlf
 from dlf.nn.model_config import ModelConfig
 
@@ -50,7 +50,11 @@ class Limits(NamedTuple):
     decode: float
 
 
-LIMITS = (Limits(COMPACT, 12e6, 25e3, 20e3), Limits(BASE, 26e6, 60e3, 75e3))
+LIMITS = (
+    Limits(COMPACT, 12e6, 25e3, 20e3),
+    Limits(BASE, 26e6, 60e3, 75e3),
+    Limits(SMALL, 14e6, 45e3, 45e3),
+)
 
 
 def test_a_model_is_created_by_its_name() -> None:

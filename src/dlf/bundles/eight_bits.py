@@ -6,7 +6,7 @@ whose numbers decide symbols, are not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,6 +35,10 @@ SINGLE = (
 )
 ENCODER_SIDE = ("encoder.", "details.enc_")
 DECODER_SIDE = ("details.dec_", "decoder.", "fusion.", "vqgan.")
+
+
+Feed = Callable[[UInt8], None]
+"""Runs an image, uint8 (H, W, 3), through layers of a model."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,19 @@ def pack(weight: NDArray[np.float32]) -> Packed:
 
 
 @torch.no_grad()
-def round_to_eight(model: Dlf, images: Sequence[UInt8] = (), keep: Sequence[str] = ()) -> dict[str, Packed]:
+def round_to_eight(
+    model: Dlf, images: Sequence[UInt8] = (), keep: Sequence[str] = (), feed: Feed | None = None
+) -> dict[str, Packed]:
     """Round the weights of a model that are to be stored so, and return them by name.
 
     A layer's bias then takes what rounding adds to its output on the mean of `images`: inputs that hardly
     vary, such as constants that make a LayerNorm linear, would else turn rounding into an offset.
     images: uint8 (H, W, 3), sides multiples of 32.
     keep: prefixes of names to leave as they are, beside the context network.
+    feed: gives the layers what they get of an image; as they are coded at quality 50 if not named.
     """
     layers = dict(_worth_it(model, keep))
-    means = _input_means(model, layers, images)
+    means = _input_means(layers, images, feed or partial(_code, model))
     packed = {}
     for name, layer in layers.items():
         packed[f"{name}.weight"] = rounded = pack(layer.weight.numpy())
@@ -109,8 +116,15 @@ def is_sensitive(layer: str) -> bool:
     return f"{layer}.".startswith(CONTEXT) or f"{layer}.".endswith(SINGLE)
 
 
+def _code(model: Dlf, image: UInt8) -> None:
+    pixels = from_levels(torch.tensor(image))
+    count = model.config.tokens.count
+    sent = sent_mask(torch.tensor([count]), count, model.grid(*pixels.shape[2:]).token)
+    model(pixels, torch.tensor([50.0]), sent)
+
+
 def _input_means(
-    model: Dlf, layers: Mapping[str, nn.Linear | nn.Conv2d], images: Sequence[UInt8]
+    layers: Mapping[str, nn.Linear | nn.Conv2d], images: Sequence[UInt8], feed: Feed
 ) -> dict[str, Tensor]:
     """Means of the layers' inputs over all places of images, channel by channel."""
     means: dict[str, list[Tensor]] = {}
@@ -125,10 +139,7 @@ def _input_means(
         if not isinstance(layer, nn.Conv2d) or layer.groups == 1
     ]
     for image in images:
-        pixels = from_levels(torch.tensor(image))
-        count = model.config.tokens.count
-        sent = sent_mask(torch.tensor([count]), count, model.grid(*pixels.shape[2:]).token)
-        model(pixels, torch.tensor([50.0]), sent)
+        feed(image)
     for hook in hooks:
         hook.remove()
     return {name: torch.stack(rows).mean(0) for name, rows in means.items()}

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dlf.bundles import graphs
 from dlf.bundles.bundle_writer import BundleSpec, staged
-from dlf.bundles.eight_bits import CONTEXT, DECODER_SIDE, ENCODER_SIDE, Packed, round_to_eight
-from dlf.bundles.onnx_bundle import ANALYSIS, SYNTHESIS, TokenUse, write_onnx_bundle, write_partial_bundle
+from dlf.bundles.eight_bits import CONTEXT, DECODER_SIDE, ENCODER_SIDE, Feed, Packed, round_to_eight
+from dlf.bundles.onnx_bundle import (
+    ANALYSIS,
+    SYNTHESIS,
+    TokenUse,
+    plan_tensors,
+    write_onnx_bundle,
+    write_partial_bundle,
+)
 from dlf.bundles.onnx_graph import SMALL
-from dlf.bundles.parity import Parity, compare, worst
-from dlf.bundles.recover import recover
+from dlf.bundles.parity import ENDS, Parity, compare, worst
+from dlf.bundles.recover import Recovered, recover_if_of
 from dlf.codec.bundle import ModelBundle
+from dlf.codec.onnx_backend import OnnxBackend
 from dlf.errors import BundleError
 from dlf.nn.levels import from_levels
 from dlf.nn.model import Dlf
@@ -97,6 +107,9 @@ def export(model: Dlf, images: Sequence[UInt8], job: ExportJob) -> Parity:
 def export_same_stream(model: Dlf, images: Sequence[UInt8], job: SameStreamJob) -> Parity:
     """Write and check a bundle that differs from `job.base` in how it decodes, how it encodes, or both.
 
+    A model of another preset than the base's may have its streams, too (`dlf.train.half_stages`): of such a
+    one only the context network and what is new must agree.
+
     images: as for `export`, to compare on.  The two are compared at the qualities of the prior's anchors:
     between them a recovered checkpoint's prior may be another by a rounding, which the tables of the bundle
     decide.
@@ -106,20 +119,19 @@ def export_same_stream(model: Dlf, images: Sequence[UInt8], job: SameStreamJob) 
             graph fails the check.
     """
     _check_base(model, job)
-    if ENCODER in job.graphs:
-        _check_codes(model, job.base)
+    own = recover_if_of(job.base, model.config.name)
+    if own is not None:
+        _check_codes(model, own, job.base.manifest.name)
     sample = images[:PARITY_IMAGES]
-    packed = round_weights(
-        model,
-        job.weights,
-        sample,
-        keep=[prefix for graph, side in SIDES.items() if graph not in job.graphs for prefix in side],
-    )
+    keep = [prefix for graph, side in SIDES.items() if graph not in job.graphs for prefix in side]
+    packed = round_weights(model, job.weights, sample, keep, partial(_feed, model, job))
+    # an end of another preset was trained beside a teacher's, and has no other end of its own
+    ends = job.graphs if own is None else ENDS
     with staged(job.folder) as part:
         write_partial_bundle(model, part, job.base, job.graphs, job.name, job.card, packed)
         bundle = ModelBundle.open(part)
         anchors = np.linspace(0, QUALITIES - 1, model.config.quant.qualities).astype(int)
-        parity = worst([compare(model, bundle, sample, int(quality)) for quality in anchors])
+        parity = worst([compare(model, bundle, sample, int(quality), ends) for quality in anchors])
         log.info("%s", parity)
         if not parity.symbols or (DECODER not in job.graphs and not parity.holds):
             msg = (
@@ -129,6 +141,18 @@ def export_same_stream(model: Dlf, images: Sequence[UInt8], job: SameStreamJob) 
             raise BundleError(msg)
         parity.check()
     return parity
+
+
+def _feed(model: Dlf, job: SameStreamJob, image: UInt8) -> None:
+    """Run an image through the new ends of a model, the decoder on what will be its symbols."""
+    plans, asked = plan_tensors(model.grid(*image.shape[:2])), torch.tensor([float(QUALITIES // 2)])
+    if ENCODER in job.graphs:
+        tokens, y = graphs.Analysis(model)(torch.tensor(image), asked, *plans)
+    else:
+        latents = OnnxBackend(job.base, job.base.tables()).analyse(image, QUALITIES // 2)
+        tokens, y = torch.from_numpy(latents.tokens).long(), torch.from_numpy(latents.y)
+    if DECODER in job.graphs:
+        graphs.Synthesis(model)(tokens, y[None], asked, *plans)
 
 
 def _check_base(model: Dlf, job: SameStreamJob) -> None:
@@ -150,26 +174,33 @@ def _check_base(model: Dlf, job: SameStreamJob) -> None:
 
 
 @torch.no_grad()
-def _check_codes(model: Dlf, base: ModelBundle) -> None:
-    """Refuse a model whose tokens mean something else than those of the base's files."""
+def _check_codes(model: Dlf, own: Recovered, name: str) -> None:
+    """Refuse a model whose tokens mean something else than those of the base's files.
+
+    own: what the base was recovered as; its name is `name`.
+    """
     theirs = copy.deepcopy(model.quantize)
-    theirs.embedding.weight.copy_(recover(base, model.config.name).tensors["quantize.embedding.weight"])
+    theirs.embedding.weight.copy_(own.tensors["quantize.embedding.weight"])
     if not torch.allclose(theirs.codebook(), model.quantize.codebook(), atol=CODE_ERROR):
-        msg = f"the codes of the checkpoint's tokens are not those of '{base.manifest.name}'"
+        msg = f"the codes of the checkpoint's tokens are not those of '{name}'"
         raise BundleError(msg)
 
 
 @torch.no_grad()
 def round_weights(
-    model: Dlf, kind: str, images: Sequence[UInt8] = (), keep: Sequence[str] = ()
+    model: Dlf,
+    kind: str,
+    images: Sequence[UInt8] = (),
+    keep: Sequence[str] = (),
+    feed: Feed | None = None,
 ) -> list[Packed]:
     """Round the weights as the files hold them; the context network keeps its own.
 
-    kind: one of `WEIGHTS`.  images: see `round_to_eight`.
+    kind: one of `WEIGHTS`.  images, feed: see `round_to_eight`.
     keep: prefixes of weights that are rounded to float16 in any case.
     Returns those that are to be stored in 8 bits.
     """
-    packed = round_to_eight(model, images, keep) if kind == "int8" else {}
+    packed = round_to_eight(model, images, keep, feed) if kind == "int8" else {}
     for name, parameter in model.named_parameters():
         if not name.startswith(CONTEXT) and name not in packed and parameter.numel() >= SMALL:
             parameter.copy_(parameter.half().float())

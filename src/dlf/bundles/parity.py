@@ -6,7 +6,7 @@ closely; what differs there changes a pixel by a level, never a symbol.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlf.bundles import graphs
-from dlf.bundles.onnx_bundle import plan_tensors
+from dlf.bundles.onnx_bundle import ANALYSIS, SYNTHESIS, plan_tensors
 from dlf.codec.bundle import ModelBundle
 from dlf.codec.onnx_backend import OnnxBackend
 from dlf.entropy.quadtree import STEPS
@@ -25,6 +25,7 @@ from dlf.nn.model import Dlf
 from dlf.nn.token_prior import whole_codes
 from dlf.records import Latents, UInt8
 
+ENDS = (ANALYSIS, SYNTHESIS)  # graphs of pixels
 TOKENS_AGREE = 0.995  # two codes may lie equally near
 LATENT_ERROR = 1e-2  # of the latent's deviation
 PIXEL_LEVELS = 2
@@ -61,11 +62,16 @@ class Parity:
 
 
 @torch.no_grad()
-def compare(model: Dlf, bundle: ModelBundle, images: Sequence[UInt8], quality: int) -> Parity:
-    """Run both on uint8 images (H, W, 3) whose sides are multiples of 32."""
+def compare(
+    model: Dlf, bundle: ModelBundle, images: Sequence[UInt8], quality: int, ends: Collection[str] = ENDS
+) -> Parity:
+    """Run both on uint8 images (H, W, 3) whose sides are multiples of 32.
+
+    ends: which of `ENDS` are compared; the model's other one may be anything.
+    """
     tables = bundle.tables()
     backend, sent = OnnxBackend(bundle, tables), int(tables.token_count[quality])
-    return worst([_compare_one(model, backend, image, quality, sent) for image in images])
+    return worst([_compare_one(model, backend, image, quality, sent, ends) for image in images])
 
 
 def worst(parities: Sequence[Parity]) -> Parity:
@@ -78,22 +84,24 @@ def worst(parities: Sequence[Parity]) -> Parity:
     )
 
 
-def _compare_one(model: Dlf, backend: OnnxBackend, rgb: UInt8, quality: int, sent: int) -> Parity:
+def _compare_one(
+    model: Dlf, backend: OnnxBackend, rgb: UInt8, quality: int, sent: int, ends: Collection[str]
+) -> Parity:
     """sent: tokens of a full window."""
-    height, width = rgb.shape[:2]
-    plans = plan_tensors(model.grid(height, width))
+    plans = plan_tensors(model.grid(*rgb.shape[:2]))
     asked = torch.tensor([float(quality)])
     latents = backend.analyse(rgb, quality)
-    indices, y = graphs.Analysis(model)(torch.tensor(rgb), asked, *plans)
-    tokens = torch.from_numpy(latents.tokens).long()
-    trained = graphs.Synthesis(model)(tokens, torch.from_numpy(latents.y)[None], asked, *plans).numpy()
-    exported = backend.synthesise(latents.tokens, latents.y, quality)
-    return Parity(
-        tokens=float((indices == tokens).float().mean()),
-        latent=_latent_error(y, torch.from_numpy(latents.y), whole=model.config.quant.kind != "scalar"),
-        pixels=int(np.abs(trained.astype(int) - exported.astype(int)).max()),
-        context=_context_agrees(model, backend, latents, quality, sent),
-    )
+    agreed, latent, pixels = 1.0, 0.0, 0
+    tokens, exported_y = torch.from_numpy(latents.tokens).long(), torch.from_numpy(latents.y)
+    if ANALYSIS in ends:
+        indices, y = graphs.Analysis(model)(torch.tensor(rgb), asked, *plans)
+        agreed = float((indices == tokens).float().mean())
+        latent = _latent_error(y, exported_y, whole=model.config.quant.kind != "scalar")
+    if SYNTHESIS in ends:
+        trained = graphs.Synthesis(model)(tokens, exported_y[None], asked, *plans).numpy()
+        exported = backend.synthesise(latents.tokens, latents.y, quality)
+        pixels = int(np.abs(trained.astype(int) - exported.astype(int)).max())
+    return Parity(agreed, latent, pixels, _context_agrees(model, backend, latents, quality, sent))
 
 
 def _latent_error(trained: Tensor, exported: Tensor, *, whole: bool) -> float:

@@ -32,8 +32,12 @@ Array = NDArray[np.float32]
 
 @dataclass
 class Recovered:
-    """tensors: of `Dlf`, by name.  guessed: names of those that no graph holds, for training alone."""
+    """preset: that the model was of.  tensors: of `Dlf`, by name.
 
+    guessed: names of those that no graph holds, for training alone.
+    """
+
+    preset: str
     tensors: dict[str, Tensor] = field(default_factory=dict)
     guessed: list[str] = field(default_factory=list)
 
@@ -51,7 +55,7 @@ def recover(bundle: ModelBundle, preset: str) -> Recovered:
     """
     probe = _probe(preset)
     state = probe.state_dict()
-    recovered = Recovered()
+    recovered = Recovered(preset)
     for name in (ANALYSIS, SYNTHESIS):
         graph = onnx.load_from_string(bundle.read(name))
         rewrite(graph)  # as `trace` does; bundles of before have other graphs
@@ -70,16 +74,38 @@ def recover(bundle: ModelBundle, preset: str) -> Recovered:
     return recovered
 
 
-def likely_preset(manifest: Manifest) -> str:
-    """Return the first preset of the sizes that a manifest names; raises BundleError where there is none."""
+def recover_likely(bundle: ModelBundle) -> Recovered:
+    """As `recover`, from the first preset of the bundle's sizes that it can be of.
+
+    Raises:
+        BundleError: there is none of these sizes, or the bundle is of no such preset.
+    """
+    *others, last = likely_presets(bundle.manifest)
+    found = (recover_if_of(bundle, preset) for preset in others)
+    return next((recovered for recovered in found if recovered is not None), None) or recover(bundle, last)
+
+
+def recover_if_of(bundle: ModelBundle, preset: str) -> Recovered | None:
+    """As `recover`; None where that would raise BundleError."""
+    try:
+        return recover(bundle, preset)
+    except BundleError:
+        return None
+
+
+def likely_presets(manifest: Manifest) -> tuple[str, ...]:
+    """Return the presets of the sizes that a manifest names; raises BundleError where there is none."""
     sizes = manifest.tokens, manifest.codes, manifest.channels, manifest.swin_window
-    for name, config in PRESETS.items():
-        if sizes == (
-            config.tokens.count, config.tokens.codes, config.quant.channels, config.detail.swin_window
-        ):  # fmt: skip
-            return name
-    msg = f"the model '{manifest.name}' has the sizes of no preset"
-    raise BundleError(msg)
+    found = tuple(
+        name
+        for name, config in PRESETS.items()
+        if sizes
+        == (config.tokens.count, config.tokens.codes, config.quant.channels, config.detail.swin_window)
+    )
+    if not found:
+        msg = f"the model '{manifest.name}' has the sizes of no preset"
+        raise BundleError(msg)
+    return found
 
 
 def _probe(preset: str) -> Dlf:

@@ -31,6 +31,7 @@ class Arguments:
     val: Path | None
     output: Path | None
     init: Path | None
+    teacher: Path | None
     minutes: float | None
     titok: Path | None
     vqgan: Path | None
@@ -54,6 +55,10 @@ training_options = gathered(
     click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder of the run."),
     click.option(
         "--init", type=PATH, metavar="PATH", help="Checkpoint, or folder of weights, of the stage before."
+    ),
+    click.option(
+        "--teacher", type=PATH, metavar="PATH",
+        help="Checkpoint, or folder of weights, of a model for whose streams one end is trained.",
     ),
     click.option(
         "--minutes", type=minutes, metavar="N", help="Train for so long, however many steps that are."
@@ -136,6 +141,7 @@ def _train(args: Arguments, config: TrainConfig, since: float) -> int:
         features=args.features,
         titok=args.titok,
         vqgan=args.vqgan,
+        teacher=args.teacher,
     )
     if args.profile:
         for line in profile_stage(config, sources, args.profile, device=args.device):

@@ -148,7 +148,7 @@ def _refuse_existing(output: Path, *, overwrite: bool) -> None:
 @command.command("recover", short_help="Turn a model into a checkpoint to train on.")
 @click.argument("model", metavar="MODEL")
 @click.option("-o", "--output", type=PATH, required=True, metavar="FILE", help="Checkpoint to write.")
-@click.option("--preset", help="That it was trained as.  [default: the one of its sizes]")
+@click.option("--preset", help="That it was trained as.  [default: one of its sizes]")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 def recover_command(model: str, output: Path, preset: str | None, overwrite: bool) -> int:
     """Turn a model of this package's own kind back into a checkpoint for `dlf train --init`.
@@ -157,7 +157,7 @@ def recover_command(model: str, output: Path, preset: str | None, overwrite: boo
     """
     need("torch", "torch")
     need("onnx", "torch")
-    from dlf.bundles.recover import likely_preset, recover
+    from dlf.bundles.recover import recover, recover_likely
     from dlf.codec.bundle import find
     from dlf.nn.build import PRESETS
     from dlf.train.checkpoint import Checkpoint, save
@@ -167,10 +167,9 @@ def recover_command(model: str, output: Path, preset: str | None, overwrite: boo
         raise click.UsageError(msg)
     _refuse_existing(output, overwrite=overwrite)
     bundle = find(model)
-    preset = preset or likely_preset(bundle.manifest)
-    recovered = recover(bundle, preset)
+    recovered = recover(bundle, preset) if preset else recover_likely(bundle)
     try:
-        save(output, Checkpoint(0, {"preset": preset}, recovered.tensors, recovered.tensors, {}))
+        save(output, Checkpoint(0, {"preset": recovered.preset}, recovered.tensors, recovered.tensors, {}))
     except OSError as error:
         msg = f"the checkpoint cannot be written: {reason(error)}"
         raise CheckpointError(msg) from error

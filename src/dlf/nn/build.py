@@ -92,6 +92,15 @@ BASE = ModelConfig(
     ),
 )  # fmt: skip
 
+# Ends for the streams of `base`, of its widths and less deep, so that they start from its weights.
+SMALL = replace(
+    BASE,
+    name="small",
+    tokens=replace(BASE.tokens, encoder_layers=3, decoder_layers=2),
+    interact=replace(BASE.interact, encoder_layers=(1,), decoder_layers=(0,)),
+    vqgan=replace(BASE.vqgan, encoder_blocks=(0, 1, 1, 1), decoder_blocks=(1, 1, 1, 1)),
+)
+
 # Ablations of the paper (table 4), each a change of `compact`.
 _APART = replace(COMPACT.interact, encoder_layers=(), decoder_layers=())
 COMPACT_NO_DETAILS = replace(
@@ -170,6 +179,7 @@ PRESETS = {
         DLF_L,
         COMPACT,
         BASE,
+        SMALL,
         COMPACT_NO_DETAILS,
         COMPACT_NO_INTERACTION,
         COMPACT_VECTOR_DETAILS,

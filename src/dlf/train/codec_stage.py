@@ -173,7 +173,7 @@ class CodecStage:
             codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
             y_hat = bottleneck.details.y_hat * draw.details[:, None, None, None]
             if self.DECODES:
-                synthesis = model.synthesise(codes, sent, y_hat, draw.quality, grid)
+                synthesis = self.painter.synthesise(codes, sent, y_hat, draw.quality, grid)
                 fused, image = synthesis.fused, synthesis.image.float()
             else:
                 fused, image = model.fuse(codes, sent, y_hat, draw.quality, grid), None
@@ -183,7 +183,17 @@ class CodecStage:
 
     def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
         """As `Dlf.compress`, with a gradient where the encoder trains."""
-        return self.module.compress(pixels, quality, sent, grid)
+        return self.coder.compress(pixels, quality, sent, grid)
+
+    @property
+    def coder(self) -> Dlf:
+        """What makes the symbols."""
+        return self.module
+
+    @property
+    def painter(self) -> Dlf:
+        """What paints them."""
+        return self.module
 
     @property
     def steady(self) -> bool:
@@ -234,7 +244,9 @@ class CodecStage:
         sent = sent_mask(keep, self.module.config.tokens.count, grid.token)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             asked = torch.tensor([float(quality)], device=pixels.device)
-            bottleneck, _, image = self.module(pixels, asked, sent)
+            bottleneck = self.coder.compress(pixels, asked, sent, grid)
+            codes = bottleneck.tokens.quantised.reshape(*sent.shape, -1)
+            image = self.painter.synthesise(codes, sent, bottleneck.details.y_hat, asked, grid).image
         image, bits, area = image.float(), bottleneck.details.bits.item(), pixels[0, 0].numel()
         token_bits = int(sent.sum()) * math.log2(self.module.config.tokens.codes)
         terms = {

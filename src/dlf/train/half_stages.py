@@ -9,6 +9,7 @@ files stay as they are, and new ones need no new decoder.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,16 +18,46 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlf.nn.model import Bottleneck
+from dlf.nn.model import Bottleneck, Dlf
 from dlf.nn.schedule import token_schedule
 from dlf.nn.windows import Grid
 from dlf.train.codec_stage import CodecStage, Draw
 from dlf.train.data import Batch, to_device
 from dlf.train.stage import Inputs, LossReport
 
+log = logging.getLogger(__name__)
+
+STREAMS = ("details.context.", "quantize.")
+"""Prefixes of what decides how symbols are written."""
+
 
 class HalfStage(CodecStage):
-    """What both have in common: crops are coded as the bundle codes them, and no code moves."""
+    """What both have in common: crops are coded as the bundle codes them, and no code moves.
+
+    teacher: a model of the same streams whose other end takes the place of the model's own, or None; see
+    `learn_from`.
+    """
+
+    teacher: Dlf | None = None
+
+    def learn_from(self, teacher: Dlf, *, start: bool) -> None:
+        """Train an end for the streams of another model, whose context network and codes the model is given.
+
+        start: also begin with those of the teacher's weights that the model has a place for, as one of the
+        teacher's widths that is less deep has for most.
+        """
+        self.teacher = teacher.eval().requires_grad_(False)
+        own, theirs = self.module.state_dict(), teacher.state_dict()
+        fits = {k: v for k, v in theirs.items() if k in own and v.shape == own[k].shape}
+        common = tuple(key for key in theirs if key.startswith(STREAMS))
+        if missing := [key for key in common if key not in fits]:
+            msg = (
+                f"the teacher's streams are not those of the preset '{self.module.config.name}': {missing[0]}"
+            )
+            raise ValueError(msg)
+        taken = fits if start else {key: fits[key] for key in common}
+        self.module.load_state_dict(taken, strict=False)
+        log.info("%d of %d tensors from the teacher", len(taken), len(own))
 
     def schedule_tokens(self) -> NDArray[np.integer[Any]]:
         """As many as the bundle sends; see `CodecStage`."""
@@ -78,10 +109,15 @@ class DecoderStage(HalfStage):
             part.eval()
         return super().loss(inputs)
 
+    @property
+    def coder(self) -> Dlf:
+        """See `CodecStage`."""
+        return self.teacher or self.module
+
     @torch.no_grad()
     def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
         """As `Dlf.compress`, whole symbols without a gradient."""
-        return self.module.compress(pixels, quality, sent, grid)
+        return self.coder.compress(pixels, quality, sent, grid)
 
 
 class EncoderStage(HalfStage):
@@ -92,3 +128,8 @@ class EncoderStage(HalfStage):
         *("quantize", "details.dec_", "details.context", "details.books"),
         *("decoder", "fusion", "vqgan"),
     )
+
+    @property
+    def painter(self) -> Dlf:
+        """See `CodecStage`."""
+        return self.teacher or self.module

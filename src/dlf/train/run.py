@@ -27,7 +27,7 @@ from dlf.train.data import CropSampler, Prefetch, Sampler, StreamSampler, load_i
 from dlf.train.device_sampler import DeviceSampler, fits_device
 from dlf.train.distributed import choose_device
 from dlf.train.engine import CHECKPOINT, Run
-from dlf.train.half_stages import DecoderStage, EncoderStage
+from dlf.train.half_stages import DecoderStage, EncoderStage, HalfStage
 from dlf.train.profile import Profile, profile
 from dlf.train.recompute import recompute_blocks
 from dlf.train.run_logger import RunLogger
@@ -58,7 +58,8 @@ class Sources:
     folder of weights (`dlf.train.weights`) whose averaged weights this stage starts from.  perceptual: see
     `dlf.losses.perceptual.perceptual_distance`.
     features: weights of the frozen network of a discriminator (`dlf.losses.discriminators.LiteFeatures`).
-    titok, vqgan: files of the pretrained models that a new codec starts from.
+    titok, vqgan: files of the pretrained models that a new codec starts from.  teacher: checkpoint or folder
+    of weights of a model whose streams an end is trained for, see `dlf.train.half_stages`.
     """
 
     train: Path
@@ -69,6 +70,7 @@ class Sources:
     features: Path | None = None
     titok: Path | None = None
     vqgan: Path | None = None
+    teacher: Path | None = None
 
 
 def run_stage(
@@ -218,7 +220,26 @@ def build_stage(
     kinds = {
         "align": AlignStage, "joint": CodecStage, "decoder": DecoderStage, "encoder": EncoderStage,
     }  # fmt: skip
-    return kinds[config.stage](config, model, perceptual, images, val, sources.features)
+    found = kinds[config.stage](config, model, perceptual, images, val, sources.features)
+    if sources.teacher is not None:
+        _let_teach(found, sources.teacher, device, start=weights is None and not resumes)
+    return found
+
+
+def _let_teach(stage: CodecStage, source: Path, device: torch.device | None, *, start: bool) -> None:
+    """Give an end of a codec a teacher; ValueError where it cannot have one.  start: see `learn_from`."""
+    if not isinstance(stage, HalfStage):
+        msg = f"a teacher is for the stages decoder and encoder, not for {stage.config.stage}"
+        raise ValueError(msg)
+    weights, labels = load_labelled(source)
+    preset = labels.get("preset", stage.config.preset)
+    teacher = new_model(preset)
+    try:
+        teacher.load_state_dict(weights)
+    except RuntimeError as error:  # what torch makes of other names and shapes
+        msg = f"{source} does not hold the weights of a codec of the preset '{preset}'"
+        raise ValueError(msg) from error
+    stage.learn_from(teacher.to(device), start=start)
 
 
 def load_start(source: Path) -> Start:
