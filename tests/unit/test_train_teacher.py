@@ -166,6 +166,6 @@ def test_small_ends_read_and_write_the_files_of_the_teacher(
     # an end alone is no judge of the other, which is its teacher's
     export_same_stream(half, images, replace(job, folder=tmp_path / "half", graphs=(DECODER,)))
     stranger = copy.deepcopy(both)
-    stranger.details.context.y_spatial_prior_reduction.weight.add_(0.3)
+    stranger.details.context.y_spatial_prior_reduction.weight.data.add_(0.3)
     with pytest.raises(BundleError, match="context network is not that of 'large'"):
         export_same_stream(stranger, images, replace(job, folder=tmp_path / "other"))
