@@ -107,6 +107,29 @@ def test_the_other_end_is_the_teachers(teacher: Dlf) -> None:
             assert stage.coder is stage.module
 
 
+def test_an_encoder_may_be_drawn_to_its_teachers_latent(teacher: Dlf) -> None:
+    """The teacher's own encoder is nearer than another; only with a teacher and a weight is there a term."""
+    batch = Sampler()(0)
+    found = {}
+    for weight, taught in ((1.0, True), (0.0, True), (1.0, False)):
+        config = replace(
+            CONFIG, stage="encoder", preset="tiny-v2", weights=replace(CONFIG.weights, latent=weight)
+        )
+        stage = EncoderStage(config, new_model("tiny-v2"), None, pictures(), pictures()[:1])
+        if taught:
+            stage.learn_from(teacher, start=False)
+        terms = stage.loss(stage.inputs(batch, 0.5)).terms
+        assert ("latent" in terms) == (weight > 0 and taught)
+        found[weight, taught] = terms.get("latent")
+    same = EncoderStage(
+        replace(CONFIG, stage="encoder", preset="tiny-v2", weights=replace(CONFIG.weights, latent=1.0)),
+        new_model("tiny-v2"), None, pictures(), pictures()[:1],
+    )  # fmt: skip
+    same.learn_from(teacher, start=True)
+    own = same.loss(same.inputs(batch, 0.5)).terms["latent"]
+    assert own < found[1.0, True]
+
+
 def test_a_teacher_of_other_streams_is_refused(tmp_path: Path, teacher: Dlf) -> None:
     other = save(tmp_path / "other.pt", new_model("tiny"), "tiny")
     own = save(tmp_path / "own.pt", teacher, "tiny-v2")

@@ -27,7 +27,8 @@ class Weights:
     maps, place by place.
     perceptual: distance of a feature network.  vq: codebook and commitment
     loss.  latent, code: stage 1, MSE to the tokenizer's code and cross-entropy against its index; of a
-    tokenizer without codes, MSE to its latent as a share of the latent's variance.
+    tokenizer without codes, MSE to its latent as a share of the latent's variance; of an encoder with a
+    teacher, the same to the teacher's latent and token vectors.
     Rate has its own schedule.
     """
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from dlf.nn.model import Bottleneck, Dlf
 from dlf.nn.schedule import token_schedule
 from dlf.nn.windows import Grid
-from dlf.train.codec_stage import CodecStage, Draw
+from dlf.train.codec_stage import CodecStage, Coded, Draw
 from dlf.train.data import Batch, to_device
 from dlf.train.stage import Inputs, LossReport
 
@@ -133,3 +133,16 @@ class EncoderStage(HalfStage):
     def painter(self) -> Dlf:
         """See `CodecStage`."""
         return self.teacher or self.module
+
+    def score(self, coded: Coded, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `CodecStage`, and with a teacher how far its latent and token vectors are."""
+        total, terms = super().score(coded, inputs)
+        weight = self.config.weights.latent
+        if self.teacher is None or not weight:
+            return total, terms
+        pixels = inputs["pixels"]
+        with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
+            theirs = self.teacher.analyse(pixels, inputs["quality"], self.teacher.grid(*pixels.shape[2:]))
+        found, y, z = coded.bottleneck, theirs.y.float(), theirs.z.float().flatten(0, 1)
+        latent = (found.details.y_hat - y).square().mean() / y.var() + (found.z - z).square().mean()
+        return total + weight * latent, {**terms, "latent": latent}
