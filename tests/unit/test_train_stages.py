@@ -89,8 +89,11 @@ def test_the_encoder_stage_leaves_alone_what_reads_and_paints(tmp_path: Path) ->
         return found
 
     before, y = rest(), latent()
+    spread = {k: v.clone() for k, v in model.encoder.spread.state_dict().items()}
     run.train()
     assert_same(before, rest())
+    assert spread
+    assert_same(spread, model.encoder.spread.state_dict())
     assert not torch.allclose(y, latent())
     trained = {n.split(".")[0] for n, p in model.named_parameters() if p.requires_grad}
     assert trained == {"encoder", "details"}

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlf.nn.hybrid import RunningStandard
 from dlf.nn.model import Bottleneck, Dlf
 from dlf.nn.schedule import token_schedule
 from dlf.nn.windows import Grid
@@ -133,6 +134,15 @@ class EncoderStage(HalfStage):
     def painter(self) -> Dlf:
         """See `CodecStage`."""
         return self.teacher or self.module
+
+    def loss(self, inputs: Inputs) -> LossReport:
+        """Loss of a batch; see `Stage`."""
+        # the decoder knows codes of vectors standardised by these statistics; ones that follow would undo
+        # whatever scale the encoder learns, the smaller the faster
+        for part in self.module.modules():
+            if isinstance(part, RunningStandard):
+                part.eval()
+        return super().loss(inputs)
 
     def score(self, coded: Coded, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
         """As `CodecStage`, and with a teacher how far its latent and token vectors are."""
