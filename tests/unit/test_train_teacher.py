@@ -157,6 +157,7 @@ def received(bundle: ModelBundle, file: bytes) -> Received:
     return StreamCodec(bundle.manifest, tables, OnnxBackend(bundle, tables, 1)).receive(container.load(file))
 
 
+@pytest.mark.slow
 def test_small_ends_read_and_write_the_files_of_the_teacher(
     tmp_path: Path, teacher: Dlf, picture: Callable[[int, int], UInt8]
 ) -> None:
