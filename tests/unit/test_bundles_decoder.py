@@ -31,8 +31,6 @@ from dlf.bundles.exporter import (
 from dlf.bundles.parity import compare
 from dlf.bundles.recover import recover
 from dlf.codec.bundle import FILES, ModelBundle
-from dlf.codec.codec import StreamCodec
-from dlf.codec.onnx_backend import OnnxBackend
 from dlf.errors import BundleError
 from dlf.nn.build import TINY
 from dlf.nn.model import Dlf
@@ -40,6 +38,7 @@ from dlf.records import UInt8
 from dlf.train import checkpoint
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.trained_model import load_model, sample_images
+from web_decoder import receiver_of
 
 pytestmark = pytest.mark.torch
 
@@ -122,10 +121,7 @@ def test_files_of_the_one_are_decoded_by_the_other(
     data = first.encode(picture(100, 310), quality)
     assert second.encode(picture(100, 310), quality) == data
     stream = container.load(data)
-    symbols = [
-        StreamCodec(found.manifest, found.tables(), OnnxBackend(found, found.tables(), 1)).receive(stream)
-        for found in (base, newer)
-    ]
+    symbols = [receiver_of(found.folder).receive(stream) for found in (base, newer)]
     np.testing.assert_array_equal(symbols[0].tokens, symbols[1].tokens)
     np.testing.assert_array_equal(symbols[0].y_hat, symbols[1].y_hat)
     painted = [np.asarray(codec.decode(data)).astype(int) for codec in (first, second)]
@@ -136,7 +132,11 @@ def test_files_of_the_one_are_decoded_by_the_other(
 @pytest.fixture(scope="module")
 def both_ends(further: Dlf) -> Dlf:
     """Trained further before the symbols as well."""
-    other = copy.deepcopy(further)
+    return with_another_encoder(further)
+
+
+def with_another_encoder(model: Dlf) -> Dlf:
+    other = copy.deepcopy(model)
     for name, parameter in other.named_parameters():
         if name.startswith(("encoder.", "details.enc_")):
             parameter.mul_(1 + 0.05 * torch.randn_like(parameter))
@@ -166,12 +166,7 @@ def test_a_new_encoder_writes_files_that_the_old_decoder_reads(
     files = [codec.encode(picture(100, 310), 37) for codec in (old, new)]
     assert files[0] != files[1]
     for data in files:
-        received = [
-            StreamCodec(found.manifest, found.tables(), OnnxBackend(found, found.tables(), 1)).receive(
-                container.load(data)
-            )
-            for found in (base, made)
-        ]
+        received = [receiver_of(found.folder).receive(container.load(data)) for found in (base, made)]
         np.testing.assert_array_equal(received[0].tokens, received[1].tokens)
         np.testing.assert_array_equal(received[0].y_hat, received[1].y_hat)
 
@@ -184,10 +179,7 @@ def test_a_new_encoder_alone_leaves_the_decoder_as_it_is(
     picture: Callable[[int, int], UInt8],
     tmp_path: Path,
 ) -> None:
-    other = copy.deepcopy(model)
-    for name, parameter in other.named_parameters():
-        if name.startswith(("encoder.", "details.enc_")):
-            parameter.mul_(1 + 0.05 * torch.randn_like(parameter))
+    other = with_another_encoder(model)
     job = replace(job, folder=tmp_path / "encoder", name="encoder", graphs=(ENCODER,), weights="int8")
     export_same_stream(other, images, job)
     made = ModelBundle.open(job.folder)

@@ -19,8 +19,6 @@ from dlf.bitstream import container
 from dlf.bundles.bundle_writer import BundleSpec
 from dlf.bundles.exporter import DECODER, ENCODER, ExportJob, SameStreamJob, export, export_same_stream
 from dlf.codec.bundle import ModelBundle
-from dlf.codec.codec import Received, StreamCodec
-from dlf.codec.onnx_backend import OnnxBackend
 from dlf.errors import BundleError
 from dlf.nn.build import PRESETS, TINY_V2
 from dlf.nn.model import Dlf
@@ -33,6 +31,7 @@ from dlf.train.half_stages import DecoderStage, EncoderStage
 from dlf.train.run import Sources, run_stage
 from dlf.train.trained_model import load_model, sample_images
 from tiny_runs import CONFIG, Sampler, assert_same, pictures
+from web_decoder import receiver_of
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("calm")]
 
@@ -152,11 +151,6 @@ def write_pictures(folder: Path) -> Path:
     return folder
 
 
-def received(bundle: ModelBundle, file: bytes) -> Received:
-    tables = bundle.tables()
-    return StreamCodec(bundle.manifest, tables, OnnxBackend(bundle, tables, 1)).receive(container.load(file))
-
-
 @pytest.mark.slow
 def test_small_ends_read_and_write_the_files_of_the_teacher(
     tmp_path: Path, teacher: Dlf, picture: Callable[[int, int], UInt8]
@@ -181,7 +175,7 @@ def test_small_ends_read_and_write_the_files_of_the_teacher(
     large, small = dlf.Codec(base.folder, 1), dlf.Codec(made.folder, 1)
     for writer in (large, small):
         file = writer.encode(picture(100, 310), 37)
-        first, second = (received(found, file) for found in (base, made))
+        first, second = (receiver_of(found.folder).receive(container.load(file)) for found in (base, made))
         np.testing.assert_array_equal(first.tokens, second.tokens)
         np.testing.assert_array_equal(first.y_hat, second.y_hat)
         painted = [np.asarray(codec.decode(file)).astype(int) for codec in (large, small)]

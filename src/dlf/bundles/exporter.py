@@ -76,12 +76,11 @@ class SameStreamJob:
     @property
     def kept(self) -> str:
         """What must be that of `base`, in words."""
-        encoder, decoder = (graph not in self.graphs for graph in (ENCODER, DECODER))
-        if encoder and decoder:
-            return "encoder, decoder or context network are not those"
-        if encoder:
+        if ENCODER not in self.graphs:
             return "encoder, quantisers or context network are not those"
-        return "decoder or context network are not those" if decoder else "context network is not that"
+        if DECODER not in self.graphs:
+            return "decoder or context network are not those"
+        return "context network is not that"
 
 
 def export(model: Dlf, images: Sequence[UInt8], job: ExportJob) -> Parity:

@@ -139,16 +139,23 @@ def _feature_network(
     weights: Weights, adversarial: Adversarial, features: Path | None
 ) -> LiteFeatures | None:
     """The frozen network, if a term looks at its maps; ValueError if `features` does not hold it."""
+    users = feature_users(weights, adversarial)
+    if not users:
+        return None
+    if features is None:
+        msg = f"this stage has a {users[0]}: name the weights of its network with --features"
+        raise ValueError(msg)
+    return LiteFeatures(features).eval()
+
+
+def feature_users(weights: Weights, adversarial: Adversarial) -> list[str]:
+    """What looks at maps of the frozen network, in words."""
     users = {
         "texture term": weights.texture > 0,
         "term of features": weights.features > 0,
         "discriminator on frozen features": adversarial.active and "features" in adversarial.kinds,
     }
-    for user, present in users.items():
-        if present and features is None:
-            msg = f"this stage has a {user}: name the weights of its network with --features"
-            raise ValueError(msg)
-    return LiteFeatures(features).eval() if features is not None and any(users.values()) else None
+    return [user for user, present in users.items() if present]
 
 
 def _no_maps(x: Tensor) -> Sequence[Tensor]:

@@ -118,7 +118,7 @@ class DecoderStage(HalfStage):
     @torch.no_grad()
     def compress(self, pixels: Tensor, quality: Tensor, sent: Tensor, grid: Grid) -> Bottleneck:
         """As `Dlf.compress`, whole symbols without a gradient."""
-        return self.coder.compress(pixels, quality, sent, grid)
+        return super().compress(pixels, quality, sent, grid)
 
 
 class EncoderStage(HalfStage):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dlf.errors import TrainingError
 from dlf.losses.discriminators import LiteFeatures
+from dlf.losses.image import feature_users
 from dlf.nn.build import PRESETS
 from dlf.nn.model import Dlf
 from dlf.nn.model_config import to_dict
@@ -122,9 +123,7 @@ def check_plan(plan: Plan, sources: Sources, start: Start | None, minutes: float
     """
     for planned in plan:
         open_perceptual(planned.config, sources.perceptual)
-        adversarial = planned.config.adversarial
-        judges = adversarial.active and "features" in adversarial.kinds
-        if judges or planned.config.weights.texture or planned.config.weights.features:
+        if feature_users(planned.config.weights, planned.config.adversarial):
             _check_features(sources.features)
     if minutes is None:
         return

@@ -33,6 +33,7 @@ from dlf.train.recompute import recompute_blocks
 from dlf.train.run_logger import RunLogger
 from dlf.train.shards import find_images
 from dlf.train.tokenizer_stage import TokenizerStage
+from dlf.train.trained_model import load_model
 from dlf.train.warmstart import warm_start
 from dlf.train.weights import load_labelled
 
@@ -231,15 +232,8 @@ def _let_teach(stage: CodecStage, source: Path, device: torch.device | None, *, 
     if not isinstance(stage, HalfStage):
         msg = f"a teacher is for the stages decoder and encoder, not for {stage.config.stage}"
         raise ValueError(msg)
-    weights, labels = load_labelled(source)
-    preset = labels.get("preset", stage.config.preset)
-    teacher = new_model(preset)
-    try:
-        teacher.load_state_dict(weights)
-    except RuntimeError as error:  # what torch makes of other names and shapes
-        msg = f"{source} does not hold the weights of a codec of the preset '{preset}'"
-        raise ValueError(msg) from error
-    stage.learn_from(teacher.to(device), start=start)
+    teacher = load_model(source).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stage.learn_from(teacher, start=start)
 
 
 def load_start(source: Path) -> Start:
