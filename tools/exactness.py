@@ -244,7 +244,7 @@ def written(data: Path, folder: Path, limit: int | None) -> list[str]:
 
     paths = []
     pictures = [path for path in sorted(data.iterdir()) if path.suffix.lower() in SUFFIXES]
-    for bundle in {find(role).manifest.id: find(role) for role in shipped_roles()}.values():
+    for bundle in {find(role).folder: find(role) for role in shipped_roles()}.values():
         tables = bundle.tables()
         codec = StreamCodec(bundle.manifest, tables, OnnxBackend(bundle, tables))
         for picture in pictures[:limit]:
@@ -253,7 +253,7 @@ def written(data: Path, folder: Path, limit: int | None) -> list[str]:
             latents = codec.analyse(rgb, 50)
             for quality in QUALITIES:
                 header = Header(bundle.manifest.id, quality, rgb.shape[1], rgb.shape[0])
-                path = folder / f"{picture.stem}-m{bundle.manifest.id}-q{quality}.dlf"
+                path = folder / f"{picture.stem}-{bundle.folder.name}-q{quality}.dlf"
                 path.write_bytes(container.dump(codec.write(latents, header)))
                 paths.append(str(path))
     return paths

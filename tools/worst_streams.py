@@ -37,7 +37,7 @@ DECODE = """
 import resource, sys, time
 import dlf
 try:
-    dlf.Codec(threads=1).decode(sys.argv[1])
+    dlf.Codec(sys.argv[2], threads=1).decode(sys.argv[1])
     end = "read"
 except dlf.DlfError as error:
     end = type(error).__name__
@@ -93,16 +93,17 @@ def main() -> None:
     for name in options.models:
         for side in options.side:
             for size in options.bytes:
-                print(ROW.format(name, f"{side}x{side}", *measure(make_file(bundle.find(name), side, size))))
+                found = measure(make_file(bundle.find(name), side, size), name)
+                print(ROW.format(name, f"{side}x{side}", *found))
 
 
-def measure(data: bytes) -> tuple[str, ...]:
-    """Decode a file in a process; its bytes, what came of it, processor seconds and peak memory."""
+def measure(data: bytes, model: str) -> tuple[str, ...]:
+    """Decode a file with a model in a process; its bytes, what came of it, processor seconds, peak memory."""
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "worst.dlf")
         path.write_bytes(data)
-        line = [sys.executable, "-c", DECODE, path]
+        line = [sys.executable, "-c", DECODE, path, model]
         done = subprocess.run(line, env=os.environ | one_thread, capture_output=True, text=True, check=True)
     return f"{len(data):,}", *done.stdout.split()
 

@@ -22,6 +22,7 @@ from dlf.codec.onnx_backend import OnnxBackend
 from shipped_models import needs_models
 
 PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 pytestmark = needs_models
 
@@ -89,6 +90,24 @@ def test_preloading_changes_nothing() -> None:
     codec.preload(decode=True, model="fast")
     with pytest.raises(dlf.UnknownModel):
         codec.preload(model="none-such")
+
+
+@pytest.mark.parametrize(("options", "role"), [((), "base"), (("--model", "fast"), "fast")])
+def test_decode_builds_the_networks_of_the_model_that_paints(
+    options: tuple[str, ...], role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have the number that the file names."""
+    opened: list[Path] = []
+    read = bundle.ModelBundle.read
+
+    def noted(self: bundle.ModelBundle, name: str) -> bytes:
+        opened.append(self.folder)
+        return read(self, name)
+
+    monkeypatch.setattr(bundle.ModelBundle, "read", noted)
+    coded = GOLDEN / "small-v1.dlf"
+    assert main(["decode", str(coded), "-o", str(tmp_path / "out.png"), *options]) == 0
+    assert set(opened) == {bundle.find(role).folder}
 
 
 def test_directions_may_be_preloaded_one_after_the_other() -> None:

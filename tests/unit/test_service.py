@@ -39,6 +39,7 @@ SMALL = jpeg()
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     options = ("--workers", "1", "--threads", "1", "--max-bytes", str(LIMIT), "--max-pixels", "2M")
+    options += ("--engine", "onnxruntime")
     with serving(tmp_path_factory.mktemp("service"), *options) as running:
         yield running
     assert "Traceback" not in running.said()
@@ -50,6 +51,12 @@ def coded(service: Running) -> bytes:
     reply = ask(f"{service.url}/encode?bytes=400", SMALL)
     assert reply.status == 200
     return reply.body
+
+
+def local_file(model: str) -> bytes:
+    """The small photo at quality 7, as this process encodes it."""
+    options = dlf.EngineOptions(threads=1, engine="onnxruntime")
+    return dlf.Codec(model, engine=options).encode(SMALL, 7)
 
 
 def sentence(reply: Reply) -> str:
@@ -78,7 +85,21 @@ class TestWork:
             "160",
         ]
         assert float(reply.headers["dlf-bpp"]) == pytest.approx(8 * len(reply.body) / 160**2, abs=1e-5)
-        assert dlf.info(reply.body).model_name == dlf.Codec("base").info(reply.body).model_name
+        assert reply.body == local_file("base")
+
+    def test_models_of_one_number_are_told_apart(self, service: Running) -> None:
+        """Those of the package have the same streams, and only a number does not say which encodes."""
+        written = {name: local_file(name) for name in ("base", "fast")}
+        assert written["base"] != written["fast"]
+        models = json.loads(ask(f"{service.url}/models").body)
+        for model in models:
+            (role,) = set(model["roles"]) - {"default"}
+            for name in (model["name"], role):
+                reply = ask(f"{service.url}/encode?quality=7&model={name}", SMALL)
+                assert reply.body == written[role]
+        assert len({model["id"] for model in models}) == 1
+        reply = ask(f"{service.url}/encode?quality=7&model={models[0]['id']}", SMALL)
+        assert reply.body == written["base"]
 
     def test_a_form_holds_the_same(self, service: Running, coded: bytes) -> None:
         form = (

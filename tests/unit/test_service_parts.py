@@ -70,7 +70,7 @@ class TestPieces:
         assert frames.read_blocking(io.BytesIO(head + b"ab")) is None
 
     def test_a_task_travels(self) -> None:
-        task = Encode(model=5, max_bytes=900, best=True)
+        task = Encode(model="models/own", max_bytes=900, best=True)
         assert unpack_task(json.loads(json.dumps(pack_task(task)))) == task
 
     @pytest.mark.parametrize(("accept", "name"), [

@@ -100,7 +100,9 @@ def test_a_damaged_model_is_refused(
 def test_models_of_users(mock_models: None, tmp_path: Path, write_bundle: Callable[..., Path]) -> None:
     """Names of folders that a URL cannot hold, or that come twice, become others; torch models stay out."""
     folders = [tmp_path / "models" / name for name in ("a b", DEFAULT, "mine")]
-    bundles = [bundle.ModelBundle.open(write_bundle(folder, id=9)) for folder in folders]
+    files_of = [{"context.onnx": folder.name.encode()} for folder in folders]
+    written = [write_bundle(folder, other, id=9) for folder, other in zip(folders, files_of, strict=True)]
+    bundles = [bundle.ModelBundle.open(folder) for folder in written]
     files = site.site_files({}, [bundle.find(), *bundles], service=True)
     listed = json.loads(bytes(files["models/index.json"]))["models"]
     assert listed == [DEFAULT, "model-1", "model-2", "mine"]
@@ -110,11 +112,16 @@ def test_models_of_users(mock_models: None, tmp_path: Path, write_bundle: Callab
         site.site_files({}, [])
 
 
-def test_a_model_that_is_named_twice_is_there_once() -> None:
-    files = site.site_files({}, [bundle.find(name) for name in ("default", "base", "fast")])
+@pytest.mark.parametrize(
+    ("named", "there"),
+    [(("default", "base", "fast"), "base"), (("fast", "base"), "fast"), (("fast",), "fast")],
+)
+def test_of_models_for_the_same_streams_the_first_is_there(named: tuple[str, ...], there: str) -> None:
+    files = site.site_files({}, [bundle.find(name) for name in named])
     index = files["models/index.json"]
     assert isinstance(index, bytes)
-    assert json.loads(index) == {"models": ["base", "fast"]}
+    assert json.loads(index) == {"models": [there]}
+    assert {name.split("/")[1] for name in files if name.startswith("models/")} == {there, "index.json"}
 
 
 def test_a_wheel_holds_page_and_decoder_but_no_runtime() -> None:

@@ -39,10 +39,12 @@ def codec_to_decode(
     common: Common, outputs: Outputs, engine: Engine, display: Display, jobs: Iterable[Job]
 ) -> dlf.Codec:
     """Return a codec for files that name their models themselves; raises click.UsageError, DlfError."""
-    asked = [] if common.model is None else [find(common.model)]
+    asked = None if common.model is None else find(common.model)
     jobs = list(jobs)
-    codec = _codec(common, outputs, engine, display, chain(asked, _models_of(jobs)))
-    bundle = None if outputs.skip_existing else next(_models_of(jobs), None)
+    codec = _codec(
+        common, outputs, engine, display, chain([asked] if asked else [], _readers_of(jobs, asked))
+    )
+    bundle = None if outputs.skip_existing else next(_readers_of(jobs, asked), None)
     if bundle is not None and bundle.manifest.engine == "onnx":
         with suppress(DlfError):  # said when the first file needs the model
             codec.preload(decode=True, model=bundle.folder)
@@ -78,8 +80,11 @@ def _check(bundle: ModelBundle, outputs: Outputs, given: list[str], options: Eng
             raise click.UsageError(msg) from error
 
 
-def _models_of(jobs: Iterable[Job]) -> Iterator[ModelBundle]:
-    """Yield the models of .dlf files, each once; those that cannot be known yet are left out."""
+def _readers_of(jobs: Iterable[Job], asked: ModelBundle | None) -> Iterator[ModelBundle]:
+    """Yield the models that read .dlf files, each once; those that cannot be known yet are left out.
+
+    asked: the model that is asked for; it reads files of its number, whichever model wrote them.
+    """
     from dlf.bitstream.header import MAX_HEADER_BYTES, Header
 
     seen = set()
@@ -91,6 +96,6 @@ def _models_of(jobs: Iterable[Job]) -> Iterator[ModelBundle]:
                 header, _ = Header.unpack(file.read(MAX_HEADER_BYTES))
             if header.model not in seen:
                 seen.add(header.model)
-                yield find(header.model)
+                yield asked if asked and asked.manifest.id == header.model else find(header.model)
         except (DlfError, OSError):
             continue  # said when its turn comes

@@ -79,7 +79,7 @@ def _tell_version(context: click.Context, _option: click.Parameter, asked: bool)
     epilog="""
     Models of the package go by what they are for: --model base (the best images) or --model fast (the
     smallest and quickest), as far as this version has one of its own; --model default is what is taken when
-    none is named.  A .dlf file says which model reads it.
+    none is named.  A .dlf file says which models read it; of several the one that is named paints.
 
     Completion: add eval "$(_DLF_COMPLETE=bash_source dlf)" to ~/.bashrc, or the same with zsh_source to
     ~/.zshrc; for fish put _DLF_COMPLETE=fish_source dlf | source into ~/.config/fish/completions/dlf.fish.

@@ -19,7 +19,7 @@ from dlf.errors import reason
 )  # fmt: skip
 @click.option(
     "--model", "models", multiple=True, metavar="MODEL",
-    help="Put only these models on the site.  [default: all that are installed]",
+    help="Put only these models on the site.  [default: one for each kind of streams]",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace files of a site that exists.")
 def command(output: Path, runtime: Path | None, models: tuple[str, ...], overwrite: bool) -> int:

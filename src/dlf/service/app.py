@@ -59,9 +59,12 @@ class Service:
         self.pool = Pool(settings, self.metrics)
         self.default = find(settings.model).describe()
         self.models = dlf.models()
+        # of several with one name or number the service's own comes first, then the first that is installed
         self.names = {
-            name: model.id for model in self.models for name in (model.name, str(model.id), *model.roles)
-        } | {self.default.name: self.default.id}
+            name: str(model.folder)
+            for model in (*reversed(self.models), self.default)
+            for name in (model.name, str(model.id), *model.roles)
+        }
         writable = {known.name for known in formats() if known.writable}
         self.formats = [name for name in MEDIA_TYPES if name in writable]
 
@@ -185,7 +188,7 @@ def _models(service: Service) -> bytes:
     for model in service.models:
         fields = asdict(model)
         del fields["folder"]
-        models.append({**fields, "default": model.id == service.default.id})
+        models.append({**fields, "default": model.folder == service.default.folder})
     return to_json(models)
 
 

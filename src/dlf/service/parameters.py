@@ -58,8 +58,8 @@ class Query:
         return self._values.get(name)
 
 
-def encode(query: QueryParams, models: Mapping[str, int]) -> Encode:
-    """Read what is asked of an encoding; models: ids by whatever clients may call them.
+def encode(query: QueryParams, models: Mapping[str, str]) -> Encode:
+    """Read what is asked of an encoding; models: folders by whatever clients may call them.
 
     Raises:
         Refused: 422.

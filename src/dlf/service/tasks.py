@@ -12,9 +12,9 @@ DLF = "image/x-dlf"
 
 @dataclass(frozen=True)
 class Encode:
-    """A picture to a ``.dlf`` file; see `dlf.Codec.encode`.  model: id, None is the service's own."""
+    """A picture to a ``.dlf`` file; see `dlf.Codec.encode`.  model: folder, None is the service's own."""
 
-    model: int | None = None
+    model: str | None = None
     quality: int | None = None
     max_bytes: int | None = None
     bpp: float | None = None

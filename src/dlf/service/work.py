@@ -67,16 +67,16 @@ class WorkerOptions:
 
 @dataclass
 class Work:
-    """Codecs by the ids of their models, each made when it is first needed."""
+    """Codecs by what names their models, each made when it is first needed."""
 
     options: WorkerOptions
-    _codecs: dict[int | None, dlf.Codec] = field(default_factory=dict)
+    _codecs: dict[str | int | None, dlf.Codec] = field(default_factory=dict)
 
     def warm_up(self) -> None:
         """Load the networks of the package's models, both ways; raises DlfError where one cannot be used."""
-        shipped = {model.id for model in dlf.models() if model.roles and model.engine == "onnx"}
+        shipped = [str(model.folder) for model in dlf.models() if model.roles and model.engine == "onnx"]
         grey = np.full((64, 64, 3), 128, np.uint8)
-        for model in (None, *sorted(shipped)):
+        for model in (None, *shipped):
             codec = self._codec(model)
             with suppress(TimeExceeded):  # what counts is that they are loaded
                 codec.decode(codec.encode(grey))
@@ -93,18 +93,19 @@ class Work:
             log.exception("unexpected error in %s of %d bytes", type(task).__name__, len(body))
             return refusal(500, "unexpected error; the log of the service says more")
 
-    def _codec(self, model: int | None) -> dlf.Codec:
-        """Return the codec of a model's id; None is the service's own model."""
+    def _codec(self, model: str | int | None) -> dlf.Codec:
+        """Return the codec of a model's folder or number; None is the service's own model."""
         if model not in self._codecs:
             options = self.options
-            named: str | int | None = options.model if model is None else model
-            engine = dlf.EngineOptions(threads=options.threads, engine=options.engine)
-            number = find(named).manifest.id
-            if number not in self._codecs:  # the service's own model has a number too
-                self._codecs[number] = dlf.Codec(
-                    named, max_pixels=options.max_pixels, max_seconds=options.max_seconds, engine=engine
+            own = find(options.model)
+            chosen = own if model in (None, own.manifest.id) else find(model)
+            folder = str(chosen.folder)
+            if folder not in self._codecs:
+                engine = dlf.EngineOptions(threads=options.threads, engine=options.engine)
+                self._codecs[folder] = dlf.Codec(
+                    folder, max_pixels=options.max_pixels, max_seconds=options.max_seconds, engine=engine
                 )
-            self._codecs[model] = self._codecs[number]
+            self._codecs[model] = self._codecs[folder]
         return self._codecs[model]
 
     def _reader(self, data: bytes) -> dlf.Codec:

@@ -42,7 +42,7 @@ async function start() {
 
 function option(model) {
   const [role] = model.roles.filter((name) => name !== "default");
-  return new Option(role ? `${role} (${model.name})` : model.name, model.id, model.default, model.default);
+  return new Option(role ? `${role} (${model.name})` : model.name, model.name, model.default, model.default);
 }
 
 // ---- what comes in

@@ -53,7 +53,8 @@ def site_files(
     Args:
         runtime: files of onnxruntime-web, as `dlf.web.runtime` gives them; empty leaves the decoder out of
             what the page may use.
-        models: the first of two that fit a file decodes it; None is all that are installed.
+        models: of several for the same streams only the first is taken, for it decodes all their files;
+            None is all that are installed.
         service: whether a server that encodes stands behind the page.
 
     Raises:
@@ -64,8 +65,10 @@ def site_files(
         if path.suffix in PAGE_SUFFIXES and path.is_file():
             files[path.relative_to(FOLDER).as_posix()] = path
     names: list[str] = []
-    chosen = bundle.installed() if models is None else models
-    for model in {model.folder: model for model in chosen}.values():  # one may be named by name and by role
+    chosen: dict[tuple[int, str], ModelBundle] = {}
+    for model in bundle.installed() if models is None else models:
+        chosen.setdefault((model.manifest.id, model.manifest.numerics), model)
+    for model in chosen.values():
         if model.manifest.engine != "onnx":
             log.warning("left out the model '%s': it does not run in browsers", model.manifest.name)
             continue
