@@ -84,9 +84,8 @@ def _noise() -> Image.Image:
 
 
 def models() -> list[ModelBundle]:
-    """The shipped models, each once, by their number."""
-    found = {find(role).manifest.id: find(role) for role in shipped_roles()}
-    return [found[number] for number in sorted(found)]
+    """The shipped models by their number; of several for the same streams the one that decodes by default."""
+    return [find(number) for number in sorted({find(role).manifest.id for role in shipped_roles()})]
 
 
 def make_streams(folder: Path) -> None:

@@ -106,7 +106,7 @@ def test_the_command_writes_a_checkpoint_to_start_from(bundle: ModelBundle, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("role", "preset"), [("fast", "compact"), ("base", "base")])
+@pytest.mark.parametrize(("role", "preset"), [("fast", "small"), ("base", "base")])
 def test_a_shipped_model_comes_back(role: str, preset: str, picture: Callable[[int, int], UInt8]) -> None:
     from dlf.codec.bundle import find
 

@@ -331,7 +331,7 @@ def test_a_cut_photo_still_looks_like_itself() -> None:
 
 @needs_models
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["base-v1.dlf", "compact-v1.dlf"])
+@pytest.mark.parametrize("name", ["base-v1.dlf", "small-v1.dlf"])
 def test_real_files_cut_and_flipped(name: str) -> None:
     data, codec = (GOLDEN / name).read_bytes(), dlf.Codec(threads=1, max_pixels=1 << 18)
     for length in range(12, len(data), 41):

@@ -28,5 +28,5 @@ def test_a_line_for_each_set_of_layers(
     tool.main()
     few, every = (line for line in capsys.readouterr().out.splitlines() if " convolutions: " in line)
     assert few.startswith("3x3, 10 convolutions: ")
-    assert every.startswith("all, 28 convolutions: ")
+    assert every.startswith("all, 27 convolutions: ")
     assert not few.split("convolutions: ")[1].startswith("0.00 levels")

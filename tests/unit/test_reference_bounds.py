@@ -261,7 +261,7 @@ def widen(data: bytes) -> bytes:
 CHANGES: dict[str, dict[str, Callable[[bytes], bytes]]] = {
     "a bias of the prior": {"prior_onnx": lambda data: change_constant(data, "reduction.bias", 2.0**24)},
     "a weight of the context": {
-        "context_onnx": lambda data: change_constant(data, "conv.weight.half", 65504)
+        "context_onnx": lambda data: change_constant(data, ".conv2.weight.half", 65504)
     },
     "a fraction": {"context_onnx": lambda data: change_constant(data, "conv.bias", 0.5)},
     "vectors of the prior": {

@@ -120,7 +120,7 @@ def test_decodes_under_a_strict_policy(browser: Any, site: Path) -> None:
     """On a host that knows few types, sends a content security policy and isolates nothing."""
     with served(site, {"Content-Security-Policy": POLICY}) as url, opened(browser, url) as page:
         assert not page.evaluate("crossOriginIsolated")
-        check_picture(page, GOLDEN / "compact-v1.dlf")
+        check_picture(page, GOLDEN / "small-v1.dlf")
         assert page.evaluate("info.threads") == 1
         stages = page.evaluate("stages.map(({stage, done, total}) => `${stage} ${done}/${total}`)")
         models = [f"model {i}/3" for i in range(4)]
@@ -138,7 +138,7 @@ def test_the_page_of_the_site(browser: Any, site: Path) -> None:
     policy = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:"
     headers = {"Content-Security-Policy": policy}
     with served(site, headers) as url, opened(browser, url, name="index.html") as page:
-        page.locator("#file").set_input_files(GOLDEN / "compact-v1.dlf")
+        page.locator("#file").set_input_files(GOLDEN / "small-v1.dlf")
         page.get_by_text("Done.").wait_for()
         assert page.locator("#error").text_content() == ""
         page.set_input_files("#file", {"name": "cut.dlf", "mimeType": "", "buffer": b"DLF"})
@@ -164,7 +164,7 @@ def test_a_request_that_is_given_up_leaves_the_next_alone(browser: Any, site: Pa
                 first.abort(); // is being worked on
                 return Promise.all(all);
             }""",
-            list((GOLDEN / "compact-v1.dlf").read_bytes()),
+            list((GOLDEN / "small-v1.dlf").read_bytes()),
         )
         assert outcome == ["AbortError", "AbortError", 320]
 
@@ -174,14 +174,14 @@ def test_a_site_that_was_incomplete_works_once_it_is_whole(browser: Any, site: P
     part = site / "below" / "onnxruntime" / "ort-wasm.js"
     with served(site, {}) as url, opened(browser, url, quiet=False) as page:
         away = part.rename(part.with_suffix(".away"))
-        page.locator("#file").set_input_files(GOLDEN / "compact-v1.dlf")
+        page.locator("#file").set_input_files(GOLDEN / "small-v1.dlf")
         page.wait_for_selector("#said:not(:empty)")
         said = page.locator("#said").text_content()
         assert said.startswith("bundle: the model's")
         assert "network cannot be loaded" in said
         away.rename(part)
         page.evaluate("file.value = ''")
-        check_picture(page, GOLDEN / "compact-v1.dlf")
+        check_picture(page, GOLDEN / "small-v1.dlf")
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from web_decoder import make_site, runtime
 sync_api = pytest.importorskip("playwright.sync_api")
 
 PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
-CODED = Path(__file__).parents[1] / "golden" / "compact-v1.dlf"
+CODED = Path(__file__).parents[1] / "golden" / "small-v1.dlf"
 WEB = Path(dlf.__file__).parent / "web"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")

@@ -40,14 +40,14 @@ def test_container(driver: Driver) -> None:
 def test_limit(driver: Driver) -> None:
     """It is that of Python."""
     for width, height in [(2**13, 2**12), (2**13 + 1, 2**12), (2**16, 1), (2**16 + 1, 1)]:
-        data = container.dump(container.seal(Header(4, 50, width, height), b"", "8b" * 32))
+        data = container.dump(container.seal(Header(5, 50, width, height), b"", "8b" * 32))
         within = width * height <= MAX_PIXELS and width <= MAX_SIDE
         assert driver.ask("parse", bytes=data).get("error") == (None if within else "limit")
 
 
 def test_damaged_containers(driver: Driver) -> None:
     """Whatever Python says of the header and the metadata, JavaScript says too."""
-    random, whole = Random(5), [with_metadata(), (GOLDEN / "compact-v1.dlf").read_bytes()[:40]]
+    random, whole = Random(5), [with_metadata(), (GOLDEN / "small-v1.dlf").read_bytes()[:40]]
     tried = [data[:length] for data in whole for length in range(len(data))]
     for _ in range(150):
         data = bytearray(random.choice(whole))
@@ -68,7 +68,7 @@ def test_damaged_containers(driver: Driver) -> None:
 
 def test_damaged_payloads(driver: Driver) -> None:
     """Under a checksum that fits, whatever Python says of the payload, JavaScript says too."""
-    stream = container.load((GOLDEN / "compact-v1.dlf").read_bytes())
+    stream = container.load((GOLDEN / "small-v1.dlf").read_bytes())
     model, random = bundle.find(stream.header.model), Random(3)
     codec, payload = receiver_of(model.folder), stream.payload
     tried = [b"", payload[:-1], payload + b"\1", payload[:40], b"\xff" * 50]
@@ -86,12 +86,12 @@ def test_damaged_payloads(driver: Driver) -> None:
 
 
 def test_other_refusals(driver: Driver, tmp_path: Path) -> None:
-    data = (GOLDEN / "compact-v1.dlf").read_bytes()
+    data = (GOLDEN / "small-v1.dlf").read_bytes()
     out = str(tmp_path / "picture")
     flipped = data[:60] + bytes([data[60] ^ 1]) + data[61:]
     answer = driver.ask("decode", bytes=flipped, out=out)
     assert answer["error"] == "checksum"
-    assert "damaged, or written with another model of the number 4" in answer["message"]
+    assert "damaged, or written with another model of the number 5" in answer["message"]
     answer = driver.ask("decode", bytes=data[:4] + b"\x63" + data[5:], out=out)
     assert answer["error"] == "unknown-model"
     assert "number 99" in answer["message"]
@@ -121,7 +121,7 @@ def test_damaged_models(tmp_path: Path) -> None:
     whole = graph.read_bytes()
     graph.write_bytes(whole[:-1] + b"x")
     driver = Driver(tmp_path)
-    data = (GOLDEN / "compact-v1.dlf").read_bytes()
+    data = (GOLDEN / "small-v1.dlf").read_bytes()
     out = str(tmp_path / "picture")
     answer = driver.ask("decode", bytes=data, out=out)
     assert answer["error"] == "bundle"

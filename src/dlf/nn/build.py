@@ -1,7 +1,8 @@
 """Presets: the only place with numbers.
 
-`dlf-l` is the published model (1.27 G parameters); `base` and `compact` are those that the package ships;
-`tiny` and, in the published form, `tiny-l` are for tests.
+`dlf-l` is the published model (1.27 G parameters); `base` and `small` are those that the package ships;
+`compact` and its ablations are for experiments on a processor; `tiny` and, in the published form, `tiny-l`
+are for tests.
 """
 
 from __future__ import annotations
