@@ -29,6 +29,9 @@ SKIPPED = 7  # a channel whose symbols are never sent
 MODEL = 1
 GOLDEN = Path(__file__).parent / "golden"
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs that tests start inherit it
+
 
 class MockBackend:
     """Integer arithmetic in the place of networks; every part depends on all that it is given."""

@@ -25,7 +25,7 @@ from tool_modules import load_tool
 ROOT = Path(__file__).parents[2]
 STREAMS = ROOT / "tests" / "conformance" / "streams"
 KODAK = ROOT.parent / "shared" / "data" / "kodak"
-SMALL = [str(STREAMS / f"{name}-m{number}-q50.dlf") for name in ("cup", "escapes") for number in (4, 5)]
+SMALL = [str(STREAMS / f"{name}-m5-q50.dlf") for name in ("cup", "escapes", "pixel", "empty")]
 
 pytestmark = needs_models
 
