@@ -29,8 +29,9 @@ SKIPPED = 7  # a channel whose symbols are never sent
 MODEL = 1
 GOLDEN = Path(__file__).parent / "golden"
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it runs in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs that tests start inherit it
+# as a shell leaves it to what it runs in the background; programs that tests start inherit it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class MockBackend:
