@@ -22,7 +22,7 @@ from dlf.errors import FormatError
 from dlf.geometry import WINDOW_PIXELS, Plan, tile_spans, window_plan
 from dlf.records import WHOLE, Float32, Int32, Place, UInt8
 from shipped_models import NAMES
-from web_decoder import Driver, receiver_of, sha
+from web_decoder import Driver, make_site, receiver_of, sha
 
 ROOT = Path(__file__).parents[2]
 ASTRONAUT = ROOT / "tests" / "data" / "astronaut.jpg"
@@ -106,14 +106,20 @@ def test_odd_sizes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", NAMES)
-def test_photo_in_tiles(model: str, driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Longer than one tile, so that prior and synthesis run in parts; here in the same as the browser's."""
+def test_photo_in_tiles(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Longer than one tile, so that prior and synthesis run in parts; here in the same as the browser's.
+
+    On a site of its own, for of models for the same streams only one is on a site.
+    """
     monkeypatch.setattr(tiling, "HALO", WINDOW_PIXELS)
     codec = codec_of(bundle.ASSETS / model)
     data = codec.encode(astronaut(1700, 200), 40)
+    make_site(tmp_path / "site", [ModelBundle.open(bundle.ASSETS / model)])
+    driver = Driver(tmp_path / "site")
     check_symbols(driver, data, monkeypatch)
     wanted = np.asarray(codec.decode(data), int)
     painted = driver.decode(data, tmp_path)
+    driver.close()
     assert np.abs(painted.rgb - wanted).max() <= NEAR
     assert painted.tiles == [(0, 0, 200, 1024, 4 * 200 * 1024), (0, 512, 200, 1188, 4 * 200 * 1188)]
 
