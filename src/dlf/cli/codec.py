@@ -96,6 +96,6 @@ def _readers_of(jobs: Iterable[Job], asked: ModelBundle | None) -> Iterator[Mode
                 header, _ = Header.unpack(file.read(MAX_HEADER_BYTES))
             if header.model not in seen:
                 seen.add(header.model)
-                yield asked if asked and asked.manifest.id == header.model else find(header.model)
+                yield find(header.model, asked)
         except (DlfError, OSError):
             continue  # said when its turn comes

@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -253,12 +254,12 @@ class ModelBundle:
         return tables
 
 
-def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
+def find(model: str | os.PathLike[str] | int | None = None, first: ModelBundle | None = None) -> ModelBundle:
     """Return the bundle of a folder, a role, a model name or a model id; None means the shipped default.
 
     A role (`ROLES`) says what a shipped model is for; which model that is may change with the version.
 
-    Of several with one name or id the first of `installed` is taken.
+    Of several with one name or id `first` is taken if it is one of them, else the first of `installed`.
 
     Raises:
         UnknownModel: no such model is installed.
@@ -275,7 +276,7 @@ def find(model: str | os.PathLike[str] | int | None = None) -> ModelBundle:
         return ModelBundle.open(Path(model))
     if model in shipped_roles():
         return ModelBundle.open(ASSETS / ROLES[str(model)])
-    for bundle in installed():
+    for bundle in chain([first] if first else [], installed()):
         if model in (bundle.manifest.id, bundle.manifest.name):
             return bundle
     if model in ROLES:

@@ -98,7 +98,7 @@ class Work:
         if model not in self._codecs:
             options = self.options
             own = find(options.model)
-            chosen = own if model in (None, own.manifest.id) else find(model)
+            chosen = own if model is None else find(model, own)
             folder = str(chosen.folder)
             if folder not in self._codecs:
                 engine = dlf.EngineOptions(threads=options.threads, engine=options.engine)
