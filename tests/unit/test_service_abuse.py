@@ -32,6 +32,7 @@ pytest.importorskip("uvicorn")
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from dlf.errors import BundleError
 from dlf.service.app import respond
 from dlf.service.protocol import PatientProtocol
 from dlf.service.tasks import Answer, Encode
@@ -239,6 +240,18 @@ def test_a_signal_as_soon_as_the_address_is_told(tmp_path: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stderr.rstrip().endswith("ended")
+
+
+@pytest.mark.parametrize("graph", ["analysis.onnx", "context.onnx", "prior.onnx", "synthesis.onnx"])
+def test_a_worker_looks_at_all_networks_however_short_the_time_limit_is(tmp_path: Path, graph: str) -> None:
+    """The limit is one for pictures; a start that takes longer must not count as one that went well."""
+    model = shutil.copytree(dlf.models()[0].folder, tmp_path / "model")
+    (model / graph).write_bytes(bytes(100))
+    options = WorkerOptions(
+        model=str(model), threads=1, max_pixels=10**6, max_seconds=1e-6, engine="onnxruntime"
+    )
+    with pytest.raises(BundleError, match="is damaged: its hash is wrong"):
+        Work(options).warm_up()
 
 
 def test_a_model_that_is_damaged(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -77,9 +76,9 @@ class Work:
         shipped = [str(model.folder) for model in dlf.models() if model.roles and model.engine == "onnx"]
         grey = np.full((64, 64, 3), 128, np.uint8)
         for model in (None, *shipped):
-            codec = self._codec(model)
-            with suppress(TimeExceeded):  # what counts is that they are loaded
-                codec.decode(codec.encode(grey))
+            # the limit is one for pictures: a slow start would end it before all networks were looked at
+            codec = self._codec(model).within(self.options.max_pixels, None)
+            codec.decode(codec.encode(grey))
 
     def answer(self, task: Task, body: bytes) -> Answer:
         """Do a task; whatever is wrong with it is an answer as well."""
