@@ -27,6 +27,7 @@ pytestmark = [
 TOOL = Path(__file__).parents[2] / "tools" / "bench_large.py"
 
 
+@pytest.mark.slow
 def test_every_claim_has_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ from dlf.bundles.exporter import (
 )
 from dlf.bundles.parity import compare
 from dlf.bundles.recover import recover
+from dlf.cli.main import main
 from dlf.codec.bundle import FILES, ModelBundle
 from dlf.errors import BundleError
 from dlf.nn.build import TINY
@@ -171,6 +172,7 @@ def test_a_new_encoder_writes_files_that_the_old_decoder_reads(
         np.testing.assert_array_equal(received[0].y_hat, received[1].y_hat)
 
 
+@pytest.mark.slow
 def test_a_new_encoder_alone_leaves_the_decoder_as_it_is(
     model: Dlf,
     images: list[UInt8],
@@ -190,6 +192,7 @@ def test_a_new_encoder_alone_leaves_the_decoder_as_it_is(
     np.testing.assert_array_equal(np.asarray(old.decode(data)), np.asarray(new.decode(data)))
 
 
+@pytest.mark.slow
 def test_both_ends_need_the_context_network(
     both_ends: Dlf, images: list[UInt8], job: SameStreamJob, tmp_path: Path
 ) -> None:
@@ -219,8 +222,8 @@ def test_its_weights_come_back(newer: ModelBundle, picture: Callable[[int, int],
     "part",
     [
         "encoder.conv_out.weight",
-        "quantize.embedding.weight",
-        "details.context.y_spatial_prior_reduction.weight",
+        pytest.param("quantize.embedding.weight", marks=pytest.mark.slow),
+        pytest.param("details.context.y_spatial_prior_reduction.weight", marks=pytest.mark.slow),
     ],
 )
 def test_other_frozen_parts_are_refused(
@@ -249,6 +252,7 @@ def test_what_cannot_be_the_base_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_bundle_that_stood_there_stays_when_the_check_fails(
     model: Dlf, images: list[UInt8], job: SameStreamJob, tmp_path: Path
 ) -> None:
@@ -267,6 +271,7 @@ def dlf_export(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_command(data: Path, base: ModelBundle, further: Dlf, model: Dlf, tmp_path: Path) -> None:
     out, trained = tmp_path / "out", save(tmp_path / "b.pt", further)
     card = tmp_path / "card.json"
@@ -283,22 +288,33 @@ def test_the_command(data: Path, base: ModelBundle, further: Dlf, model: Dlf, tm
     assert refused.stderr.splitlines()[-1].startswith("dlf: the checkpoint's encoder")
     assert "Traceback" not in refused.stderr
     assert ModelBundle.open(out).manifest == made
-    fixed = dlf_export(trained, *common, "--id", 5, "--tokens", 1, 2)
-    assert fixed.returncode == 2
-    assert "--id, --tokens cannot be chosen" in fixed.stderr
-    two = dlf_export(trained, *common, "--encoder-for", "fast")
-    assert two.returncode == 2
-    assert "name two models" in two.stderr
     both = dlf_export(trained, *common, "--encoder-for", base.folder)
     assert both.returncode == 0, both.stderr
     assert ModelBundle.open(out).manifest.id == 101
-    fixed = dlf_export(
-        trained, "-o", out, "--data", data, "--name", "a", "--encoder-for", base.folder, "--id", 5
-    )
-    assert "--id cannot be chosen with --encoder-for" in fixed.stderr
-    nameless = dlf_export(trained, "-o", out, "--data", data, "--name", "mine")
-    assert nameless.returncode == 2
-    assert "--id is needed" in nameless.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--decoder-for", "base", "--id", "5", "--tokens", "1", "2"], "--id, --tokens cannot be chosen"),
+        (["--decoder-for", "base", "--encoder-for", "fast"], "name two models"),
+        (["--encoder-for", "base", "--id", "5"], "--id cannot be chosen with --encoder-for"),
+        ([], "--id is needed"),
+    ],
+)
+def test_words_that_do_not_go_together(
+    words: list[str],
+    sentence: str,
+    data: Path,
+    model: Dlf,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trained, out = save(tmp_path / "b.pt", model), tmp_path / "out"
+    line = ["export", str(trained), "-o", str(out), "--data", str(data), "--name", "mine", *words]
+    assert main(line) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
 
 
 def test_what_is_no_codec_is_refused(model: Dlf, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ from dlf.train import checkpoint
 pytestmark = pytest.mark.torch
 
 
+CONFIGS = (pytest.param(TINY, marks=pytest.mark.slow), TINY_V2)  # every shipped model is of the second form
+
+
 def random_model(config: ModelConfig) -> Dlf:
     torch.manual_seed(8)
     model = Dlf(config).eval().requires_grad_(False)
@@ -53,7 +56,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
     return write(random_model(TINY), tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.mark.parametrize("config", [TINY, TINY_V2], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_what_comes_back_computes_the_same(
     config: ModelConfig, picture: Callable[[int, int], UInt8], tmp_path: Path
 ) -> None:

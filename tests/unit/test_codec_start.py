@@ -14,7 +14,7 @@ from PIL import Image
 
 import dlf
 from dlf.cli.main import main
-from dlf.codec import bundle, engine_times, onnx_backend
+from dlf.codec import bundle, engine_times, onnx_backend, openvino_engine
 from dlf.codec.backend import Network
 from dlf.codec.engine import TO_DECODE, EngineOptions
 from dlf.codec.many import in_order
@@ -176,11 +176,14 @@ def test_an_accelerator_that_is_not_there(
     codec = dlf.Codec(engine=EngineOptions(engine="directml"))
     with pytest.raises(dlf.EngineError, match="no DmlExecutionProvider here; onnxruntime-directml has it"):
         codec.encode(Image.new("RGB", (32, 32)))
-    rows = {row.engine: row for row in engine_times.measure(bundle.find(), 32, 32, threads=1, repeats=1)}
+    monkeypatch.setattr(openvino_engine, "is_installed", lambda: False)
+    rows = {
+        row.engine: row for row in engine_times.measure(bundle.find("fast"), 32, 32, threads=1, repeats=1)
+    }
     assert rows["onnxruntime"].analysis is not None
     assert rows["cuda"].version is None
     assert rows["cuda"].missing is not None
-    assert main(["engines", "--size", "32x32", "--threads", "1", "--repeats", "1"]) == 0
+    assert main(["engines", "--model", "fast", "--size", "32x32", "--threads", "1", "--repeats", "1"]) == 0
     assert "coreml: ONNX Runtime has no CoreMLExecutionProvider here" in capsys.readouterr().out
 
 

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from dlf.bundles import onnx_bundle
 from dlf.entropy.quadtree import STEPS, step_masks
-from dlf.nn.build import COMPACT, TINY, TINY_V2
+from dlf.nn.build import BASE, COMPACT, TINY, TINY_V2
 from dlf.nn.context import ContextModel
 from dlf.nn.detail_branch import DetailQuantizer
 from dlf.nn.exact import (
@@ -44,7 +44,8 @@ pytestmark = pytest.mark.torch
 SIZES = [(1, 1), (3, 5), (10, 13)]
 # as many inputs to a sum of the tokens' layer as a compact model has
 COMPACT_V2 = replace(COMPACT, name="compact-v2", quant=replace(COMPACT.quant, token_channels=16))
-CONFIGS = pytest.mark.parametrize("config", [TINY, TINY_V2, COMPACT, COMPACT_V2], ids=lambda c: c.name)
+_NOT_SHIPPED = [pytest.param(config, marks=pytest.mark.slow) for config in (COMPACT, COMPACT_V2)]
+CONFIGS = pytest.mark.parametrize("config", [TINY, TINY_V2, BASE, *_NOT_SHIPPED], ids=lambda c: c.name)
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 Arrays = list[NDArray[np.float64]]
 

@@ -121,7 +121,7 @@ def test_the_references_symbols_take_no_more_bytes(fixture: Path | None, cells: 
         assert len(data) == pytest.approx(bytes_of_all * len(symbols) / places, rel=0.2)
 
 
-@pytest.mark.parametrize(("height", "width"), [(512, 256), (256, 1792)])
+@pytest.mark.parametrize(("height", "width"), [(512, 256), pytest.param(256, 1792, marks=pytest.mark.slow)])
 def test_a_file_is_compared_in_any_size(
     height: int, width: int, parity: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
