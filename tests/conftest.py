@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,10 @@ CHANNELS, TOKENS, CODES = 8, 6, 16
 SKIPPED = 7  # a channel whose symbols are never sent
 MODEL = 1
 GOLDEN = Path(__file__).parent / "golden"
+
+# before torch is there: each of several workers has a core, and two threads each only wait for one another
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # as a shell leaves it to what it runs in the background; programs that tests start inherit it
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
