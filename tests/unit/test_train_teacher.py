@@ -23,7 +23,7 @@ from dlf.errors import BundleError
 from dlf.nn.build import PRESETS, TINY_V2
 from dlf.nn.model import Dlf
 from dlf.records import UInt8
-from dlf.train import checkpoint
+from dlf.train import checkpoint, weights
 from dlf.train.checkpoint import Checkpoint
 from dlf.train.codec_stage import CodecStage, new_model
 from dlf.train.engine import CHECKPOINT
@@ -133,10 +133,13 @@ def test_a_teacher_of_other_streams_is_refused(tmp_path: Path, teacher: Dlf) -> 
     other = save(tmp_path / "other.pt", new_model("tiny"), "tiny")
     own = save(tmp_path / "own.pt", teacher, "tiny-v2")
     wrong = save(tmp_path / "wrong.pt", new_model("tiny"), "tiny-v2")
+    nameless = tmp_path / "parts"
+    weights.save_parts(nameless, teacher.state_dict(), 1)
     data = write_pictures(tmp_path / "data")
     for path, stage, sentence in (
         (other, "decoder", "the teacher's streams are not those of the preset 'tiny-shallow'"),
         (wrong, "decoder", "does not hold the weights of a codec of the preset 'tiny-v2'"),
+        (nameless, "decoder", "do not say which preset they are of; a checkpoint does"),
         (own, "joint", "a teacher is for the stages decoder and encoder, not for joint"),
     ):
         config = replace(CONFIG, stage=stage, preset=SHALLOW)  # type: ignore[arg-type]
