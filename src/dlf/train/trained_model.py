@@ -25,7 +25,10 @@ def load_model(path: Path, preset: str | None = None) -> Dlf:
     weights, about = load_labelled(path)
     said = about.get("preset", preset)
     if said is None:
-        msg = f"the weights in {path} do not say which preset they are of; a checkpoint does, and --preset of dlf export"
+        msg = (
+            f"the weights in {path} do not say which preset they are of; a checkpoint does, and --preset of "
+            "dlf export"
+        )
         raise ValueError(msg)
     if preset not in (None, said):
         msg = f"{path} is of the preset '{said}', not of '{preset}'"
