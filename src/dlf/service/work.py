@@ -75,9 +75,10 @@ class Work:
         """Load the networks of the package's models, both ways; raises DlfError where one cannot be used."""
         shipped = [str(model.folder) for model in dlf.models() if model.roles and model.engine == "onnx"]
         grey = np.full((64, 64, 3), 128, np.uint8)
-        for model in (None, *shipped):
+        # each once: the service's own model is mostly one of the shipped
+        for limited in dict.fromkeys(map(self._codec, (None, *shipped))):
             # the limit is one for pictures: a slow start would end it before all networks were looked at
-            codec = self._codec(model).within(self.options.max_pixels, None)
+            codec = limited.within(self.options.max_pixels, None)
             codec.decode(codec.encode(grey))
 
     def answer(self, task: Task, body: bytes) -> Answer:
